@@ -1,0 +1,59 @@
+# Thin names for the project's commands. Each target makes the environment first.
+#   make demo       the whole pipeline on synthetic lesions, to a report
+#   make test       every test
+#   make setup      the environment only
+#   make reproduce  the paper's study (downloads ISIC 2018, wants a GPU)
+#   make mlflow     compare the runs in the browser
+#   make lint       ruff and mypy
+#   make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+# Stages are started by DVC as `python -m pipeline.<stage>`: this environment's python comes first.
+# Nothing here may phone home; the studies' own downloads are the only network calls.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: demo test setup reproduce mlflow lint lock
+
+demo: $(READY)
+	dvc repro studies/demo/dvc.yaml
+	@echo "Report: studies/demo/reports/index.html   Runs: make mlflow"
+
+test: $(READY)
+	python -m pytest
+
+setup: $(READY)
+
+reproduce: $(READY)
+	dvc repro
+
+mlflow: $(READY)
+	mlflow ui
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock:
+	uv pip compile -q --generate-hashes --universal --python-version 3.11 --group test --group lint \
+	    --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+# pip is kept quiet: its messages name the user's package index, which may hold a password.
+$(READY): requirements.lock pyproject.toml
+	@command -v git >/dev/null || { echo "git is missing: install it first" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: install a newer one, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it first (Debian: python3-venv)" >&2; exit 1; }
+	@echo "Making $(VENV) from requirements.lock (several GB: some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)

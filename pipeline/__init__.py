@@ -1,0 +1,7 @@
+"""The benchmark's stages, one module each, and the nouns they share. See README.md, folder map."""
+
+import os
+
+# Nothing phones home: albumentations asks for its newest version at import, MLflow sends statistics.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,0 +1,42 @@
+"""The three losses of the paper's section 9.5, a value a case."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from pipeline.params import Focal
+
+
+def bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy, -[y log p + (1 - y) log(1 - p)], mean over pixels.
+
+    logits, targets (N, 1, H, W), targets in {0, 1} -> (N,) >= 0. Computed from logits in float32.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+    return losses.flatten(1).mean(dim=1)
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Soft Dice loss, 1 - 2 |P n G| / (|P| + |G|), P the probabilities.
+
+    logits, targets (N, 1, H, W) -> (N,) in [0, 1]; 0 where both are empty to the last bit.
+    """
+    probabilities = logits.float().sigmoid().flatten(1)
+    targets = targets.flatten(1)
+    total = probabilities.sum(dim=1) + targets.sum(dim=1)
+    overlap = (probabilities * targets).sum(dim=1)
+    return torch.where(total > 0, 1 - 2 * overlap / total.clamp_min(1e-30), 0.0)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, focal: Focal) -> Tensor:
+    """Focal loss, -alpha_t (1 - p_t)^gamma log p_t, mean over pixels (torchvision's).
+
+    logits, targets (N, 1, H, W) -> (N,) >= 0.
+    """
+    losses: Tensor = sigmoid_focal_loss(
+        logits.float(), targets, alpha=focal.alpha, gamma=focal.gamma, reduction="none"
+    )
+    return losses.flatten(1).mean(dim=1)

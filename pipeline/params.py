@@ -1,0 +1,384 @@
+"""params.yaml as typed, validated objects.
+
+Every key must be there: a study hides no default (a variant's network is the exception; its
+defaults are the paper's and stand in models/config.py). Stages run in the study's folder, and all
+paths are relative to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+
+from models.config import NetworkConfig
+from pipeline.errors import UserError
+
+
+def _expect(expectation: str) -> WrapValidator:
+    """Say in words what a value must be, whatever of it is found wrong."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"must be {expectation}, got {_shown(value)}") from None
+
+    return WrapValidator(check)
+
+
+def _shown(value: Any) -> str:
+    """The value found, as params.yaml has it, cut to what fits a line."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"must name each once, got {', '.join(map(repr, twice))} more than once")
+    return values
+
+
+Count = Annotated[int, Field(ge=1), _expect("a whole number of at least 1")]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _expect("a whole number from 0 to 4294967295")]
+Side = Annotated[  # five halvings
+    int, Field(ge=32, multiple_of=32), _expect("a multiple of 32 and at least 32")
+]
+Fraction = Annotated[float, Field(gt=0, lt=1), _expect("a number greater than 0 and less than 1")]
+DrawnSide = Annotated[int, Field(ge=32), _expect("a whole number of at least 32")]
+Share = Annotated[float, Field(ge=0, le=1), _expect("a number from 0 to 1")]
+Name = Annotated[  # names folders and DVC's stages
+    str,
+    Field(pattern=r"^[A-Za-z0-9_-]+$"),
+    _expect("a name of letters, digits, - and _"),
+]
+Precision = Literal["auto", "float32", "bfloat16"]
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Block(BaseModel):
+    """A block of params.yaml: no unknown key, no conversion of types, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Isic2018(Block):
+    """The official archives of ISIC 2018 task 1, downloaded into the folder `raw`."""
+
+    source: Literal["isic2018"]
+    raw: str
+
+
+class Directory(Block):
+    """Cases the user has: the folder `raw` in the raw layout, or with flat images/ and masks/."""
+
+    source: Literal["directory"]
+    raw: str
+
+
+class Synthetic(Block):
+    """Drawn lesions, written to the folder `raw`: sizes in pixels, and cases for each split."""
+
+    source: Literal["synthetic"]
+    raw: str
+    seed: Seed
+    height: DrawnSide
+    width: DrawnSide
+    training: Count
+    validation: Count
+    test: Count
+
+
+class OfficialSplit(Block):
+    """The challenge's: its Training, Validation and Test folders."""
+
+    method: Literal["official"]
+
+
+class RandomSplit(Block):
+    """All cases shuffled by `seed` and divided by the fractions; a group is never divided."""
+
+    method: Literal["random"]
+    seed: Seed
+    training: Fraction
+    validation: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> RandomSplit:
+        total = self.training + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"must have training + validation + test = 1, got {total:g}")
+        return self
+
+
+class Prepare(Block):
+    """How raw cases become arrays: the size in pixels that images are stretched to, the split."""
+
+    height: Side
+    width: Side
+    split: Annotated[OfficialSplit | RandomSplit, Field(discriminator="method")]
+
+
+class Focal(Block):
+    """The focal loss's constants (Lin et al. 2017), in training curves and evaluation alike."""
+
+    alpha: Share
+    gamma: Annotated[float, Field(ge=0), _expect("a finite number of at least 0")]
+
+
+class Train(Block):
+    """The training protocol (paper section 9)."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0), _expect("a finite number greater than 0")]
+    precision: Precision
+    augmentation: list[dict[str, dict[str, Any]]]
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_transforms(
+        cls, augmentation: list[dict[str, dict[str, Any]]]
+    ) -> list[dict[str, dict[str, Any]]]:
+        for transform in augmentation:
+            if len(transform) != 1:
+                raise ValueError(
+                    "must be a list of single entries such as HorizontalFlip: {p: 0.5}, "
+                    f"got {_shown(transform)}"
+                )
+        names = {name for transform in augmentation for name in transform}
+        # albumentations takes a second to import: the paper's two flips are known without it.
+        if names - {"HorizontalFlip", "VerticalFlip"}:
+            os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # see pipeline/dataset.py
+            import albumentations
+
+            for name in sorted(names):
+                found = getattr(albumentations, name, None)
+                if not (
+                    isinstance(found, type) and issubclass(found, albumentations.BasicTransform)
+                ):
+                    raise ValueError(f"must name transforms of albumentations, got {name!r}")
+        return augmentation
+
+
+class Evaluate(Block):
+    """How test cases are scored: a pixel is lesion where p > threshold; a Jaccard index below
+    `jaccard_threshold` counts as 0 in the challenge's thresholded Jaccard."""
+
+    batch_size: Count
+    precision: Precision
+    threshold: Fraction
+    jaccard_threshold: Share
+
+
+class Tracking(Block):
+    """`live`: log each epoch to MLflow while training. Either way the stage `track` completes the
+    record at the end; short studies save each process's seconds of opening the store."""
+
+    live: bool
+
+
+class Study(Block):
+    """A protocol: one params.yaml, and where its files are."""
+
+    name: Name
+    code: str  # where the sources are, seen from the study's folder; read by dvc.yaml
+    data: Annotated[Isic2018 | Directory | Synthetic, Field(discriminator="source")]
+    prepare: Prepare
+    train: Train
+    focal: Focal
+    evaluate: Evaluate
+    tracking: Tracking
+    loader_workers: Annotated[
+        Annotated[int, Field(ge=0)] | Literal["auto"],
+        _expect("auto or a whole number of at least 0"),
+    ]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+    models: dict[Name, NetworkConfig]
+    variants: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("variants")
+    @classmethod
+    def _have_models(cls, variants: list[str], fields: ValidationInfo) -> list[str]:
+        models = fields.data.get("models", variants)  # absent if it has errors of its own
+        unknown = [repr(variant) for variant in variants if variant not in models]
+        if unknown:
+            raise ValueError(
+                f"must be entries under models ({', '.join(models)}), got {', '.join(unknown)}"
+            )
+        return variants
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def raw_dir(self) -> Path:
+        return self._folder / self.data.raw
+
+    @property
+    def source_file(self) -> Path:
+        return self._folder / "data" / "source.json"
+
+    @property
+    def prepared_dir(self) -> Path:
+        return self._folder / "data" / "prepared"
+
+    @property
+    def reports_dir(self) -> Path:
+        return self._folder / "reports"
+
+    def run_dir(self, variant: str, seed: int) -> Path:
+        return self._folder / "runs" / variant / str(seed)
+
+    def evaluation_dir(self, variant: str, seed: int) -> Path:
+        return self.run_dir(variant, seed) / "evaluation"
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Every (variant, seed) of the study, in the order of params.yaml."""
+        return [(variant, seed) for variant in self.variants for seed in self.seeds]
+
+    def check_inputs(self) -> None:
+        """Raise UserError for a named folder or weights file that is not there."""
+        if self.data.source == "directory" and not self.raw_dir.is_dir():
+            raise UserError(
+                f"{self._folder / 'params.yaml'}: data.raw must be an existing folder of cases, "
+                f"got {self.data.raw!r}; fill that folder or link it to where the cases are"
+            )
+        for variant in self.variants:
+            weights = self.models[variant].weights
+            if weights not in ("none", "imagenet") and not (self._folder / weights).is_file():
+                raise UserError(
+                    f"{self._folder / 'params.yaml'}: models.{variant}.weights must be imagenet, "
+                    f"none or an existing file, got {weights!r}"
+                )
+
+
+def load_study(folder: Path = Path()) -> Study:
+    """Read and validate `folder`/params.yaml.
+
+    Raises UserError naming every key that is missing, unknown or out of range.
+    """
+    path = folder / "params.yaml"
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: run in a study's folder (the root, or studies/<name>)"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path} is not valid YAML{place}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
+        study = Study.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as invalid:
+        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()]
+        raise UserError("\n       ".join(lines)) from None
+    study._folder = folder
+    return study
+
+
+def parse_run(study: Study, arguments: Sequence[str] | None = None) -> tuple[str, int]:
+    """The variant and seed on the command line, both among the study's.
+
+    Raises UserError for a variant or seed that the study does not have.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant", help="an entry under variants in params.yaml")
+    parser.add_argument("seed", type=int, help="one of seeds in params.yaml")
+    given = parser.parse_args(arguments)
+    for what, value, allowed in (
+        ("variant", given.variant, study.variants),
+        ("seed", given.seed, study.seeds),
+    ):
+        if value not in allowed:
+            raise UserError(
+                f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
+                f"got {value!r}"
+            )
+    return given.variant, given.seed
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats, as DVC reads them: 1e-3 is a number, in YAML 1.1 it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a block of keys",
+    "model_type": "a block of keys",
+    "dataclass_type": "a block of keys",
+    "model_attributes_type": "a block of keys",
+    "too_short": "a list of at least one entry",
+}
+
+
+def _sentence(error: Any) -> str:
+    """pydantic's error as key, expectation, value found."""
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    steps = [str(step) for step in error["loc"] if step != "[key]"]
+    # Into a block that has kinds, pydantic's path goes by the kind's name: no key of the file.
+    for block in (["data"], ["prepare", "split"]):
+        if steps[: len(block)] == block:
+            del steps[len(block) : len(block) + 1]
+    if kind.startswith("union_tag"):
+        named_by = context["discriminator"].strip("'")
+        steps.append(named_by)
+        value = value.get(named_by)
+    key = ".".join(steps) or "the file"
+    if kind in ("missing", "union_tag_not_found"):
+        return f"{key} is missing"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key} is an unknown key; remove it or correct its spelling"
+    if kind == "value_error":
+        told = str(context["error"])
+        # NetworkConfig's own checks begin with the key, seen from its block.
+        return f"{key}{' ' if told.startswith('must') else '.'}{told}"
+    if kind == "literal_error":
+        expected = context["expected"].replace("'", "")
+    elif kind == "union_tag_invalid":
+        expected = " or ".join(context["expected_tags"].replace("'", "").rsplit(", ", 1))
+    else:
+        expected = _EXPECTED.get(kind, error["msg"])
+    return f"{key} must be {expected}, got {_shown(value)}"

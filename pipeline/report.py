@@ -1,0 +1,354 @@
+"""Stage report: the comparison as Markdown, CSV and LaTeX tables, and one page that shows it all.
+
+The page (reports/index.html, from report.html) holds its figures: it can be mailed as one file.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.comparison import both_empty, example_cases, summarise
+from pipeline.errors import UserError, run_command
+from pipeline.files import replacing
+from pipeline.params import SPLITS, Study, load_study
+from pipeline.prepared import PreparedCases
+from pipeline.runs import read_json, read_run_facts, read_scores
+from pipeline.tables import (
+    BOLD,
+    DASH,
+    DESCRIPTIVE,
+    SYNTHETIC,
+    Table,
+    csv,
+    definitions,
+    latex,
+    main_table,
+    markdown,
+    number,
+    other_table,
+)
+
+FIGURES = {  # file in reports/figures -> title, what the reader sees
+    "dice_by_case.svg": (
+        "Dice by case",
+        "Per-case Dice on the test cases, all seeds of a variant together. Box: quartiles and "
+        "median; whiskers: 5 % to 95 %; dots: cases outside; diamonds: each seed's mean.",
+    ),
+    "examples.png": (
+        "Best, median and worst cases",
+        "Test cases chosen by mean Dice over all runs. White: the true border; blue: the border "
+        "predicted with each seed; number: the variant's Dice on this case, mean over seeds.",
+    ),
+    "validation_dice.svg": (
+        "Validation Dice by epoch",
+        "Mean per-case Dice on the validation cases. Line: mean over seeds; band: lowest to "
+        "highest seed.",
+    ),
+    "loss_curves.svg": (
+        "Losses by epoch",
+        "The loss trained on (BCE) and the two others, on training and validation cases. Line: "
+        "mean over seeds; band: lowest to highest seed. The vertical axes are logarithmic.",
+    ),
+}
+
+
+def main() -> None:
+    study = load_study()
+    cases = PreparedCases.open(study.prepared_dir)
+    scores = read_scores(study, cases)
+    facts = read_run_facts(study)
+    summary = summarise(scores)
+    tables = [main_table(study, summary), other_table(study, summary)]
+    reports = study.reports_dir
+    write(reports / "table.md", markdown(study, tables))
+    write(reports / "table.csv", csv(study, summary))
+    write(reports / "table.tex", latex(study, tables))
+    write(reports / "index.html", page(study, cases, scores, summary, facts, tables))
+    best = summary["mean"].xs("dice", level="metric")
+    print(
+        f"report: {reports / 'index.html'}, highest mean per-case Dice "
+        f"{number(best.max())} ({best.idxmax()})"
+    )
+
+
+def page(
+    study: Study,
+    cases: PreparedCases,
+    scores: pd.DataFrame,
+    summary: pd.DataFrame,
+    facts: dict[tuple[str, int], dict[str, Any]],
+    tables: Sequence[Table],
+) -> str:
+    """reports/index.html: every text from data is escaped by the template."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template("report.html").render(
+        study=study,
+        synthetic=SYNTHETIC if study.data.source == "synthetic" else None,
+        counts={split: len(cases.indices(split)) for split in SPLITS},
+        tables=tables,
+        descriptive=DESCRIPTIVE,
+        bold=BOLD,
+        spread=spread(study, summary),
+        figures=figures(study),
+        examples=example_cases(scores),
+        definitions=definitions(study),
+        empty=f"{both_empty(scores)} of {len(scores)}",
+        protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
+        readings=readings(study),
+        data=data_facts(study, cases),
+        environment=environment(facts),
+        run_rows=run_rows(study, facts),
+        commands=commands(study, facts),
+    )
+
+
+def spread(study: Study, summary: pd.DataFrame) -> str:
+    """How far the variants' Dice lie apart, beside how far a variant's seeds do."""
+    dice = summary.xs("dice", level="metric")
+    if len(study.variants) == 1:
+        return ""
+    text = (
+        f"The variants' mean Dice spans {number(dice['mean'].max() - dice['mean'].min())}, from "
+        f"{number(dice['mean'].min())} ({dice['mean'].idxmin()}) to {number(dice['mean'].max())} "
+        f"({dice['mean'].idxmax()})"
+    )
+    if len(study.seeds) == 1:
+        return f"{text}; with one seed, how much of it is chance cannot be told."
+    deviation = number(dice["standard_deviation"].median())
+    return f"{text}; a variant's standard deviation over seeds is {deviation} (median of variants)."
+
+
+@dataclass(frozen=True)
+class InlineFigure:
+    """A figure inside the page: `source` is a data URI."""
+
+    title: str
+    caption: str
+    source: str
+
+
+def figures(study: Study) -> list[InlineFigure]:
+    """The figures that the page shows. Raises UserError if one is missing.
+
+    As images, because inline SVGs of one page share their ids and would draw each other's parts.
+    """
+    types = {".svg": "image/svg+xml", ".png": "image/png"}
+    shown = []
+    for name, (title, caption) in FIGURES.items():
+        path = study.reports_dir / "figures" / name
+        try:
+            content = base64.b64encode(path.read_bytes()).decode()
+        except OSError as error:
+            raise UserError(f"{path} is missing ({error.strerror}); run the stage plot") from None
+        source = f"data:{types[path.suffix]};base64,{content}"
+        shown.append(InlineFigure(title, caption, source))
+    return shown
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A place where the paper leaves a choice, and the choice that this study makes."""
+
+    topic: str
+    paper: str
+    used: str
+    other: str
+
+
+def readings(study: Study) -> list[Reading]:
+    """The paper's ambiguities; those with a switch in models/config.py show the switch's values."""
+    prepare = study.prepare
+
+    def switch(name: str) -> str:
+        return _by_value(
+            {variant: getattr(study.models[variant], name) for variant in study.variants}
+        )
+
+    return [
+        Reading(
+            "Head",
+            "Section 8.5 ends in BatchNorm and ReLU. A logit that cannot be negative cannot say "
+            "p < 0.5: a perfect background pixel still costs ln 2 of BCE and 0.13 of focal loss, "
+            "which may explain part of the paper's focal losses.",
+            f"head: {switch('head')}",
+            "logits (a plain 1x1 convolution) or relu (the paper to the letter)",
+        ),
+        Reading(
+            "Gate inside the encoder",
+            "Section 7.1 gates the self-attention's result by a signal g that it does not name.",
+            f"encoder_gate: {switch('encoder_gate')}",
+            "input (the layer's own output), attended (the result itself) or none",
+        ),
+        Reading(
+            "Decoder gates in Model 4",
+            "Section 9.5: encoder attention up to layer 3 “alongside gated attention”.",
+            f"decoder_gates: {switch('decoder_gates')}",
+            "true or false",
+        ),
+        Reading(
+            "Residual around the encoder attention",
+            "None is written.",
+            f"attention_residual: {switch('attention_residual')}",
+            "false (none) or true",
+        ),
+        Reading(
+            "Scale of the attention's logits",
+            "softmax(q kᵀ), without the usual division by the square root of the channels.",
+            f"attention_scale: {switch('attention_scale')}",
+            "none (as written) or sqrt",
+        ),
+        Reading(
+            "Encoder's first weights",
+            "Pretrained ResNet-34; whether it is frozen is not said.",
+            f"weights: {switch('weights')}; never frozen",
+            "imagenet, none, or a file",
+        ),
+        Reading(
+            "Weights that are evaluated",
+            "Which epoch's is not said.",
+            f"those after the last of {study.train.epochs} epochs",
+            "",
+        ),
+        Reading(
+            "Split",
+            "Not given.",
+            f"split.method: {prepare.split.method}",
+            "official (the challenge's folders) or random",
+        ),
+        Reading(
+            "Resize",
+            "“Resized”; the size is not given.",
+            f"stretched to {prepare.height} high x {prepare.width} wide",
+            "many ISIC papers use 192 high x 256 wide",
+        ),
+        Reading(
+            "Focal loss's constants",
+            "Defined, but neither alpha nor gamma is given.",
+            f"alpha {study.focal.alpha:g}, gamma {study.focal.gamma:g}",
+            "Lin et al. 2017 and torchvision use 0.25 and 2",
+        ),
+        Reading(
+            "How Dice is averaged",
+            "Not said. Its IoU of 0.795 at Dice 0.866 fits a mean over cases; pooled it would be "
+            "0.764.",
+            "mean over cases; pooled Dice in its own column",
+            "",
+        ),
+        Reading(
+            "Seeds",
+            "The table's figures are one run each.",
+            f"{len(study.seeds)}: {', '.join(map(str, study.seeds))}",
+            "",
+        ),
+    ]
+
+
+def _by_value(values: dict[str, Any]) -> str:
+    """`x` where all names have the value x, else `x (names), y (names)`."""
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(str(value).lower() if isinstance(value, bool) else str(value), []).append(
+            name
+        )
+    if len(names) == 1:
+        return next(iter(names))
+    return ", ".join(f"{value} ({', '.join(having)})" for value, having in names.items())
+
+
+def data_facts(study: Study, cases: PreparedCases) -> list[tuple[str, str]]:
+    """Where the cases came from and what was made of them; source.json's plain entries with it."""
+    source = read_json(study.source_file, "download")
+    plain = [(key, str(value)) for key, value in source.items() if isinstance(value, str | int)]
+    return [
+        *({"source": study.data.source} | dict(plain)).items(),
+        ("prepared", f"{study.prepare.height} high x {study.prepare.width} wide, RGB, 8 bit"),
+        ("fingerprint (sha256)", cases.fingerprint),
+    ]
+
+
+def environment(facts: dict[tuple[str, int], dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the runs say about where they ran; more than one value where they differ."""
+    stated: dict[str, dict[str, None]] = {}  # name -> its values, each once, in order
+    for run in facts.values():
+        versions = run.get("versions")
+        found = {
+            "commit": _commit(run),
+            "device": run.get("device"),
+            "precision": run.get("precision"),
+            "threads": run.get("threads"),
+            "platform": run.get("platform"),
+            "python": run.get("python"),
+            **(versions if isinstance(versions, dict) else {}),
+        }
+        for name, value in found.items():
+            if value is not None:
+                stated.setdefault(name, {})[str(value)] = None
+    return [(name, "; ".join(values)) for name, values in stated.items()]
+
+
+def _commit(run: dict[str, Any]) -> str | None:
+    commit = run.get("commit")
+    if not commit:
+        return None
+    return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
+
+
+def run_rows(study: Study, facts: dict[tuple[str, int], dict[str, Any]]) -> list[list[str]]:
+    """A row a variant: its parameters, its mean training time a run, its highest peak of memory."""
+    rows = []
+    for variant in study.variants:
+        runs = [facts[variant, seed] for seed in study.seeds]
+        parameters = _numbers(runs, "parameters")
+        seconds = _numbers(runs, "wall_seconds")
+        memory = _numbers(runs, "peak_memory_bytes")
+        rows.append(
+            [
+                variant,
+                f"{max(parameters) / 1e6:.2f} M" if parameters else DASH,
+                _duration(sum(seconds) / len(seconds)) if seconds else DASH,
+                f"{max(memory) / 2**30:.1f} GiB" if memory else DASH,
+            ]
+        )
+    return rows
+
+
+def _numbers(runs: Iterable[dict[str, Any]], key: str) -> list[float]:
+    return [run[key] for run in runs if isinstance(run.get(key), int | float)]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def commands(study: Study, facts: dict[tuple[str, int], dict[str, Any]]) -> str:
+    """What to type, at the top of the sources, to get these figures again."""
+    folder = os.path.relpath(study.folder, study.folder / study.code)
+    commits = {run.get("commit") for run in facts.values()} - {None}
+    lines = [f"git checkout {commits.pop()}"] if len(commits) == 1 else []
+    lines += ["make setup", ". .venv/bin/activate"]
+    lines.append("dvc repro" if folder == "." else f"dvc repro {folder}/dvc.yaml")
+    return "\n".join(lines)
+
+
+def write(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,322 @@
+"""MLflow as a view of the run folders: `python -m pipeline.tracking sync` brings its store level.
+
+One experiment a study; in it a parent run for the study and under it one run for each variant and
+seed. The run folders are the truth: what is recorded can be thrown away and synced again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from filelock import FileLock
+
+from pipeline.errors import UserError, run_command
+from pipeline.files import sha256
+from pipeline.params import Study, load_study
+from pipeline.prepared import PreparedCases
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def open_store() -> MlflowClient:
+    """The store that MLFLOW_TRACKING_URI names, else mlflow.db at the project's root.
+
+    Under a lock: processes that create one SQLite store at the same time spoil it.
+    Raises UserError if it cannot be reached.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    try:
+        with FileLock(ROOT / ".mlflow.lock"):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow's store at {uri} cannot be used: {str(error).splitlines()[0]}; start its "
+            "server or correct MLFLOW_TRACKING_URI"
+        ) from None
+    return client
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study's place in the store: its experiment and its parent run."""
+
+    client: MlflowClient
+    study: Study
+    experiment_id: str
+    parent_id: str
+
+    @classmethod
+    def open(cls, study: Study) -> StudyRecord:
+        client = open_store()
+        with FileLock(ROOT / ".mlflow.lock"):
+            experiment = client.get_experiment_by_name(study.name)
+            if experiment is not None:
+                experiment_id = experiment.experiment_id
+                if experiment.lifecycle_stage == "deleted":
+                    client.restore_experiment(experiment_id)
+            else:
+                experiment_id = client.create_experiment(study.name, _artifact_location(client))
+            parents = client.search_runs([experiment_id], "tags.role = 'study'", max_results=1)
+            if parents:
+                parent_id = parents[0].info.run_id
+            else:
+                parent_id = client.create_run(
+                    experiment_id, run_name=study.name, tags={"role": "study", "study": study.name}
+                ).info.run_id
+                client.set_terminated(parent_id)
+        return cls(client, study, experiment_id, parent_id)
+
+    def find(self, variant: str, seed: int) -> list[Run]:
+        """The runs recorded for that variant and seed; more than one only after a crash."""
+        chosen = f"tags.role = 'run' and tags.variant = '{variant}' and tags.seed = '{seed}'"
+        return list(self.client.search_runs([self.experiment_id], chosen))
+
+    def discard(self, runs: list[Run]) -> None:
+        """Take runs, and the models logged with them, out of the store's view."""
+        for run in runs:
+            for model in run.outputs.model_outputs if run.outputs else []:
+                self.client.delete_logged_model(model.model_id)
+            self.client.delete_run(run.info.run_id)
+
+    def create(self, variant: str, seed: int, record: dict[str, Any], cases: pd.DataFrame) -> str:
+        """A new run with its tags, params and data; returns its id. `record` is that of run.json,
+        `cases` prepared/cases.csv."""
+        from mlflow.data import from_pandas  # type: ignore[attr-defined]
+        from mlflow.entities import DatasetInput, InputTag, Param
+
+        run_id: str = self.client.create_run(
+            self.experiment_id,
+            run_name=f"{variant}-{seed}",
+            tags={
+                "mlflow.parentRunId": self.parent_id,
+                "role": "run",
+                "study": self.study.name,
+                "variant": variant,
+                "seed": str(seed),
+                "git_commit": str(record["commit"]),
+                "git_dirty": str(record["dirty"]),
+                "data_fingerprint": record["data_fingerprint"],
+            },
+        ).info.run_id
+        params = {name: record["params"][name] for name in ("data", "prepare", "train", "focal")}
+        params |= {"model": record["params"]["models"][variant], "seed": seed}
+        flat = pd.json_normalize(params).iloc[0].to_dict()
+        self.client.log_batch(run_id, params=[Param(str(key), str(flat[key])) for key in flat])
+        dataset = from_pandas(
+            cases,
+            source=self.study.prepared_dir.resolve().as_uri(),
+            name=f"{self.study.name}-prepared",
+            digest=record["data_fingerprint"][:8],
+        )
+        entity = DatasetInput(
+            dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")]
+        )
+        self.client.log_inputs(run_id, [entity])
+        return run_id
+
+    def log_epoch(self, run_id: str, epoch: int, row: dict[str, float]) -> None:
+        """One batch for an epoch: the columns of history.csv."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = [Metric(name, row[name], now, epoch) for name in row if name != "epoch"]
+        self.client.log_batch(run_id, metrics=values)
+
+    def complete(self, run_id: str, variant: str, seed: int, record: dict[str, Any]) -> None:
+        """Add what is known when a run is done: test metrics, cost, artifacts, the model."""
+        import mlflow
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        run_dir = self.study.run_dir(variant, seed)
+        final = {
+            "system/peak_memory_megabytes": record["peak_memory_bytes"] / 1e6,
+            "system/wall_seconds": record["wall_seconds"],
+            "parameters": record["parameters"],
+        }
+        metrics_file = self.study.evaluation_dir(variant, seed) / "metrics.json"
+        if metrics_file.is_file():
+            tested = json.loads(metrics_file.read_text())
+            final |= {f"test_{name}": value for name, value in tested.items()}
+        self.client.log_batch(
+            run_id, metrics=[Metric(name, value, now, 0) for name, value in final.items()]
+        )
+        with mlflow.start_run(run_id=run_id):
+            for file in _small_files(run_dir):
+                folder = file.parent.relative_to(run_dir)
+                mlflow.log_artifact(str(file), None if folder == Path() else str(folder))
+            _log_model(self.study, variant, run_dir / "weights.safetensors")
+        # Last: a run without this tag is unfinished, whatever else it holds.
+        self.client.set_tag(run_id, "content", _content(run_dir, record))
+
+
+def _artifact_location(client: MlflowClient) -> str | None:
+    """Beside the store when it is a database opened directly; a server knows its own place."""
+    return None if client.tracking_uri.startswith("http") else (ROOT / "mlruns").as_uri()
+
+
+def _small_files(run_dir: Path) -> list[Path]:
+    """The run's files but the weights, which are logged once, inside the model."""
+    files = sorted(path for path in run_dir.rglob("*") if path.is_file())
+    return [path for path in files if path.suffix != ".safetensors" and path.name[0] != "."]
+
+
+def _content(run_dir: Path, record: dict[str, Any]) -> str:
+    """What a recorded run stands for: equal when, and only when, the run folder is."""
+    sums = [record["weights_sha256"], *(sha256(path) for path in _small_files(run_dir))]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _log_model(study: Study, variant: str, weights: Path) -> None:
+    """Log the network so that mlflow.pyfunc.load_model(...).predict(images) gives probabilities.
+
+    From code and safetensors: nothing is pickled.
+    """
+    import mlflow
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    size = (study.prepare.height, study.prepare.width)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *size, 3))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *size))]),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "network.json"
+        network.write_text(json.dumps(asdict(study.models[variant])))
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(ROOT / "pipeline" / "serving.py"),
+            artifacts={"weights": str(weights.resolve()), "network": str(network)},
+            code_paths=[str(ROOT / "models"), str(ROOT / "pipeline")],
+            signature=signature,
+            pip_requirements=_requirements(),
+        )
+
+
+def _requirements() -> list[str]:
+    """What the logged model needs, at the versions it was made with."""
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+
+
+def _hush() -> None:
+    """Pass over MLflow's advice on data sources and examples: the signature is given."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+
+
+class LiveRun:
+    """A run being trained, recorded epoch by epoch."""
+
+    def __init__(self, record: StudyRecord, run_id: str) -> None:
+        self.record = record
+        self.id = run_id
+
+    def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
+        self.record.log_epoch(self.id, epoch, row)
+
+
+@contextmanager
+def live_run(
+    study: Study, variant: str, seed: int, record: dict[str, Any], cases: PreparedCases
+) -> Iterator[LiveRun]:
+    """Record a training while it goes on, with system metrics, in place of any earlier run of that
+    variant and seed. `sync` completes it."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    _hush()
+    store = StudyRecord.open(study)
+    store.discard(store.find(variant, seed))
+    run_id = store.create(variant, seed, record, cases.table)
+    monitor = SystemMetricsMonitor(run_id)
+    monitor.start()
+    status = "FAILED"
+    try:
+        yield LiveRun(store, run_id)
+        status = "FINISHED"
+    finally:
+        monitor.finish()
+        store.client.set_terminated(run_id, status)
+
+
+def sync(study: Study) -> tuple[int, int]:
+    """Make the store say what the study's run folders say.
+
+    Returns how many runs were recorded and how many already stood there.
+    """
+    _hush()
+    store = StudyRecord.open(study)
+    recorded = unchanged = 0
+    cases = PreparedCases.open(study.prepared_dir)
+    for variant, seed in study.runs():
+        run_dir = study.run_dir(variant, seed)
+        if not (run_dir / "run.json").is_file():
+            continue
+        record = json.loads((run_dir / "run.json").read_text())
+        found = store.find(variant, seed)
+        if [run.data.tags.get("content") for run in found] == [_content(run_dir, record)]:
+            unchanged += 1
+            continue
+        live = [run for run in found if run.info.run_id == record.get("mlflow_run_id")]
+        if len(found) == len(live) == 1 and "content" not in live[0].data.tags:
+            run_id = live[0].info.run_id
+        else:
+            store.discard(found)
+            run_id = store.create(variant, seed, record, cases.table)
+            for row in pd.read_csv(run_dir / "history.csv").to_dict("records"):
+                store.log_epoch(run_id, int(row["epoch"]), {str(key): row[key] for key in row})
+        store.complete(run_id, variant, seed, record)
+        recorded += 1
+    _forget_others(store)
+    store.client.log_artifact(store.parent_id, str(study.folder / "params.yaml"))
+    if study.reports_dir.is_dir():
+        store.client.log_artifacts(store.parent_id, str(study.reports_dir), "reports")
+    return recorded, unchanged
+
+
+def _forget_others(store: StudyRecord) -> None:
+    """Discard the runs of variants and seeds that the study no longer has."""
+    wanted = {(variant, str(seed)) for variant, seed in store.study.runs()}
+    runs = store.client.search_runs([store.experiment_id], "tags.role = 'run'", max_results=50000)
+    store.discard(
+        [run for run in runs if (run.data.tags["variant"], run.data.tags["seed"]) not in wanted]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "command", choices=["sync"], help="record the study's runs in MLflow's store"
+    )
+    parser.parse_args()
+    study = load_study()
+    recorded, unchanged = sync(study)
+    print(f"tracking: {recorded} runs recorded, {unchanged} already there, study {study.name}")
+
+
+if __name__ == "__main__":
+    run_command(main)

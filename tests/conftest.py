@@ -1,0 +1,72 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+# First, before anything uses oneDNN: the import keeps it off AMX where AMX is broken.
+import pipeline.compute  # noqa: F401
+from pipeline import download, preprocess
+from pipeline.params import Study, load_study
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_cases() -> Path:
+    """The folder of real cases, in the raw layout."""
+    if "LESION_DATA_DIR" not in os.environ:
+        pytest.skip("LESION_DATA_DIR is unset: it names the folder that holds isic2018/")
+    folder = Path(os.environ["LESION_DATA_DIR"]) / "isic2018"
+    assert folder.is_dir(), f"LESION_DATA_DIR must hold isic2018/, got {folder}"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder with 20 + 4 + 6 prepared synthetic cases of 32x64 pixels and two variants on
+    ResNet-18, one seed, one epoch; nothing trained. Copy it before writing to it."""
+    folder = tmp_path_factory.mktemp("drawn")
+    params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
+    params["name"] = "tiny"
+    params["code"] = str(REPOSITORY)
+    params["data"] |= {"height": 48, "width": 64, "training": 20, "validation": 4, "test": 6}
+    params["prepare"] |= {"height": 32, "width": 64}
+    params["train"] |= {"epochs": 1, "learning_rate": 0.001}
+    params["seeds"] = [0]
+    params["variants"] = ["gated_attention", "limit_encoder_attention"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        download.main()
+        preprocess.main()
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def tiny_study(drawn_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """`drawn_study` as the working folder, with an MLflow store of its own; runs are its own."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "params.yaml").write_text((drawn_study / "params.yaml").read_text())
+    (folder / "data").symlink_to(drawn_study / "data")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return load_study()
+
+
+def change_params(**changes: object) -> Study:
+    """Replace top-level keys of the working folder's params.yaml; blocks are merged."""
+    path = Path("params.yaml")
+    params = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        params[key] = params[key] | value if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(params))
+    return load_study()

@@ -1,0 +1,291 @@
+"""The whole pipeline as a user runs it: DVC in a git repository, real stages, a real store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+STUDY = "studies/tiny"
+VARIANTS = ["gated_attention", "resunet"]
+SEEDS = [0, 1]
+RUNS = [f"{variant}-{seed}" for variant in VARIANTS for seed in SEEDS]
+ALL_TRAIN = {f"train@{run}" for run in RUNS}
+ALL_EVALUATE = {f"evaluate@{run}" for run in RUNS}
+
+
+class Repository:
+    """A clone's working tree with one tiny study."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.params = root / STUDY / "params.yaml"
+        # As `make` does: this environment's python first, and the store where the project is.
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+        }
+        self.environment.pop("MLFLOW_TRACKING_URI", None)
+
+    def run(self, *command: str, folder: str = ".") -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.root / folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def repro(self) -> list[str]:
+        """Reproduce the study; the stages that ran."""
+        printed = self.run("dvc", "repro", f"{STUDY}/dvc.yaml")
+        return re.findall(r"Running stage '(?:[^':]+:)?([^':]+)':", printed)
+
+    def stale(self) -> set[str]:
+        """The study's stages that `dvc status` calls changed."""
+        printed = self.run("dvc", "status", "--json", f"{STUDY}/dvc.yaml")
+        return {name.rpartition(":")[2] for name in json.loads(printed or "{}")}
+
+    def change_params(self, change: Callable[[dict], None]) -> None:
+        params = yaml.safe_load(self.params.read_text())
+        change(params)
+        self.params.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Repository:
+    """The project's files in a git repository of their own, the tiny study reproduced once."""
+    root = tmp_path_factory.mktemp("clone")
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in files:
+        source, target = REPOSITORY / name, root / name
+        if name and source.exists() and not name.startswith("tests/"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    folder = root / STUDY
+    folder.mkdir()
+    (folder / "dvc.yaml").symlink_to("../../dvc.yaml")
+    params = yaml.safe_load((root / "studies/demo/params.yaml").read_text())
+    params |= {"name": "tiny", "variants": VARIANTS, "seeds": SEEDS}
+    params["data"] |= {"height": 40, "width": 48, "training": 8, "validation": 3, "test": 5}
+    params["prepare"] |= {"height": 32, "width": 32}
+    params["train"] |= {"epochs": 2, "learning_rate": 0.001}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    clone = Repository(root)
+    clone.run("git", "init", "-q")
+    clone.run("git", "add", "-A")
+    clone.run(
+        "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "clone"
+    )
+    ran = clone.repro()
+    expected = {"download", "preprocess", "plot", "report", "track", *ALL_TRAIN, *ALL_EVALUATE}
+    assert set(ran) == expected
+    assert len(ran) == len(expected)
+    return clone
+
+
+@pytest.fixture
+def restored(repository):
+    """The repository, its files as they were afterwards."""
+    study, sources = repository.params.read_bytes(), {}
+    for path in [*repository.root.glob("pipeline/*"), *repository.root.glob("models/*.py")]:
+        if path.is_file():
+            sources[path] = path.read_bytes()
+    yield repository
+    repository.params.write_bytes(study)
+    for path, content in sources.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def test_a_second_repro_does_nothing(repository):
+    assert repository.repro() == []
+    assert repository.stale() == set()
+
+
+def test_the_report_tells_the_figures_of_the_run_folders(repository):
+    folder = repository.root / STUDY
+    table = pd.read_csv(folder / "reports/table.csv").set_index("variant")
+    for variant in VARIANTS:
+        means = [
+            json.loads((folder / f"runs/{variant}/{seed}/evaluation/metrics.json").read_text())
+            for seed in SEEDS
+        ]
+        for metric in ("dice", "iou", "focal_loss", "pooled_dice"):
+            values = pd.Series([run[metric] for run in means])
+            assert table.loc[variant, f"{metric}_mean"] == pytest.approx(values.mean(), abs=1e-6)
+            assert table.loc[variant, f"{metric}_standard_deviation"] == pytest.approx(
+                values.std(), abs=1e-6
+            )
+    page = (folder / "reports/index.html").read_text()
+    assert all(variant in page for variant in VARIANTS)
+    assert "Synthetic lesions" in page
+
+
+def test_the_store_at_the_root_holds_every_run_with_its_figures(repository):
+    mlflow.set_tracking_uri(f"sqlite:///{repository.root}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["tiny"])
+    children = runs[runs["tags.role"] == "run"]
+    assert sorted(children["tags.mlflow.runName"]) == sorted(RUNS)
+    for run in children.to_dict("records"):
+        path = f"runs/{run['tags.variant']}/{run['tags.seed']}/evaluation/metrics.json"
+        metrics = json.loads((repository.root / STUDY / path).read_text())
+        assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
+
+
+def test_outputs_share_their_bytes_with_the_cache(repository):
+    """By reflink or hard link: a copy has a link count of 1 and its own blocks."""
+    weights = repository.root / STUDY / "runs/resunet/0/weights.safetensors"
+    types = repository.run("dvc", "config", "cache.type").strip()
+    assert types == "reflink,hardlink,copy"
+    if "reflink" not in repository.run("dvc", "doctor").partition("Cache types:")[2].split("\n")[0]:
+        assert weights.stat().st_nlink > 1
+
+
+def test_dvc_draws_the_curves_lists_the_metrics_and_the_graph(repository):
+    printed = repository.run("dvc", "plots", "show", "-o", "drawn", folder=STUDY)
+    page = Path(printed.strip().removeprefix("file://")).read_text()
+    assert "Validation BCE" in page
+    assert "resunet" in page
+    metrics = json.loads(repository.run("dvc", "metrics", "show", "--json", folder=STUDY))
+    files = metrics[""]["data"]
+    values = [
+        content["data"]["dice"]
+        for name, content in files.items()
+        if name.startswith("runs/") and "data" in content
+    ]
+    assert len(values) == len(RUNS)
+    assert "train@resunet-1" in repository.run("dvc", "dag", "--full", f"{STUDY}/dvc.yaml")
+
+
+def set_in(params: dict, path: str, value: object) -> None:
+    *blocks, key = path.split(".")
+    for block in blocks:
+        params = params[block]
+    params[key] = value
+
+
+# What a change of params.yaml makes stale. The report shows params.yaml, so it is rewritten always.
+@pytest.mark.parametrize(
+    ("key", "value", "stale"),
+    [
+        ("data.seed", 7, {"download"}),
+        ("prepare.height", 64, {"preprocess"}),
+        ("train.learning_rate", 0.002, ALL_TRAIN),
+        ("train.augmentation", [], ALL_TRAIN),
+        ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE),
+        ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE),
+        (
+            "models.resunet.attention_residual",
+            True,
+            {f"{stage}@resunet-{seed}" for stage in ("train", "evaluate") for seed in SEEDS},
+        ),
+        ("seeds", [0, 1, 2], {f"{s}@{v}-2" for s in ("train", "evaluate") for v in VARIANTS}),
+        ("seeds", [1], set()),
+        ("variants", ["resunet"], set()),
+        (
+            "variants",
+            ["gated_attention", "resunet", "encoder_attention"],
+            {f"{s}@encoder_attention-{n}" for s in ("train", "evaluate") for n in SEEDS},
+        ),
+        ("tracking.live", True, set()),
+        ("loader_workers", 2, set()),
+    ],
+)
+def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
+    restored, key, value, stale
+):
+    restored.change_params(lambda params: set_in(params, key, value))
+    comparing = {"report", "plot"} if key in ("seeds", "variants") else {"report"}
+    assert restored.stale() == stale | comparing
+
+
+@pytest.mark.parametrize(
+    ("source", "stale"),
+    [
+        ("pipeline/synthetic.py", {"download"}),
+        ("pipeline/preprocess.py", {"preprocess"}),
+        ("pipeline/train.py", ALL_TRAIN),
+        ("pipeline/evaluate.py", ALL_EVALUATE),
+        ("pipeline/metrics.py", ALL_EVALUATE),
+        ("pipeline/losses.py", ALL_TRAIN | ALL_EVALUATE),
+        ("models/attention.py", ALL_TRAIN | ALL_EVALUATE),
+        ("pipeline/plot.py", {"plot"}),
+        ("pipeline/report.html", {"report"}),
+        ("pipeline/comparison.py", {"plot", "report"}),
+        ("pipeline/params.py", set()),
+        ("pipeline/tracking.py", set()),
+    ],
+)
+def test_a_changed_source_makes_stale_what_depends_on_it_and_nothing_else(restored, source, stale):
+    path = restored.root / source
+    path.write_text(path.read_text() + "\n")
+    assert restored.stale() == stale
+
+
+def test_every_module_that_decides_a_result_is_a_dependency():
+    """What a stage imports, directly or not, stands in its deps, but for the views named here."""
+    views = {"errors", "files", "params", "tracking", "__init__"}
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    for name in ("download", "preprocess", "train", "evaluate", "plot", "report"):
+        listed = set(re.findall(r"pipeline/(\w+)\.py", " ".join(stages[name]["deps"])))
+        assert listed == imported(name) - views, name
+
+
+def imported(module: str) -> set[str]:
+    """`module` and every module of pipeline/ that it imports at its top, directly or not."""
+    found: set[str] = set()
+    wanted = {module}
+    while wanted:
+        found |= wanted
+        texts = [(REPOSITORY / f"pipeline/{name}.py").read_text() for name in wanted]
+        names = {
+            name for text in texts for name in re.findall(r"^from pipeline\.(\w+)", text, re.M)
+        }
+        for text in texts:
+            for line in re.findall(r"^from pipeline import (.+)", text, re.M):
+                names |= {name.strip() for name in line.split(",")}
+        wanted = names - found
+    return found
+
+
+def test_a_changed_metric_rescoring_does_not_retrain(restored):
+    restored.change_params(lambda params: set_in(params, "evaluate.threshold", 0.4))
+    ran = restored.repro()
+    assert set(ran) == ALL_EVALUATE | {"plot", "report", "track"}
+    mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["tiny"])
+    assert len(runs) == len(RUNS) + 1  # replaced, not added to
+
+
+def test_a_bad_params_file_is_one_line_and_changes_nothing(restored):
+    restored.change_params(lambda params: set_in(params, "train.batch_size", "sixteen"))
+    done = subprocess.run(
+        ["dvc", "repro", f"{STUDY}/dvc.yaml"],
+        cwd=restored.root,
+        env=restored.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "train.batch_size must be a whole number" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,128 @@
+"""pipeline/plot.py on made-up runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from fake_study import REPOSITORY, make_study
+from PIL import Image
+
+from pipeline import plot
+from pipeline.errors import UserError
+from pipeline.prepared import PreparedCases
+from pipeline.runs import read_scores
+
+NAMES = ("loss_curves", "validation_dice", "dice_by_case", "examples")
+
+
+def draw(study, monkeypatch):
+    monkeypatch.chdir(study.folder)
+    plot.main()
+    return study.reports_dir / "figures"
+
+
+def share_of_ink(path):
+    """The share of pixels that are not white."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return (pixels != 255).any(axis=-1).mean()
+
+
+def test_figures_are_png_and_svg_and_not_blank(tmp_path, monkeypatch, capsys):
+    folder = draw(make_study(tmp_path), monkeypatch)
+    expected = {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
+    assert {path.name for path in folder.iterdir()} == expected
+    for name in NAMES:
+        assert share_of_ink(folder / f"{name}.png") > 0.02
+        assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_figures_drawn_twice_are_the_same_bytes(tmp_path, monkeypatch):
+    study = make_study(tmp_path)
+    first = {path.name: path.read_bytes() for path in draw(study, monkeypatch).iterdir()}
+    second = {path.name: path.read_bytes() for path in draw(study, monkeypatch).iterdir()}
+    assert first == second
+
+
+def test_one_variant_one_seed_one_epoch_one_case_is_drawn(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=["unet"], seeds=[0], epochs=1, test_ids=["only"])
+    folder = draw(study, monkeypatch)
+    assert share_of_ink(folder / "validation_dice.png") > 0.01
+
+
+def test_a_single_epoch_is_a_visible_point(tmp_path):
+    histories = plot.read_histories(make_study(tmp_path, seeds=[0], epochs=1))
+    figure = plot.draw_validation_dice(histories)
+    points = [line for line in figure.axes[0].lines if line.get_marker() in plot.MARKERS]
+    assert [len(line.get_xdata()) for line in points] == [1, 1]
+
+
+def test_ten_variants_are_told_apart_by_colour_and_by_marker(tmp_path):
+    variants = [f"variant_{number}" for number in range(10)]
+    study = make_study(tmp_path, variants=variants, seeds=[0], epochs=2, test_ids=["a"])
+    figure = plot.draw_validation_dice(plot.read_histories(study))
+    handles = figure.legends[0].legend_handles
+    assert [text.get_text() for text in figure.legends[0].texts] == variants
+    assert len({handle.get_color() for handle in handles}) == 10
+    assert len({handle.get_marker() for handle in handles}) == 10
+
+
+def test_predictions_are_the_unpacked_masks_of_the_named_cases(tmp_path):
+    study = make_study(tmp_path, test_ids=["a", "b", "c"])
+    cases = PreparedCases.open(study.prepared_dir)
+    masks = plot.read_predictions(study, cases, ["c", "a"])
+    packed = np.load(study.evaluation_dir("resunet", 1) / "predictions.npy")
+    expected = np.unpackbits(packed, axis=-1)[[2, 0]]
+    np.testing.assert_array_equal(masks["resunet", 1], expected)
+
+
+def test_the_contour_of_a_mask_that_fills_the_image_is_drawn_at_the_rim():
+    ax = plot.Figure().subplots()
+    plot._draw_contour(ax, np.ones((8, 8), np.uint8), plot.TRUTH_COLOUR)
+    (path,) = ax.collections[0].get_paths()
+    assert path.vertices.min() < 0
+    assert path.vertices.max() > 7
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("history.csv", "train"),
+        ("evaluation/cases.csv", "evaluate"),
+        ("evaluation/predictions.npy", "evaluate"),
+    ],
+)
+def test_a_missing_run_output_is_named_with_its_stage(tmp_path, monkeypatch, name, stage):
+    study = make_study(tmp_path)
+    (study.run_dir("resunet", 1) / name).unlink()
+    with pytest.raises(UserError, match=rf"runs/resunet/1/{name} .*run the stage {stage}"):
+        draw(study, monkeypatch)
+    assert not (study.reports_dir / "figures").exists()
+
+
+def test_scores_of_other_cases_than_the_prepared_are_refused(tmp_path):
+    study = make_study(tmp_path, test_ids=["a", "b"])
+    path = study.evaluation_dir("resunet", 0) / "cases.csv"
+    path.write_text(path.read_text().replace("\nb,", "\nz,"))
+    with pytest.raises(UserError, match=r"cases\.csv does not hold the 2 prepared test cases"):
+        read_scores(study, PreparedCases.open(study.prepared_dir))
+
+
+def test_predictions_of_another_size_are_refused(tmp_path):
+    study = make_study(tmp_path, test_ids=["a", "b"])
+    np.save(study.evaluation_dir("resunet", 0) / "predictions.npy", np.zeros((2, 8, 1), np.uint8))
+    with pytest.raises(UserError, match=r"must have the shape \(2, 32, 4\), got \(2, 8, 1\)"):
+        plot.read_predictions(study, PreparedCases.open(study.prepared_dir), ["a"])
+
+
+def test_the_stage_imports_neither_torch_nor_mlflow():
+    check = (
+        "import sys, pipeline.plot; "
+        "sys.exit(', '.join({'torch', 'mlflow'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, check=True)

@@ -1,0 +1,129 @@
+"""The project's own files agree with each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from packaging.requirements import Requirement
+
+LOCK = (REPOSITORY / "requirements.lock").read_text()
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+STUDIES = sorted(path.parent for path in REPOSITORY.glob("studies/*/params.yaml"))
+
+# Python packages imported by the sources, under the name that the index knows them by.
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+
+
+def locked() -> dict[str, list[Requirement]]:
+    """Every line of the lock by package; a package may have a line for each platform."""
+    found: dict[str, list[Requirement]] = {}
+    for line in re.findall(r"^([A-Za-z0-9][^\\\n]*)", LOCK, flags=re.MULTILINE):
+        requirement = Requirement(line)
+        found.setdefault(requirement.name.lower(), []).append(requirement)
+    return found
+
+
+def direct() -> list[Requirement]:
+    groups = PROJECT["dependency-groups"]
+    lines = [*PROJECT["project"]["dependencies"], *groups["test"], *groups["lint"]]
+    return [Requirement(line) for line in lines]
+
+
+def test_the_lock_pins_every_direct_dependency_within_its_bounds():
+    pins = locked()
+    for requirement in direct():
+        assert requirement.name in pins, f"{requirement.name}: run make lock"
+        for pin in pins[requirement.name]:
+            (specifier,) = pin.specifier
+            assert specifier.operator == "=="
+            assert specifier.version in requirement.specifier, f"{pin}: run make lock"
+
+
+def test_every_line_of_the_lock_has_a_hash():
+    blocks = re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.MULTILINE)[1:]
+    assert len(blocks) > 100
+    assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []
+
+
+def test_the_lock_names_no_index_and_no_address():
+    assert re.search(r"https?://|index-url|find-links|trusted-host", LOCK) is None
+
+
+def test_the_environment_that_runs_is_the_locked_one():
+    pins = locked()
+    for requirement in direct():
+        allowed = {
+            next(iter(pin.specifier)).version
+            for pin in pins[requirement.name]
+            if pin.marker is None or pin.marker.evaluate()
+        }
+        assert version(requirement.name).partition("+")[0] in allowed
+
+
+def test_conda_users_get_the_lock_and_a_python_that_the_project_allows():
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    *others, pip = environment["dependencies"]
+    assert pip == {"pip": ["--require-hashes", "-r requirements.lock"]}
+    (python,) = (line for line in others if line.startswith("python="))
+    assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(
+        python.partition("=")[2]
+    )
+    assert environment["name"] == PROJECT["project"]["name"]
+
+
+def test_every_import_of_the_sources_is_a_direct_dependency():
+    names = {requirement.name for requirement in direct()}
+    for path in [*REPOSITORY.glob("models/*.py"), *REPOSITORY.glob("pipeline/*.py")]:
+        for module in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
+            if module in sys.stdlib_module_names or module in ("models", "pipeline"):
+                continue
+            assert DISTRIBUTIONS.get(module, module).lower() in names, f"{path.name}: {module}"
+
+
+def test_arrows_point_down_only():
+    """Stages import nouns, nouns import models, models import torch; no stage imports a stage."""
+    stages = {"download", "preprocess", "train", "evaluate", "plot", "report"}
+    for path in REPOSITORY.glob("models/*.py"):
+        assert "pipeline" not in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M)
+    for path in REPOSITORY.glob("pipeline/*.py"):
+        imported = set(re.findall(r"from pipeline\.(\w+) import", path.read_text()))
+        imported |= set(re.findall(r"^from pipeline import ([\w, ]+)", path.read_text(), re.M))
+        assert imported & stages == set(), path.name
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_a_study_links_to_the_one_pipeline(study):
+    link = study / "dvc.yaml"
+    assert link.is_symlink()
+    assert link.resolve() == REPOSITORY / "dvc.yaml"
+
+
+def test_only_stages_that_compute_import_torch():
+    code = "import sys; import pipeline.{}; print('torch' in sys.modules, 'mlflow' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    for stage in ("download", "preprocess", "plot", "report", "tracking"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(stage)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        assert done.stdout.split() == ["False", "False"], stage
+
+
+def test_dvc_and_the_makefile_turn_usage_statistics_off():
+    config = (REPOSITORY / ".dvc" / "config").read_text()
+    assert re.search(r"analytics = false", config)
+    assert re.search(r"check_update = false", config)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for line in ("DVC_NO_ANALYTICS := 1", "MLFLOW_DISABLE_TELEMETRY := true"):
+        assert f"export {line}" in makefile

@@ -1,0 +1,91 @@
+"""pipeline/raw.py: which image belongs to which mask, on empty files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.raw import RawCase, find_cases
+
+TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
+VALIDATION = ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth")
+TEST = ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth")
+
+
+def touch(raw: Path, *names: str) -> None:
+    for name in names:
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).touch()
+
+
+def test_the_official_layout_gives_each_case_its_folders_split(tmp_path):
+    expected = []
+    for number, (split, (images, masks)) in enumerate(
+        {"training": TRAINING, "validation": VALIDATION, "test": TEST}.items()
+    ):
+        image, mask = f"{images}/ISIC_{number}.jpg", f"{masks}/ISIC_{number}_segmentation.png"
+        touch(tmp_path, image, mask)
+        expected.append(RawCase(f"ISIC_{number}", split, tmp_path / image, tmp_path / mask))
+    assert find_cases(tmp_path) == (expected, [])
+
+
+@pytest.mark.parametrize("ending", ["", "_segmentation"])
+def test_a_flat_layout_gives_cases_without_a_split(tmp_path, ending):
+    touch(tmp_path, "images/lesion 1.PNG", f"masks/lesion 1{ending}.png")
+    image, mask = tmp_path / "images/lesion 1.PNG", tmp_path / f"masks/lesion 1{ending}.png"
+    assert find_cases(tmp_path) == ([RawCase("lesion 1", None, image, mask)], [])
+
+
+def test_licence_attribution_and_hidden_files_are_passed_over(tmp_path):
+    for folder in TRAINING:
+        touch(tmp_path, f"{folder}/LICENSE.txt", f"{folder}/ATTRIBUTION.txt")
+        touch(tmp_path, f"{folder}/.DS_Store", f"{folder}/._a.jpg")
+    touch(tmp_path, f"{TRAINING[0]}/a.jpg", f"{TRAINING[1]}/a_segmentation.png")
+    cases, problems = find_cases(tmp_path)
+    assert [case.id for case in cases] == ["a"]
+    assert problems == []
+
+
+def test_cases_are_ordered_by_id_across_the_splits(tmp_path):
+    for (images, masks), ids in ((TRAINING, "dbf"), (VALIDATION, "ae"), (TEST, "c")):
+        for id in ids:
+            touch(tmp_path, f"{images}/{id}.jpg", f"{masks}/{id}_segmentation.png")
+    assert [case.id for case in find_cases(tmp_path)[0]] == list("abcdef")
+
+
+def test_every_file_that_is_no_part_of_a_case_is_told_at_once(tmp_path):
+    images, masks = TRAINING
+    touch(tmp_path, f"{images}/good.jpg", f"{masks}/good_segmentation.png")
+    touch(tmp_path, f"{images}/maskless.jpg", f"{masks}/imageless_segmentation.png")
+    touch(tmp_path, f"{images}/twice.jpg", f"{images}/twice.png", f"{masks}/twice.png")
+    touch(tmp_path, f"{TEST[0]}/good.jpg", f"{TEST[1]}/good_segmentation.png")
+    cases, problems = find_cases(tmp_path)
+    assert [case.id for case in cases] == ["good", "twice"]
+    assert problems == sorted(
+        [
+            f"{tmp_path}/{images}/maskless.jpg: has no mask in {tmp_path}/{masks}",
+            f"{tmp_path}/{masks}/imageless_segmentation.png: has no image in {tmp_path}/{images}",
+            f"{tmp_path}/{images}/twice.png: has the id of {tmp_path}/{images}/twice.jpg",
+            f"{tmp_path}/{TEST[0]}/good.jpg: has the id of {tmp_path}/{images}/good.jpg",
+        ]
+    )
+
+
+def test_two_masks_of_one_image_are_told(tmp_path):
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "masks/a_segmentation.png")
+    assert find_cases(tmp_path)[1] == [
+        f"{tmp_path}/masks/a_segmentation.png: has the id of {tmp_path}/masks/a.png"
+    ]
+
+
+def test_a_mask_in_another_splits_folder_is_not_taken(tmp_path):
+    touch(tmp_path, f"{TRAINING[0]}/a.jpg", f"{TEST[1]}/a_segmentation.png")
+    cases, problems = find_cases(tmp_path)
+    assert cases == []
+    assert len(problems) == 2
+
+
+def test_a_folder_without_the_layout_has_no_cases(tmp_path):
+    touch(tmp_path, "a.jpg", "a_segmentation.png")
+    assert find_cases(tmp_path) == ([], [])

@@ -1,0 +1,276 @@
+"""pipeline/report.py on made-up runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from fake_study import NASTY_IDS, REPOSITORY, make_study
+
+from pipeline import report, tables
+from pipeline.comparison import summarise
+from pipeline.errors import UserError
+from pipeline.prepared import PreparedCases
+from pipeline.runs import read_scores
+
+PIXEL = (  # the smallest PNG: its content is not the report's business
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\2"
+    b"\0\1H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82"
+)
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+
+
+def write_reports(study, monkeypatch):
+    """Run the stage on stand-ins for the figures; its outputs by file name."""
+    figures = study.reports_dir / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for name in report.FIGURES:
+        (figures / name).write_bytes(PIXEL if name.endswith("png") else SVG.encode())
+    monkeypatch.chdir(study.folder)
+    report.main()
+    return {path.name: path.read_text() for path in study.reports_dir.glob("*.*")}
+
+
+def set_dice(study, values):
+    """Give every case of a run (variant, seed) one Dice."""
+    for (variant, seed), value in values.items():
+        path = study.evaluation_dir(variant, seed) / "cases.csv"
+        pd.read_csv(path, dtype={"id": str}).assign(dice=value).to_csv(path, index=False)
+
+
+class Page(HTMLParser):
+    """What the page refers to, what it says, and whether its tags close in order."""
+
+    VOID = frozenset({"meta", "img", "wbr", "br", "link", "hr", "input"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.ids, self.words = [], [], [], []
+        self.tags = set()
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "data", "action", "poster"):
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path, variants=["gated_attention", "own-variant"], seeds=[0, 1])
+
+
+def test_markdown_shows_mean_and_deviation_beside_the_papers_figures(study, monkeypatch):
+    set_dice(study, {("gated_attention", 0): 0.8, ("gated_attention", 1): 0.9})
+    set_dice(study, {("own-variant", 0): 0.7, ("own-variant", 1): 0.7})
+    text = write_reports(study, monkeypatch)["table.md"]
+    # Standard deviation of 0.8 and 0.9 with n - 1: 0.0707.
+    assert (
+        "| gated_attention | U-Net + ResNet + GatedAttention (Model 1) | **0.8500 ± 0.0707** | "
+        "0.856 |" in text
+    )
+    assert "| own-variant | – | 0.7000 ± 0.0000 | – |" in text  # noqa: RUF001
+    assert report.DESCRIPTIVE in text
+    assert "Mean per-case Dice" in text
+    assert "> **Synthetic lesions" in text
+
+
+def test_every_markdown_row_has_as_many_cells_as_its_header(study, monkeypatch):
+    text = write_reports(study, monkeypatch)["table.md"]
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_csv_has_the_figures_of_the_summary(study, monkeypatch):
+    text = write_reports(study, monkeypatch)["table.csv"]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    summary = summarise(read_scores(study, PreparedCases.open(study.prepared_dir)))
+    assert [row["variant"] for row in rows] == study.variants
+    for row in rows:
+        for metric in report.METRICS:
+            expected = summary.loc[(row["variant"], metric)]
+            assert float(row[f"{metric}_mean"]) == pytest.approx(expected["mean"], abs=1e-6)
+            assert float(row[f"{metric}_standard_deviation"]) == pytest.approx(
+                expected["standard_deviation"], abs=1e-6
+            )
+        assert (row["seeds"], row["cases"]) == ("2", "5")
+    assert (rows[0]["dice_paper"], rows[1]["dice_paper"]) == ("0.856000", "")
+
+
+def test_latex_is_booktabs_with_whole_rows_and_balanced_braces(study, monkeypatch):
+    text = write_reports(study, monkeypatch)["table.tex"]
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    assert r"gated\_attention & U-Net + ResNet + GatedAttention (Model 1) & " in text
+    assert r"$\pm$" in text
+    for columns, body in re.findall(
+        r"begin\{tabular\}\{@\{\}(\w+)@\{\}\}(.*?)\\end\{tabular", text, flags=re.DOTALL
+    ):
+        for row in re.findall(r"^ +(.+) \\\\$", body, flags=re.MULTILINE):
+            assert len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    body = re.sub(r"\\label\{[^}]*\}", "", body).replace("{!}{%", "{!}{")
+    assert not re.search(r"(?<!\\)[_%#^~]", body)
+
+
+def test_latex_escapes_every_special_character():
+    assert tables.escape_latex(r"a_b & 5% #1 $x^2$ {~} \n") == (
+        r"a\_b \& 5\% \#1 \$x\textasciicircum{}2\$ \{\textasciitilde{}\} \textbackslash{}n"
+    )
+
+
+def test_markdown_escapes_pipes_tags_and_emphasis_but_keeps_names():
+    assert tables.escape_markdown("a|b *c* <script> _d_ `e`") == (
+        r"a\|b \*c\* \<script> \_d\_ \`e\`"
+    )
+    assert tables.escape_markdown("limit_encoder_attention") == "limit_encoder_attention"
+
+
+def test_the_page_is_well_formed_and_loads_nothing(study, monkeypatch):
+    text = write_reports(study, monkeypatch)["index.html"]
+    found = Page(text)
+    assert len(found.ids) == len(set(found.ids))
+    assert not found.tags & {"script", "link", "iframe", "object", "embed"}
+    for address in found.addresses:
+        assert address.startswith(("data:image/", "#"))
+        assert not address.startswith("#") or address[1:] in found.ids
+    assert "url(" not in text
+    assert "@import" not in text
+    assert sum(address.startswith("data:") for address in found.addresses) == len(report.FIGURES)
+
+
+def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch):
+    text = write_reports(study, monkeypatch)["index.html"]
+    words = " ".join(Page(text).words)
+    shown = [case_id for case_id in NASTY_IDS if case_id in words]
+    assert len(shown) == 3  # best, median, worst of five
+    assert "cpu <2 cores> & more" in words
+    assert "<script>" not in text
+
+
+def test_the_page_holds_protocol_definitions_readings_environment_and_commands(study, monkeypatch):
+    words = " ".join(Page(write_reports(study, monkeypatch)["index.html"]).words)
+    assert (study.folder / "params.yaml").read_text() in words
+    for metric in report.METRICS.values():
+        assert metric.label in words
+    assert "below 0.65" in words
+    assert "head: logits" in words
+    assert "decoder_gates: true (gated_attention), false (own-variant)" in words
+    assert "0123456789abcdef0123456789abcdef01234567" in words
+    assert "dvc repro studies/fake/dvc.yaml" in words
+    assert "29.16 M" in words
+    assert report.DESCRIPTIVE in words
+    assert PreparedCases.open(study.prepared_dir).fingerprint in words
+
+
+def test_a_switch_with_two_values_names_the_variants_of_each(tmp_path):
+    study = make_study(tmp_path, variants=["gated_attention", "resunet"])
+    (gates,) = [each for each in report.readings(study) if "gates" in each.topic]
+    assert gates.used == "decoder_gates: true (gated_attention), false (resunet)"
+
+
+def test_only_synthetic_studies_carry_the_banner(tmp_path, monkeypatch):
+    synthetic = write_reports(make_study(tmp_path / "a"), monkeypatch)
+    real = write_reports(make_study(tmp_path / "b", source="directory"), monkeypatch)
+    for name in ("index.html", "table.md", "table.tex"):
+        assert report.SYNTHETIC in synthetic[name]
+        assert report.SYNTHETIC not in real[name]
+
+
+def test_one_seed_shows_a_dash_for_the_deviation(tmp_path, monkeypatch):
+    written = write_reports(make_study(tmp_path, seeds=[3]), monkeypatch)
+    assert re.search(r"0\.\d{4} ± – \|", written["table.md"].replace("*", ""))  # noqa: RUF001
+    assert "nan" not in written["table.md"].lower()
+    assert re.search(r"0\.\d{4} \$\\pm\$ --", written["table.tex"])
+    assert "how much of it is chance cannot be told" in written["index.html"]
+    first = next(csv.DictReader(io.StringIO(written["table.csv"])))
+    assert first["dice_standard_deviation"] == ""
+
+
+def test_one_variant_is_not_called_best(tmp_path, monkeypatch):
+    written = write_reports(make_study(tmp_path, variants=["unet"]), monkeypatch)
+    table = [line for line in written["table.md"].splitlines() if line.startswith("| unet")]
+    assert len(table) == 2
+    assert "**" not in "".join(table)
+
+
+def test_variants_that_read_the_same_are_both_bold(study, monkeypatch):
+    set_dice(study, dict.fromkeys(study.runs(), 0.8) | {("own-variant", 1): 0.80000001})
+    text = write_reports(study, monkeypatch)["table.md"]
+    assert text.count("**0.8000 ± 0.0000**") == 2
+
+
+def test_the_lowest_focal_loss_is_the_best(study, monkeypatch):
+    for variant, loss in (("gated_attention", 0.3), ("own-variant", 0.1)):
+        for seed in study.seeds:
+            path = study.evaluation_dir(variant, seed) / "cases.csv"
+            pd.read_csv(path, dtype={"id": str}).assign(focal_loss=loss).to_csv(path, index=False)
+    text = write_reports(study, monkeypatch)["table.md"]
+    assert "**0.1000 ± 0.0000**" in text
+    assert "| 0.3000 ± 0.0000" in text
+
+
+def test_runs_of_two_commits_are_both_named_and_none_is_checked_out(study, monkeypatch):
+    path = study.run_dir("own-variant", 1) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "fedc", "dirty": True}))
+    words = " ".join(Page(write_reports(study, monkeypatch)["index.html"]).words)
+    assert "0123456789abcdef0123456789abcdef01234567; fedc with uncommitted changes" in words
+    assert "git checkout" not in words
+
+
+def test_a_run_json_without_facts_still_makes_a_page(study, monkeypatch):
+    for variant, seed in study.runs():
+        (study.run_dir(variant, seed) / "run.json").write_text("{}")
+    assert "index.html" in write_reports(study, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("runs/own-variant/1/run.json", "train"),
+        ("runs/own-variant/1/evaluation/cases.csv", "evaluate"),
+        ("data/source.json", "download"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_stage(study, monkeypatch, path, stage):
+    (study.folder / path).unlink()
+    with pytest.raises(UserError, match=rf"{path} .*run the stage {stage}"):
+        write_reports(study, monkeypatch)
+
+
+def test_a_missing_figure_is_named_with_its_stage(study, monkeypatch):
+    monkeypatch.chdir(study.folder)
+    with pytest.raises(UserError, match=r"figures/dice_by_case\.svg .*run the stage plot"):
+        report.main()
+
+
+def test_the_same_runs_give_the_same_reports(study, monkeypatch):
+    assert write_reports(study, monkeypatch) == write_reports(study, monkeypatch)
+
+
+def test_the_stage_imports_neither_torch_nor_mlflow():
+    check = (
+        "import sys, pipeline.report; "
+        "sys.exit(', '.join({'torch', 'mlflow'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, check=True)

@@ -1,0 +1,183 @@
+"""pipeline/tracking.py against a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import change_params
+
+from pipeline import evaluate, tracking, train
+from pipeline.compute import to_input
+from pipeline.errors import UserError
+from pipeline.params import Study, load_study
+from pipeline.prepared import PreparedCases
+from pipeline.weights import load_model
+
+VARIANT = "gated_attention"
+
+
+def run_stages(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
+    for variant in variants:
+        monkeypatch.setattr(sys, "argv", ["stage", variant, "0"])
+        train.main()
+        evaluate.main()
+
+
+def recorded(study: Study) -> pd.DataFrame:
+    """The live runs of the study's experiment, as a user's notebook sees them."""
+    return mlflow.search_runs(experiment_names=[study.name])
+
+
+def only_run(study: Study, variant: str = VARIANT) -> pd.Series:
+    runs = recorded(study)
+    (row,) = runs[runs["tags.variant"] == variant].to_dict("records")
+    return row
+
+
+@pytest.fixture(scope="module")
+def trained(drawn_study, tmp_path_factory):
+    """A study's folder with the runs of both variants, not recorded anywhere."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(drawn_study, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = change_params(tracking={"live": False}, train={"epochs": 2})
+        run_stages(patch, *study.variants)
+    return folder
+
+
+@pytest.fixture
+def both_trained(trained, tmp_path, monkeypatch):
+    """A copy of `trained` as the working folder, with an empty store of its own."""
+    shutil.copytree(trained, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return load_study()
+
+
+@pytest.fixture
+def tracked(both_trained):
+    """A study with one run trained, evaluated and recorded by sync."""
+    study = change_params(variants=[VARIANT])
+    assert tracking.sync(study) == (1, 0)
+    return study
+
+
+def test_a_run_stands_under_its_study_with_params_metrics_tags_and_files(tracked):
+    check_record(tracked)
+
+
+def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch):
+    study = change_params(variants=[VARIANT], tracking={"live": True}, train={"epochs": 2})
+    run_stages(monkeypatch, VARIANT)
+    live = only_run(study)
+    assert live["status"] == "FINISHED"
+    assert "metrics.validation_dice" in live
+    assert "metrics.test_dice" not in live  # known to the run folder, not yet to the store
+    assert tracking.sync(study) == (1, 0)
+    assert only_run(study)["run_id"] == live["run_id"]
+    check_record(study)
+
+
+def check_record(study: Study) -> None:
+    """What a user finds in the store for the study's one run."""
+    runs = recorded(study)
+    assert len(runs) == 2
+    parent = runs[runs["tags.role"] == "study"].iloc[0]
+    run = only_run(study)
+    assert run["tags.mlflow.parentRunId"] == parent["run_id"]
+    assert run["status"] == "FINISHED"
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert run["tags.git_commit"] == str(record["commit"])
+    assert run["tags.data_fingerprint"] == record["data_fingerprint"]
+    assert run["params.train.learning_rate"] == "0.001"
+    assert run["params.model.decoder_gates"] == "True"
+    metrics = json.loads((study.evaluation_dir(VARIANT, 0) / "metrics.json").read_text())
+    assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
+    assert run["metrics.system/peak_memory_megabytes"] > 10
+
+    client = mlflow.MlflowClient()
+    history = pd.read_csv(study.run_dir(VARIANT, 0) / "history.csv")
+    logged = client.get_metric_history(run["run_id"], "validation_focal_loss")
+    assert [metric.step for metric in logged] == [1, 2]
+    assert [metric.value for metric in logged] == pytest.approx(
+        history["validation_focal_loss"].tolist()
+    )
+    paths = {file.path for file in client.list_artifacts(run["run_id"])}
+    assert {"run.json", "history.csv", "evaluation"} <= paths
+    (dataset,) = client.get_run(run["run_id"]).inputs.dataset_inputs
+    assert dataset.dataset.name == "tiny-prepared"
+    assert dataset.dataset.digest == record["data_fingerprint"][:8]
+
+
+def test_the_logged_model_predicts_the_networks_probabilities(tracked):
+    study = tracked
+    model = mlflow.pyfunc.load_model(f"runs:/{only_run(study)['run_id']}/model")
+    images = np.asarray(PreparedCases.open(study.prepared_dir).images[:3])
+    probabilities = model.predict(images)
+    cpu = torch.device("cpu")
+    network = load_model(
+        study.models[VARIANT], study.run_dir(VARIANT, 0) / "weights.safetensors", cpu
+    )
+    with torch.no_grad():
+        expected = network(to_input(torch.from_numpy(images), cpu)).squeeze(1).sigmoid()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 32, 64, 3)
+
+
+def test_sync_again_changes_nothing(tracked):
+    before = recorded(tracked)
+    assert tracking.sync(tracked) == (0, 1)
+    pd.testing.assert_frame_equal(recorded(tracked), before)
+
+
+def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
+    first = only_run(tracked)["run_id"]
+    study = change_params(train={"epochs": 1})
+    run_stages(monkeypatch, VARIANT)
+    tracking.sync(study)
+    again = only_run(study)  # fails if there are two
+    assert again["run_id"] != first
+    assert again["params.train.epochs"] == "1"
+
+
+def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert tracking.sync(tracked) == (1, 0)
+    assert only_run(tracked)["status"] == "FINISHED"
+
+
+def test_a_variant_that_left_the_study_leaves_the_store(both_trained):
+    assert tracking.sync(both_trained) == (2, 0)
+    study = change_params(variants=[VARIANT])
+    shutil.rmtree(study.folder / "runs" / "limit_encoder_attention")
+    assert tracking.sync(study) == (0, 1)
+    assert set(recorded(study)["tags.variant"].dropna()) == {VARIANT}
+
+
+def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
+    study = change_params(tracking={"live": True})
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("in mid-epoch")
+
+    monkeypatch.setattr(train, "validate", fail)
+    monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
+    with pytest.raises(RuntimeError, match="in mid-epoch"):
+        train.main()
+    assert only_run(study)["status"] == "FAILED"
+    assert not (study.run_dir(VARIANT, 0) / "weights.safetensors").exists()
+
+
+def test_a_server_that_is_not_there_is_one_clear_error(tiny_study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"MLflow's store at http://127\.0\.0\.1:9 cannot be used"):
+        tracking.sync(tiny_study)
