@@ -2,6 +2,6 @@
 
 import os
 
-# Nothing phones home: albumentations asks for its newest version at import, MLflow sends statistics.
+# Nothing phones home: albumentations asks for its newest version, MLflow sends usage statistics.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
