@@ -96,8 +96,12 @@ class EncoderAttention(nn.Module):
 
 
 def _tokens(features: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 1, H*W, C): the positions as a sequence, one attention head."""
-    return features.flatten(2).transpose(1, 2).unsqueeze(1)
+    """(N, C, H, W) -> (N, 1, H*W, C): the positions as a sequence, one attention head.
+
+    Contiguous, or torch would fall back to the kernel that holds the matrix; channels_last features
+    already are.
+    """
+    return features.flatten(2).transpose(1, 2).contiguous().unsqueeze(1)
 
 
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, AttentionGate | EncoderAttention]]:

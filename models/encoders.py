@@ -70,7 +70,11 @@ class ResNetEncoder(Encoder):
         Raises ValueError naming the keys that are missing, unexpected or of another shape.
         """
         own = self.state_dict()
-        renamed = {_stage_key(key): value for key, value in state.items() if key[:3] != "fc."}
+        # State dicts of before torch 0.4.1 have no counters of batches; nothing here reads them.
+        renamed: dict[str, Tensor] = {
+            key: own[key] for key in own if key.endswith("num_batches_tracked")
+        }
+        renamed |= {_stage_key(key): value for key, value in state.items() if key[:3] != "fc."}
         missing = sorted(own.keys() - renamed.keys())
         unexpected = sorted(renamed.keys() - own.keys())
         misshapen = sorted(

@@ -46,6 +46,13 @@ class AugmentedCases(Dataset[Batch]):
             numbers = np.random.default_rng([self.seed, epoch, index])
             self.augment.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
             augmented = self.augment(image=np.asarray(image), mask=np.asarray(mask))
+            for name, before in (("image", image), ("mask", mask)):
+                after = augmented[name]
+                if (after.shape, after.dtype) != (before.shape, before.dtype):
+                    raise UserError(
+                        f"params.yaml: train.augmentation must keep an {name}'s shape and type, "
+                        f"{before.shape} {before.dtype}, got {after.shape} {after.dtype}"
+                    )
             image, mask = augmented["image"], augmented["mask"]
         # A copy: the arrays are memory-mapped and flips are views of them.
         return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(mask))

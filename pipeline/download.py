@@ -135,6 +135,8 @@ def draw_cases(data: Synthetic, raw_dir: Path) -> None:
         "validation": data.validation,
         "test": data.test,
     }
+    if raw_dir.exists() and not raw_dir.is_dir():
+        raise UserError(f"params.yaml: data.raw must name a folder, got the file {raw_dir}")
     index = 0
     with replacing(raw_dir) as folder:
         for split, count in counts.items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -173,7 +172,6 @@ class Train(Block):
         names = {name for transform in augmentation for name in transform}
         # albumentations takes a second to import: the paper's two flips are known without it.
         if names - {"HorizontalFlip", "VerticalFlip"}:
-            os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # see pipeline/dataset.py
             import albumentations
 
             for name in sorted(names):
@@ -304,6 +302,12 @@ def load_study(folder: Path = Path()) -> Study:
     except ValidationError as invalid:
         lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()]
         raise UserError("\n       ".join(lines)) from None
+    here = folder.resolve()
+    if here.parent.name == "studies" and study.name != here.name:
+        raise UserError(
+            f"{path}: name must be that of its folder, {here.name!r}, got {study.name!r}: MLflow "
+            "knows a study by its name"
+        )
     study._folder = folder
     return study
 

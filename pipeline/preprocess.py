@@ -49,10 +49,11 @@ def decode_case(case: RawCase, *, height: int, width: int) -> Decoded:
     mask = _decode(case.mask, "L", None, problems)
     small = np.zeros((height, width), np.uint8)
     original_size = (0, 0)
-    if image is not None and mask is not None:
+    if image is not None:
         pixels, original_size = image
+    if mask is not None:
         values, mask_size = mask
-        if original_size != mask_size:
+        if image is not None and original_size != mask_size:
             problems.append(
                 f"{case.mask}: must have its image's size, {_size(original_size)}, "
                 f"got {_size(mask_size)}"

@@ -107,6 +107,7 @@ class StudyRecord:
 
         run_id: str = self.client.create_run(
             self.experiment_id,
+            start_time=_milliseconds(record["started"]),
             run_name=f"{variant}-{seed}",
             tags={
                 "mlflow.parentRunId": self.parent_id,
@@ -119,9 +120,7 @@ class StudyRecord:
                 "data_fingerprint": record["data_fingerprint"],
             },
         ).info.run_id
-        params = {name: record["params"][name] for name in ("data", "prepare", "train", "focal")}
-        params |= {"model": record["params"]["models"][variant], "seed": seed}
-        flat = pd.json_normalize(params).iloc[0].to_dict()
+        flat = pd.json_normalize(record["params"] | {"seed": seed}).iloc[0].to_dict()
         self.client.log_batch(run_id, params=[Param(str(key), str(flat[key])) for key in flat])
         dataset = from_pandas(
             cases,
@@ -162,18 +161,34 @@ class StudyRecord:
         self.client.log_batch(
             run_id, metrics=[Metric(name, value, now, 0) for name, value in final.items()]
         )
-        with mlflow.start_run(run_id=run_id):
-            for file in _small_files(run_dir):
-                folder = file.parent.relative_to(run_dir)
-                mlflow.log_artifact(str(file), None if folder == Path() else str(folder))
-            _log_model(self.study, variant, run_dir / "weights.safetensors")
+        for file in _small_files(run_dir):
+            folder = file.parent.relative_to(run_dir)
+            self.client.log_artifact(run_id, str(file), None if folder == Path() else str(folder))
+        if self.client.get_run(run_id).data.tags.get("weights_sha256") != record["weights_sha256"]:
+            with mlflow.start_run(run_id=run_id):
+                _log_model(self.study, variant, run_dir / "weights.safetensors")
+            self.client.set_tag(run_id, "weights_sha256", record["weights_sha256"])
+            ended = record["started"] + record["wall_seconds"]
+            self.client.set_terminated(run_id, "FINISHED", _milliseconds(ended))
         # Last: a run without this tag is unfinished, whatever else it holds.
         self.client.set_tag(run_id, "content", _content(run_dir, record))
 
 
+def _same_training(run: Run, record: dict[str, Any]) -> bool:
+    """Whether `run` holds the training that run.json tells of."""
+    if "weights_sha256" in run.data.tags:
+        return bool(run.data.tags["weights_sha256"] == record["weights_sha256"])
+    return bool(run.info.run_id == record.get("mlflow_run_id"))
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
 def _artifact_location(client: MlflowClient) -> str | None:
-    """Beside the store when it is a database opened directly; a server knows its own place."""
-    return None if client.tracking_uri.startswith("http") else (ROOT / "mlruns").as_uri()
+    """mlruns/ beside the store when that is a file; a server knows its own place."""
+    kind, _, file = client.tracking_uri.partition(":///")
+    return (Path(file).resolve().parent / "mlruns").as_uri() if kind == "sqlite" else None
 
 
 def _small_files(run_dir: Path) -> list[Path]:
@@ -269,9 +284,9 @@ def sync(study: Study) -> tuple[int, int]:
     Returns how many runs were recorded and how many already stood there.
     """
     _hush()
+    cases = PreparedCases.open(study.prepared_dir)
     store = StudyRecord.open(study)
     recorded = unchanged = 0
-    cases = PreparedCases.open(study.prepared_dir)
     for variant, seed in study.runs():
         run_dir = study.run_dir(variant, seed)
         if not (run_dir / "run.json").is_file():
@@ -281,9 +296,8 @@ def sync(study: Study) -> tuple[int, int]:
         if [run.data.tags.get("content") for run in found] == [_content(run_dir, record)]:
             unchanged += 1
             continue
-        live = [run for run in found if run.info.run_id == record.get("mlflow_run_id")]
-        if len(found) == len(live) == 1 and "content" not in live[0].data.tags:
-            run_id = live[0].info.run_id
+        if len(found) == 1 and _same_training(found[0], record):
+            run_id = found[0].info.run_id  # trained live, or only evaluated anew: add to it
         else:
             store.discard(found)
             run_id = store.create(variant, seed, record, cases.table)

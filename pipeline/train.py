@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,12 +31,12 @@ from pipeline.compute import (
     to_input,
     to_target,
 )
-from pipeline.dataset import TrainingBatches, split_batches
-from pipeline.errors import run_command
+from pipeline.dataset import TrainingBatches, compose, split_batches
+from pipeline.errors import UserError, run_command
 from pipeline.files import replacing, sha256, write_json
 from pipeline.params import Focal, Study, load_study, parse_run
 from pipeline.prepared import PreparedCases
-from pipeline.weights import load_encoder, save_weights
+from pipeline.weights import load_encoder, save_weights, weights_file_sha256
 
 Row = dict[str, float]  # one epoch of history.csv
 
@@ -126,6 +129,12 @@ def fit(
         seed=seed,
         workers=study.loader_workers,
     )
+    height, width = cases.masks.shape[1:]
+    if len(cases.indices("training")) % train.batch_size == 1 and height * width == 32 * 32:
+        raise UserError(
+            f"params.yaml: train.batch_size {train.batch_size} leaves a last batch of one case, "
+            "whose BatchNorm at 32x32 pixels would have a single value: choose another"
+        )
     optimizer = torch.optim.Adam(model.parameters(), lr=train.learning_rate, fused=True)
     rows = []
     epochs = tqdm(range(1, train.epochs + 1), "train", unit="epoch")
@@ -142,6 +151,11 @@ def fit(
             "seconds": time.perf_counter() - start,
             "images_per_second": images_per_second,
         }
+        if not math.isfinite(row["train_bce"]):
+            raise UserError(
+                f"the training loss is {row['train_bce']} in epoch {epoch}, at learning rate "
+                f"{row['learning_rate']:g}: lower train.learning_rate"
+            )
         rows.append(row)
         log_epoch(epoch, row)
         epochs.set_postfix(
@@ -201,11 +215,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: on the GPU by torch, else by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def main() -> None:
-    start = time.perf_counter()
+    started, start = time.time(), time.perf_counter()
     study = load_study()
     variant, seed = parse_run(study)
     study.check_inputs()
@@ -223,12 +238,19 @@ def main() -> None:
         "study": study.name,
         "variant": variant,
         "seed": seed,
+        "started": started,
         **describe_commit(Path(study.code)),
         "data_fingerprint": cases.fingerprint,
-        "params": study.model_dump(mode="json"),
+        "params": {
+            **study.model_dump(mode="json", include={"data", "prepare", "train", "focal"}),
+            "model": asdict(config),
+        },
+        "encoder_weights_sha256": weights_file_sha256(config, study.folder),
         **describe_machine(device, choose_dtype(device, study.train.precision)),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+    if study.train.augmentation:
+        compose(study.train.augmentation)  # bad arguments are told before a record is replaced
     if study.tracking.live:
         from pipeline.tracking import live_run
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models import NetworkConfig, build_model
 from models.encoders import ResNetEncoder
 from pipeline.errors import UserError
-from pipeline.files import replacing
+from pipeline.files import replacing, sha256
 
 
 def load_encoder(model: nn.Module, config: NetworkConfig, folder: Path) -> None:
@@ -37,6 +37,11 @@ def load_encoder(model: nn.Module, config: NetworkConfig, folder: Path) -> None:
         raise UserError(
             f"weights {config.weights!r} must be a torchvision {config.encoder} state dict: {error}"
         ) from None
+
+
+def weights_file_sha256(config: NetworkConfig, folder: Path) -> str | None:
+    """The sha256 of the file that `config.weights` names; None where it names none."""
+    return None if config.weights in ("none", "imagenet") else sha256(folder / config.weights)
 
 
 def _imagenet_state(encoder: str) -> dict[str, Tensor]:

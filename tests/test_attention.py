@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models import NetworkConfig, build_model
 from models.attention import AttentionGate, EncoderAttention, attention_maps
@@ -47,6 +48,17 @@ def test_fused_attention_equals_the_written_out_formula(scale, residual, gate):
     module = EncoderAttention(6, scale=scale, residual=residual, gate=gate).double()
     x = torch.randn(3, 6, 5, 7, dtype=torch.float64)
     torch.testing.assert_close(module(x), written_out_attention(module, x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_first_layers_attention_at_256x256_never_holds_its_matrix(dtype, layout):
+    """4,096 positions: the kernel that holds the matrix is forbidden, and gradients flow still."""
+    module = EncoderAttention(64).to(dtype)
+    x = torch.randn(1, 64, 64, 64, dtype=dtype).to(memory_format=layout).requires_grad_()
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        module(x).sum().backward()
+    assert x.grad is not None
 
 
 def test_fused_attention_has_the_gradients_of_the_written_out_formula():

@@ -253,3 +253,10 @@ def test_arguments_that_a_transform_does_not_take_are_told(name, arguments, reas
     )
     assert reason in message.partition(f"got {arguments}: ")[2]
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["Transpose", "Normalize"])
+def test_a_transform_that_changes_an_images_shape_or_type_is_refused(cases, name):
+    always = AugmentedCases(cases, [{name: {"p": 1.0}}], seed=0)
+    with pytest.raises(UserError, match="must keep an image's shape and type"):
+        always[1, 0]

@@ -36,6 +36,17 @@ def test_a_state_dict_of_another_depth_is_refused_by_naming_keys():
         ResNetEncoder("resnet50").load_resnet_state(state)
 
 
+def test_a_state_dict_without_batch_counters_loads_as_in_torchvision():
+    """torchvision's IMAGENET1K_V1 files are older than BatchNorm's num_batches_tracked."""
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    old = {key: state[key] for key in state if not key.endswith("num_batches_tracked")}
+    assert len(old) < len(state)
+    torchvision.models.resnet18(weights=None).load_state_dict(old)  # the reference takes it
+    encoder = ResNetEncoder("resnet18")
+    encoder.load_resnet_state(old)
+    torch.testing.assert_close(encoder.stages[2][0].bn1.weight, state["layer2.0.bn1.weight"])
+
+
 def test_a_state_dict_of_other_shapes_is_refused():
     state = torchvision.models.resnet18(weights=None).state_dict()
     state["conv1.weight"] = torch.zeros(64, 1, 7, 7)

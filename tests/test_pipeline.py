@@ -242,6 +242,20 @@ def test_a_changed_source_makes_stale_what_depends_on_it_and_nothing_else(restor
     assert restored.stale() == stale
 
 
+@pytest.mark.parametrize("change", ["an image", "a new file"])
+def test_changed_raw_cases_are_prepared_again(repository, change):
+    folder = repository.root / STUDY / "data/raw/ISIC2018_Task1-2_Test_Input"
+    path = min(folder.iterdir()) if change == "an image" else folder / "new.jpg"
+    before = path.read_bytes() if path.exists() else None
+    path.write_bytes((before or b"") + b"\0")
+    try:
+        assert repository.stale() == {"preprocess"}
+    finally:
+        path.unlink()
+        if before is not None:
+            path.write_bytes(before)
+
+
 def test_every_module_that_decides_a_result_is_a_dependency():
     """What a stage imports, directly or not, stands in its deps, but for the views named here."""
     views = {"errors", "files", "params", "tracking", "__init__"}

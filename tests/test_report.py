@@ -15,7 +15,7 @@ import pytest
 from fake_study import NASTY_IDS, REPOSITORY, make_study
 
 from pipeline import report, tables
-from pipeline.comparison import summarise
+from pipeline.comparison import METRICS, summarise
 from pipeline.errors import UserError
 from pipeline.prepared import PreparedCases
 from pipeline.runs import read_scores
@@ -106,7 +106,7 @@ def test_csv_has_the_figures_of_the_summary(study, monkeypatch):
     summary = summarise(read_scores(study, PreparedCases.open(study.prepared_dir)))
     assert [row["variant"] for row in rows] == study.variants
     for row in rows:
-        for metric in report.METRICS:
+        for metric in METRICS:
             expected = summary.loc[(row["variant"], metric)]
             assert float(row[f"{metric}_mean"]) == pytest.approx(expected["mean"], abs=1e-6)
             assert float(row[f"{metric}_standard_deviation"]) == pytest.approx(
@@ -171,7 +171,7 @@ def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch)
 def test_the_page_holds_protocol_definitions_readings_environment_and_commands(study, monkeypatch):
     words = " ".join(Page(write_reports(study, monkeypatch)["index.html"]).words)
     assert (study.folder / "params.yaml").read_text() in words
-    for metric in report.METRICS.values():
+    for metric in METRICS.values():
         assert metric.label in words
     assert "below 0.65" in words
     assert "head: logits" in words

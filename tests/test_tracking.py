@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -86,6 +88,10 @@ def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch)
     check_record(study)
 
 
+def tracking_folder() -> Path:
+    return Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).parent
+
+
 def check_record(study: Study) -> None:
     """What a user finds in the store for the study's one run."""
     runs = recorded(study)
@@ -112,6 +118,11 @@ def check_record(study: Study) -> None:
     )
     paths = {file.path for file in client.list_artifacts(run["run_id"])}
     assert {"run.json", "history.csv", "evaluation"} <= paths
+    artifacts = Path(run["artifact_uri"].removeprefix("file://"))
+    assert artifacts.is_relative_to(tracking_folder())  # beside the store, not in the project
+    started = run["start_time"].timestamp()
+    assert started == pytest.approx(record["started"], abs=1)
+    assert run["end_time"].timestamp() == pytest.approx(started + record["wall_seconds"], abs=1)
     (dataset,) = client.get_run(run["run_id"]).inputs.dataset_inputs
     assert dataset.dataset.name == "tiny-prepared"
     assert dataset.dataset.digest == record["data_fingerprint"][:8]
@@ -146,6 +157,18 @@ def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
     again = only_run(study)  # fails if there are two
     assert again["run_id"] != first
     assert again["params.train.epochs"] == "1"
+
+
+def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkeypatch):
+    first = only_run(tracked)
+    study = change_params(evaluate={"threshold": 0.05})
+    monkeypatch.setattr(sys, "argv", ["evaluate", VARIANT, "0"])
+    evaluate.main()
+    assert tracking.sync(study) == (1, 0)
+    again = only_run(study)
+    assert again["run_id"] == first["run_id"]
+    assert again["metrics.test_sensitivity"] > first["metrics.test_sensitivity"]
+    assert len(mlflow.MlflowClient().get_run(again["run_id"]).outputs.model_outputs) == 1
 
 
 def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):

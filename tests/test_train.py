@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -159,6 +160,28 @@ def test_variants_of_one_seed_see_the_same_batches(tiny_study, monkeypatch):
         seen[variant] = inputs
     first, second = seen.values()
     assert first == second
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_learning_rate(tiny_study):
+    study = change_params(train={"learning_rate": 1e30, "epochs": 3})
+    cases = PreparedCases.open(study.prepared_dir)
+    torch.manual_seed(0)
+    model = build_model(study.models["gated_attention"])
+    with pytest.raises(
+        UserError, match=r"training loss is (nan|inf) in epoch \d, at learning rate"
+    ):
+        train.fit(model, cases, study, seed=0)
+
+
+def test_a_last_batch_that_batchnorm_cannot_take_is_refused_before_training(tiny_study):
+    study = change_params(train={"batch_size": 19})  # 20 cases
+    cases = PreparedCases.open(study.prepared_dir)
+    square = dataclasses.replace(
+        cases, images=cases.images[:, :, :32], masks=cases.masks[:, :, :32]
+    )
+    model = build_model(study.models["gated_attention"])
+    with pytest.raises(UserError, match="batch_size 19 leaves a last batch of one case"):
+        train.fit(model, square, study, seed=0)
 
 
 def test_a_variant_that_the_study_lacks_is_refused(tiny_study, monkeypatch):

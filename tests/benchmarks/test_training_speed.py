@@ -56,8 +56,8 @@ def test_the_suites_step_against_float32_nchw(benchmark):
         "precision": str(dtype),
     }
     print(f"\n{BATCH / suite:.1f} images/s, plain loop {BATCH / plain:.1f}: ratio {ratio:.2f}")
-    # bfloat16 pays with AMX (1.5 and more) and less without; it must never cost.
-    assert ratio > 0.95
+    # bfloat16 pays with AMX (1.5 and more) and less without: what this machine gives is printed.
+    assert ratio > 1.0
 
 
 @pytest.mark.benchmark(group="encoder attention, 4,096 positions")
