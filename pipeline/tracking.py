@@ -240,8 +240,13 @@ def _requirements() -> list[str]:
 
 
 def _hush() -> None:
-    """Pass over MLflow's advice on data sources and examples: the signature is given."""
+    """Pass over MLflow's advice on data sources and examples (the signature is given),
+    and its progress bars. After its import, which puts a filter of its own first."""
+    import mlflow.pyfunc
+
+    assert mlflow.pyfunc  # imported for its filters
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 class LiveRun:
