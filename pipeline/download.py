@@ -1,71 +1,38 @@
 """Stage 1: put the raw cases in place, in the official folder layout.
 
 `isic2018` fetches the official archives, `synthetic` draws lesions, `directory` reads what the user
-has. Writes data/source.json: what the source was and what was verified.
+has. Writes data/manifest.csv, the checksum of every raw file, and data/source.json: what the source
+was and what was verified.
 """
 
 from __future__ import annotations
 
-import shutil
-import urllib.request
-import zipfile
-from dataclasses import dataclass
-from http.client import HTTPException
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
+from pipeline.archives import (
+    ARCHIVES,
+    BASE_URLS,
+    UNPACKED,
+    Archive,
+    check_disk,
+    partial_folder,
+    unpack,
+)
 from pipeline.errors import UserError, run_command
+from pipeline.fetch import Bar, Download, RetryPolicy, fetch, mismatch
 from pipeline.files import replacing, sha256, write_json
+from pipeline.manifest import write_manifest
 from pipeline.params import Split, Study, Synthetic, load_study
 from pipeline.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS, find_cases
 from pipeline.synthetic import draw_case
 
-
-@dataclass(frozen=True)
-class Archive:
-    """An official archive: it holds one folder of its own name. `sha256` as quoted by torch-em."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-BASE_URL = "https://isic-challenge-data.s3.amazonaws.com/2018/"
-ARCHIVES = [
-    Archive(
-        "ISIC2018_Task1-2_Training_Input",
-        11165358566,
-        "80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f",
-    ),
-    Archive(
-        "ISIC2018_Task1-2_Validation_Input",
-        239231159,
-        "0ea920fcfe512d12a6e620b50b50233c059f67b10146e1479c82be58ff15a797",
-    ),
-    Archive(
-        "ISIC2018_Task1-2_Test_Input",
-        2370457338,
-        "e59ae1f69f4ed16f09db2cb1d76c2a828487b63d28f6ab85997f5616869b127d",
-    ),
-    Archive(
-        "ISIC2018_Task1_Training_GroundTruth",
-        27402895,
-        "99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c",
-    ),
-    Archive(
-        "ISIC2018_Task1_Validation_GroundTruth",
-        759706,
-        "f6911e9c0a64e6d687dd3ca466ca927dd5e82145cb2163b7a1e5b37d7a716285",
-    ),
-    Archive(
-        "ISIC2018_Task1_Test_GroundTruth",
-        9680101,
-        "2e8f6edce454a5bdee52485e39f92bd6eddf357e81f39018d05512175238ef82",
-    ),
-]
+POLICY = RetryPolicy()
 DRAWN = "SYNTHETIC_"  # the ids of drawn cases begin with it
 LICENCES = {
     "isic2018": "see LICENSE.txt in each archive's folder (the challenge's data page says CC-0)",
@@ -74,49 +41,128 @@ LICENCES = {
 }
 
 
-def fetch_isic2018(raw_dir: Path) -> None:
-    """Download, verify and unpack the six archives; one that is already unpacked is left alone."""
-    for archive in ARCHIVES:
-        folder = raw_dir / archive.name
-        if folder.is_dir():
-            continue
-        with replacing(raw_dir / f"{archive.name}.zip") as partial:
-            _download(BASE_URL + f"{archive.name}.zip", partial, archive)
-            with replacing(folder) as unpacked:
-                _unpack(partial, unpacked)
-        (raw_dir / f"{archive.name}.zip").unlink()
+def fetch_isic2018(
+    raw_dir: Path,
+    *,
+    own: Path | None = None,
+    keep: bool = False,
+    policy: RetryPolicy = POLICY,
+) -> None:
+    """Unpack the six archives into `raw_dir`; one that is already unpacked is left alone.
+
+    They are downloaded into `raw_dir`/archives, all at once, and stay there if `keep`; or the
+    user's, in the folder `own`, are verified and read where they are. Raises UserError naming each
+    archive that failed; what the others and an interrupted call brought is kept.
+    """
+    store = raw_dir / "archives"
+    missing = [archive for archive in ARCHIVES if not (raw_dir / archive.name).is_dir()]
+    downloads = {archive: _download(archive, store) for archive in missing}
+    if missing:
+        if own is not None:
+            _check_own(missing, own)
+        to_fetch = [] if own is not None else downloads.values()
+        check_disk(
+            sum(max(download.bytes - download.downloaded(), 0) for download in to_fetch),
+            sum(_left_to_unpack(archive, raw_dir) for archive in missing),
+            raw_dir,
+        )
+
+    def put_in_place(archive: Archive, bar: Bar, stop: Event) -> None:
+        if own is None:
+            path = downloads[archive].target
+            fetch(downloads[archive], policy, bar, stop)
+        else:
+            path = own / archive.file
+            found = mismatch(path, archive.bytes, archive.sha256, bar, stop)
+            if found:
+                raise UserError(f"{path} is not the official archive: {found}")
+        bar.set_postfix_str("unpacking")
+        unpack(path, raw_dir / archive.name, stop)
+        bar.set_postfix_str("")
+        if own is None and not keep:
+            path.unlink()
+
+    _in_threads(put_in_place, missing)
+    if own is None and not keep:  # with `own` no archive is removed: `own` may be that very folder
+        for archive in ARCHIVES:  # of an earlier call that kept them, or was killed
+            (store / archive.file).unlink(missing_ok=True)
+        if store.is_dir() and not any(store.iterdir()):
+            store.rmdir()
 
 
-def _download(url: str, path: Path, archive: Archive) -> None:
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=60) as response,
-            path.open("wb") as file,
-            tqdm.wrapattr(file, "write", total=archive.bytes, desc=archive.name) as written,
-        ):
-            shutil.copyfileobj(response, written, 1 << 20)
-    except (OSError, HTTPException) as error:
-        raise UserError(f"{url} could not be downloaded: {error}; run again to retry") from None
-    found = sha256(path)
-    if found != archive.sha256:
+def _download(archive: Archive, store: Path) -> Download:
+    urls = [base + archive.file for base in BASE_URLS]
+    return Download(urls, store / archive.file, archive.bytes, archive.sha256)
+
+
+def _check_own(archives: list[Archive], own: Path) -> None:
+    """Raise UserError naming each archive that is missing or of another size: before any work."""
+    problems = []
+    for archive in archives:
+        path = own / archive.file
+        if not path.is_file():
+            problems.append(f"{archive.file} is missing")
+        elif path.stat().st_size != archive.bytes:
+            problems.append(
+                f"{archive.file} must have {archive.bytes} bytes, got {path.stat().st_size}"
+            )
+    if problems:
         raise UserError(
-            f"{url} is not the official archive: its sha256 must be {archive.sha256}, got {found} "
-            f"in {path.stat().st_size} bytes of {archive.bytes}; run again to fetch it anew"
+            f"params.yaml: data.archives must be a folder with the official archives, got {own}; "
+            "complete it, or set null to download them:\n       " + "\n       ".join(problems)
         )
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Write the archive's files, which lie in one folder, flat into `folder`."""
-    folder.mkdir()
-    with zipfile.ZipFile(archive) as content:
-        for member in content.infolist():
-            # The bare name: no path in an archive can leave the folder.
-            if not member.is_dir():
-                with (
-                    content.open(member) as source,
-                    (folder / Path(member.filename).name).open("wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
+def _left_to_unpack(archive: Archive, raw_dir: Path) -> int:
+    there = partial_folder(raw_dir / archive.name)
+    done = sum(file.stat().st_size for file in there.iterdir()) if there.is_dir() else 0
+    return max(int(UNPACKED * archive.bytes) - done, 0)
+
+
+def _in_threads(
+    work: Callable[[Archive, Bar, Event], None],
+    archives: list[Archive],
+) -> None:
+    """Work on all archives at once, each with a progress bar.
+
+    When one fails the others go on, and all failures are told at the end. When this thread is
+    interrupted (Ctrl-C) they stop at their next piece; the threads are daemons because one that
+    waits for a silent server would hold the process until its time-out.
+    """
+    stop = Event()
+    failures: list[Exception] = []
+
+    def run(position: int, archive: Archive) -> None:
+        with tqdm(
+            total=archive.bytes,
+            desc=archive.name,
+            position=position,
+            unit="B",
+            unit_scale=True,
+        ) as bar:
+            try:
+                work(archive, bar, stop)
+            except Exception as error:  # told in the main thread, whatever it is
+                failures.append(error)
+
+    threads = [
+        Thread(target=run, args=(position, archive), daemon=True)
+        for position, archive in enumerate(archives)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(1)
+    for error in failures:
+        if not isinstance(error, UserError):
+            raise error
+    if failures:
+        raise UserError("\n       ".join(str(error) for error in failures))
 
 
 def draw_cases(data: Synthetic, raw_dir: Path) -> None:
@@ -155,7 +201,12 @@ def main() -> None:
     study = load_study()
     study.check_inputs()
     if study.data.source == "isic2018":
-        fetch_isic2018(study.raw_dir)
+        archives = study.data.archives
+        fetch_isic2018(
+            study.raw_dir,
+            own=None if archives is None else study.folder / archives,
+            keep=study.data.keep_archives,
+        )
     elif study.data.source == "synthetic":
         draw_cases(study.data, study.raw_dir)
     summary = describe(study)
@@ -164,13 +215,18 @@ def main() -> None:
 
 
 def describe(study: Study) -> dict[str, Any]:
-    """What data/source.json holds."""
+    """Write data/manifest.csv; return what data/source.json holds."""
     cases, _ = find_cases(study.raw_dir)
+    files, total = write_manifest(study.raw_dir, study.manifest_file)
     source = study.data.source
     return {
         "source": source,
         "licence": LICENCES[source],
         "cases": len(cases),
+        "raw_files": files,
+        "raw_bytes": total,
+        "manifest": "data/manifest.csv",
+        "manifest_sha256": sha256(study.manifest_file),
         "archives": {archive.name: archive.sha256 for archive in ARCHIVES}
         if source == "isic2018"
         else {},

@@ -12,12 +12,16 @@ class UserError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a UserError becomes one message on stderr and exit status 1."""
+    """Run a stage's `main`; a UserError becomes one message on stderr and exit status 1, Ctrl-C
+    the shell's status for it and no traceback."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; run again to complete it", file=sys.stderr)
+        sys.exit(130)  # 128 + SIGINT
     finally:
         # At exit Python walks every object that torch's import left, for a second or more; frozen
         # ones it passes over.

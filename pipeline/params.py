@@ -85,10 +85,16 @@ class Block(BaseModel):
 
 
 class Isic2018(Block):
-    """The official archives of ISIC 2018 task 1, downloaded into the folder `raw`."""
+    """The official archives of ISIC 2018 task 1, unpacked into the folder `raw`.
+
+    `archives`: a folder that has them, read and never changed; null downloads them into
+    `raw`/archives, where they stay after unpacking if `keep_archives`.
+    """
 
     source: Literal["isic2018"]
     raw: str
+    archives: Annotated[str | None, _expect("a folder or null")]
+    keep_archives: bool
 
 
 class Directory(Block):
@@ -243,6 +249,10 @@ class Study(Block):
     @property
     def source_file(self) -> Path:
         return self._folder / "data" / "source.json"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self._folder / "data" / "manifest.csv"
 
     @property
     def prepared_dir(self) -> Path:

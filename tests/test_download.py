@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
-import socket
-import threading
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import faulty_server as faults
 import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
+from faulty_server import FaultyServer, serving
 from PIL import Image
 
+from pipeline import archives as official_archives
 from pipeline import download
-from pipeline.download import Archive, draw_cases, fetch_isic2018
+from pipeline.archives import Archive
+from pipeline.download import draw_cases, fetch_isic2018
 from pipeline.errors import UserError
+from pipeline.fetch import RetryPolicy
 from pipeline.params import Synthetic
 from pipeline.synthetic import draw_case
 
 DATA = Synthetic(
     source="synthetic", raw="raw", seed=7, height=32, width=48, training=3, validation=1, test=2
 )
+QUICK = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.01, timeout=0.5, progress=1000)
 FOLDERS = {  # of the official archives, as the challenge names them
     "ISIC2018_Task1-2_Training_Input": "jpg",
     "ISIC2018_Task1-2_Validation_Input": "jpg",
@@ -119,19 +128,30 @@ def test_the_stage_draws_the_studys_cases_and_says_what_the_source_was(
     download.main()
     draw_cases(DATA, tmp_path / "expected")
     assert contents(tmp_path / "raw") == contents(tmp_path / "expected")
+    raw = contents(tmp_path / "raw")
+    manifest = (tmp_path / "data" / "manifest.csv").read_bytes()
     assert json.loads((tmp_path / "data" / "source.json").read_text()) == {
         "source": "synthetic",
         "licence": "drawn by this project, MIT",
         "cases": 6,
+        "raw_files": 12,
+        "raw_bytes": sum(len(content) for content in raw.values()),
+        "manifest": "data/manifest.csv",
+        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "archives": {},
     }
+    assert list(csv.reader(manifest.decode().splitlines())) == [
+        ["path", "bytes", "sha256"],
+        *([name, str(len(raw[name])), hashlib.sha256(raw[name]).hexdigest()] for name in raw),
+    ]
     assert capsys.readouterr().out == "download: 6 cases from synthetic in raw\n"
 
 
 def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatch):
     cases = tmp_path / "elsewhere"
     draw_cases(DATA, cases)
-    (cases / "LICENSE.txt").write_text("CC-0")
+    (cases / "ISIC2018_Task1-2_Test_Input" / "LICENSE.txt").write_text("CC-0")
+    (cases / "unrelated.txt").write_text("no part of the layout")
     study = tmp_path / "study"
     study.mkdir()
     work_in_study(study, monkeypatch, {"source": "directory", "raw": "../elsewhere"})
@@ -143,8 +163,9 @@ def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatc
     before = state()
     download.main()
     assert state() == before
-    assert contents(study).keys() == {"params.yaml", "data/source.json"}
-    assert json.loads((study / "data" / "source.json").read_text())["cases"] == 6
+    assert contents(study).keys() == {"params.yaml", "data/manifest.csv", "data/source.json"}
+    source = json.loads((study / "data" / "source.json").read_text())
+    assert (source["cases"], source["raw_files"]) == (6, 13)
 
 
 @pytest.fixture
@@ -168,158 +189,301 @@ def zipped(folder: str, files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-class Server:
-    """A web server on 127.0.0.1 for the files in `folder`; `asked` holds each path asked for.
-
-    It closes the connection `cut` bytes before the end of what it has announced.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.asked: list[str] = []
-        self.cut = 0
-        server = self
-
-        class Handler(SimpleHTTPRequestHandler):
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                server.asked.append(self.path)
-                super().do_GET()
-
-            def copyfile(self, source: Any, outputfile: Any) -> None:
-                content = source.read()
-                outputfile.write(content[: len(content) - server.cut])
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        threading.Thread(target=self.server.serve_forever, args=[0.01]).start()
-
-    def offer(self, name: str, content: bytes) -> Archive:
-        """Serve the content as `name`.zip; return what is known of it."""
-        (self.folder / f"{name}.zip").write_bytes(content)
-        return Archive(name, len(content), hashlib.sha256(content).hexdigest())
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    (tmp_path / "served").mkdir()
-    server = Server(tmp_path / "served")
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    port = server.server.server_address[1]
-    monkeypatch.setattr(download, "BASE_URL", f"http://127.0.0.1:{port}/")
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
+    with serving() as server:
+        monkeypatch.setattr(download, "BASE_URLS", [server.url, f"{server.url}second/"])
+        yield server
 
 
 @pytest.fixture
 def archives(
-    server: Server, official: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+    server: FaultyServer, official: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> list[Archive]:
-    """The six archives, served."""
-    served = [server.offer(name, zipped(name, files)) for name, files in official.items()]
+    """The six archives, served at the first address."""
+    served = []
+    for name, files in official.items():
+        content = server.files[f"/{name}.zip"] = zipped(name, files)
+        served.append(Archive(name, len(content), hashlib.sha256(content).hexdigest()))
     monkeypatch.setattr(download, "ARCHIVES", served)
     return served
 
 
+def unpacked(official: dict[str, dict[str, bytes]]) -> dict[str, bytes]:
+    """What is in place in the end."""
+    return {f"{name}/{file}": official[name][file] for name in official for file in official[name]}
+
+
+def get(raw_dir: Path, **options: Any) -> None:
+    fetch_isic2018(raw_dir, policy=QUICK, **options)
+
+
 def test_the_six_archives_are_the_official_ones():
-    assert [archive.name for archive in download.ARCHIVES] == list(FOLDERS)
-    assert len({archive.sha256 for archive in download.ARCHIVES}) == 6
-    assert all(len(archive.sha256) == 64 for archive in download.ARCHIVES)
+    assert [archive.name for archive in official_archives.ARCHIVES] == list(FOLDERS)
+    assert len({archive.sha256 for archive in official_archives.ARCHIVES}) == 6
+    assert all(len(archive.sha256) == 64 for archive in official_archives.ARCHIVES)
 
 
 def test_archives_are_unpacked_flat_with_their_licence_and_no_zip_is_left(
     tmp_path, archives, official
 ):
-    fetch_isic2018(tmp_path / "raw")
-    expected = {
-        f"{name}/{file}": official[name][file] for name in official for file in official[name]
-    }
-    assert contents(tmp_path / "raw") == expected
+    get(tmp_path / "raw")
+    assert contents(tmp_path / "raw") == unpacked(official)
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == set(FOLDERS)
+
+
+def test_archives_are_kept_if_asked_for(tmp_path, server, archives, official):
+    get(tmp_path / "raw", keep=True)
+    kept = {f"archives{path}": content for path, content in server.files.items()}
+    assert contents(tmp_path / "raw") == unpacked(official) | kept
+
+
+def test_kept_archives_are_used_again_and_removed_when_no_longer_wanted(
+    tmp_path, server, archives, official
+):
+    get(tmp_path / "raw", keep=True)
+    asked = len(server.asked)
+    folder = tmp_path / "raw" / archives[0].name
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    get(tmp_path / "raw")
+    assert len(server.asked) == asked
+    assert contents(tmp_path / "raw") == unpacked(official)
+    assert not (tmp_path / "raw" / "archives").exists()
 
 
 def test_the_stage_finds_the_fetched_cases_and_records_the_checksums(
     tmp_path, monkeypatch, archives
 ):
-    work_in_study(tmp_path, monkeypatch, {"source": "isic2018", "raw": "raw"})
+    data = {"source": "isic2018", "raw": "raw", "archives": None, "keep_archives": False}
+    work_in_study(tmp_path, monkeypatch, data)
     download.main()
     source = json.loads((tmp_path / "data" / "source.json").read_text())
     assert source["cases"] == 3
+    assert source["raw_files"] == 18
     assert source["archives"] == {archive.name: archive.sha256 for archive in archives}
 
 
 def test_a_second_call_downloads_nothing(tmp_path, server, archives):
-    fetch_isic2018(tmp_path / "raw")
+    get(tmp_path / "raw")
     assert len(server.asked) == 6
     before = contents(tmp_path / "raw")
-    fetch_isic2018(tmp_path / "raw")
+    get(tmp_path / "raw")
     assert len(server.asked) == 6
     assert contents(tmp_path / "raw") == before
 
 
-def test_after_an_interruption_only_what_is_missing_is_downloaded(tmp_path, server, archives):
-    last = tmp_path / "served" / f"{archives[-1].name}.zip"
-    content = last.read_bytes()
-    last.unlink()
-    with pytest.raises(UserError, match=f"{archives[-1].name}.zip could not be downloaded: .*404"):
-        fetch_isic2018(tmp_path / "raw")
-    last.write_bytes(content)
+def test_one_archive_that_is_missing_holds_up_no_other(tmp_path, server, archives, official):
+    last = archives[-1]
+    content = server.files.pop(f"/{last.file}")
+    with pytest.raises(UserError) as error:
+        get(tmp_path / "raw")
+    assert str(error.value) == (
+        f"{last.file} could not be downloaded: {server.url}{last.file}: 404 Not Found; "
+        f"{server.url}second/{last.file}: 404 Not Found; run again to go on, 0 of {last.bytes} "
+        "bytes are kept"
+    )
+    done = {path.name for path in (tmp_path / "raw").iterdir()} - {"archives"}
+    assert done == set(FOLDERS) - {last.name}
     server.asked.clear()
-    fetch_isic2018(tmp_path / "raw")
-    assert server.asked == [f"/{archives[-1].name}.zip"]
+    server.files[f"/second/{last.file}"] = content
+    get(tmp_path / "raw")
+    assert [path for path, _ in server.asked] == [f"/{last.file}", f"/second/{last.file}"]
+    assert contents(tmp_path / "raw") == unpacked(official)
+
+
+def test_all_failures_are_told_at_once(tmp_path, server, archives):
+    server.always = faults.status(404)
+    with pytest.raises(UserError) as error:
+        get(tmp_path / "raw")
+    lines = str(error.value).split("\n       ")
+    assert {line.split()[0] for line in lines} == {archive.file for archive in archives}
+
+
+def test_an_archive_of_other_bytes_is_refused_and_nothing_is_in_place(tmp_path, server, archives):
+    first = archives[0]
+    content = bytearray(server.files[f"/{first.file}"])
+    content[100] ^= 1
+    for path in (f"/{first.file}", f"/second/{first.file}"):
+        server.files[path] = bytes(content)
+    with pytest.raises(UserError, match=f"{first.file} is not the file that was expected, twice"):
+        get(tmp_path / "raw")
+    assert not (tmp_path / "raw" / first.name).exists()
+    assert contents(tmp_path / "raw" / "archives") == {}
+
+
+def own_archives(server: FaultyServer, folder: Path) -> Path:
+    folder.mkdir()
+    for path, content in server.files.items():
+        (folder / path.removeprefix("/")).write_bytes(content)
+    return folder
+
+
+def test_the_users_own_archives_are_used_without_download_and_never_changed(
+    tmp_path, server, archives, official, monkeypatch
+):
+    own = own_archives(server, tmp_path / "own")
+    before = contents(own)
+    study = tmp_path / "study"
+    study.mkdir()
+    data = {"source": "isic2018", "raw": "raw", "archives": "../own", "keep_archives": False}
+    work_in_study(study, monkeypatch, data)
+    download.main()
+    assert contents(study / "raw") == unpacked(official)
+    assert contents(own) == before
+    assert server.asked == []
+
+
+def test_own_archives_in_the_folder_for_downloads_stay_there(tmp_path, server, archives):
+    (tmp_path / "raw").mkdir()
+    own = own_archives(server, tmp_path / "raw" / "archives")
+    before = contents(own)
+    get(tmp_path / "raw", own=own)
+    assert contents(own) == before
+
+
+def test_own_archives_that_are_missing_or_cut_are_all_told_before_any_work(
+    tmp_path, server, archives
+):
+    own = own_archives(server, tmp_path / "own")
+    (own / archives[0].file).unlink()
+    (own / archives[1].file).write_bytes(b"cut")
+    with pytest.raises(UserError) as error:
+        get(tmp_path / "raw", own=own)
+    assert str(error.value) == (
+        f"params.yaml: data.archives must be a folder with the official archives, got {own}; "
+        "complete it, or set null to download them:\n"
+        f"       {archives[0].file} is missing\n"
+        f"       {archives[1].file} must have {archives[1].bytes} bytes, got 3"
+    )
+    assert not (tmp_path / "raw").exists()
+
+
+def test_an_own_archive_of_other_bytes_is_refused_and_left_alone(tmp_path, server, archives):
+    own = own_archives(server, tmp_path / "own")
+    first = archives[0]
+    (own / first.file).write_bytes(bytes(first.bytes))
+    with pytest.raises(UserError) as error:
+        get(tmp_path / "raw", own=own)
+    assert str(error.value) == (
+        f"{own / first.file} is not the official archive: its sha256 must be {first.sha256}, "
+        f"got {hashlib.sha256(bytes(first.bytes)).hexdigest()}"
+    )
+    assert (own / first.file).read_bytes() == bytes(first.bytes)
+    assert not (tmp_path / "raw" / first.name).exists()
+
+
+def test_a_disk_too_small_is_told_with_what_is_missing_before_any_download(
+    tmp_path, server, archives, monkeypatch
+):
+    packed = sum(archive.bytes for archive in archives)
+    unpacked = sum(int(1.05 * archive.bytes) for archive in archives)
+    free = packed + unpacked - 1500
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(UserError) as error:
+        get(tmp_path / "raw")
+    assert str(error.value) == (
+        f"{tmp_path / 'raw'} needs {(packed + unpacked) / 1000:.1f} kB of free disk "
+        f"({packed / 1000:.1f} kB of archives and {unpacked / 1000:.1f} kB unpacked), "
+        f"got {free / 1000:.1f} kB: 1.5 kB are missing; make room, or name a folder on another "
+        "disk as data.raw in params.yaml"
+    )
+    assert server.asked == []
+    usage.free = packed + unpacked  # exactly enough
+    get(tmp_path / "raw")
+
+
+def test_bytes_that_are_there_need_no_room_again(tmp_path, server, archives, monkeypatch):
+    del server.files[f"/{archives[-1].file}"]
+    with pytest.raises(UserError, match="404"):
+        get(tmp_path / "raw", keep=True)
+    needed = archives[-1].bytes + int(1.05 * archives[-1].bytes)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": needed - 1}))
+    with pytest.raises(UserError, match="1 bytes are missing"):
+        get(tmp_path / "raw", keep=True)
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from pipeline import download
+from pipeline.archives import Archive
+from pipeline.errors import run_command
+served = json.loads(sys.argv[1])
+download.ARCHIVES = [Archive(*archive) for archive in served["archives"]]
+download.BASE_URLS = [served["url"]]
+print("ready", flush=True)
+run_command(lambda: download.fetch_isic2018(Path(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def stage(server: FaultyServer, archives: list[Archive], tmp_path: Path) -> Iterator[list[str]]:
+    """The command that fetches the archives from the server, which takes its time."""
+    server.always = faults.slowly(40, 0.02)
+    served = {"url": server.url, "archives": [[a.name, a.bytes, a.sha256] for a in archives]}
+    return [sys.executable, "-c", SCRIPT, json.dumps(served), str(tmp_path / "raw")]
+
+
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_a_process_killed_again_and_again_ends_with_the_right_files(
+    tmp_path, server, stage, official
+):
+    """SIGKILL at 4 random moments of six downloads and unpackings, the last run left alone."""
+    moments = random.Random(3)
+    expected = unpacked(official)
+    for _ in range(4):
+        process = start(stage)
+        time.sleep(moments.uniform(0.05, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if (tmp_path / "raw").exists():
+            found = contents(tmp_path / "raw")
+            in_place = {name: found[name] for name in found if name.split("/")[0] in FOLDERS}
+            assert in_place.items() <= expected.items()
+            complete = {name.split("/")[0] for name in in_place}
+            assert in_place == {n: c for n, c in expected.items() if n.split("/")[0] in complete}
+    process = start(stage)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert contents(tmp_path / "raw") == expected
     assert {path.name for path in (tmp_path / "raw").iterdir()} == set(FOLDERS)
 
 
-def test_an_archive_of_other_bytes_is_refused_and_nothing_is_in_place(tmp_path, archives):
-    first = archives[0]
-    served = tmp_path / "served" / f"{first.name}.zip"
-    changed = zipped(first.name, {"ISIC_0000000.jpg": b"another"})
-    served.write_bytes(changed)
-    with pytest.raises(UserError) as error:
-        fetch_isic2018(tmp_path / "raw")
-    assert str(error.value) == (
-        f"{download.BASE_URL}{first.name}.zip is not the official archive: its sha256 must be "
-        f"{first.sha256}, got {hashlib.sha256(changed).hexdigest()} in {len(changed)} bytes of "
-        f"{first.bytes}; run again to fetch it anew"
-    )
-    assert list((tmp_path / "raw").iterdir()) == []
-
-
-def test_an_archive_cut_short_on_the_way_is_refused(tmp_path, server, archives):
-    server.cut = 1
-    with pytest.raises(UserError, match=r"is not the official archive|could not be downloaded"):
-        fetch_isic2018(tmp_path / "raw")
-    assert list((tmp_path / "raw").iterdir()) == []
-
-
-def test_a_refused_connection_is_told_with_the_address_and_nothing_is_in_place(
-    tmp_path, monkeypatch
+def test_ctrl_c_stops_at_once_without_a_traceback_and_keeps_what_came(
+    tmp_path, server, stage, official
 ):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-        monkeypatch.setattr(download, "BASE_URL", url)
-        with pytest.raises(UserError) as error:
-            fetch_isic2018(tmp_path / "raw")
-    assert str(error.value).startswith(
-        f"{url}ISIC2018_Task1-2_Training_Input.zip could not be downloaded: "
-    )
-    assert "refused" in str(error.value)
-    assert str(error.value).endswith("; run again to retry")
-    assert list((tmp_path / "raw").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "path", ["../../escaped.txt", "/tmp/../escaped.txt", "a/../../escaped.txt"]
-)
-def test_a_path_in_an_archive_cannot_leave_the_archives_folder(tmp_path, server, monkeypatch, path):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as hostile:
-        hostile.writestr(path, b"here")
-    archive = server.offer("Hostile", buffer.getvalue())
-    monkeypatch.setattr(download, "ARCHIVES", [archive])
-    fetch_isic2018(tmp_path / "place" / "raw")
-    assert contents(tmp_path / "place") == {"raw/Hostile/escaped.txt": b"here"}
-    assert contents(tmp_path).keys() == {"served/Hostile.zip", "place/raw/Hostile/escaped.txt"}
+    server.always = faults.trickle(100, 0.02)
+    process = start(stage)
+    while len(server.asked) < 6:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, errors = process.communicate()
+    assert time.monotonic() - started < 5
+    assert process.returncode == 130
+    assert b"stopped; run again to complete it" in errors
+    assert b"Traceback" not in errors
+    partial = contents(tmp_path / "raw" / "archives")
+    kept = [len(content) for name, content in partial.items() if name.endswith(".partial")]
+    assert len(kept) == 6
+    assert min(kept) > 0
+    server.always = None
+    process = start(stage)
+    process.communicate()
+    assert process.returncode == 0
+    assert contents(tmp_path / "raw") == unpacked(official)

@@ -81,6 +81,7 @@ NAME = "must be a name of letters, digits, - and _"
 INSIDE = "must be a number greater than 0 and less than 1"
 UNKNOWN = "is an unknown key; remove it or correct its spelling"
 RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "test": 0.1}
+ISIC2018 = {"source": "isic2018", "raw": "data/raw", "archives": None, "keep_archives": False}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,11 @@ RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "te
         ("focal", REMOVED, "focal is missing"),
         ("data.seed", REMOVED, "data.seed is missing"),
         ("data.source", REMOVED, "data.source is missing"),
+        (
+            "data",
+            {"source": "isic2018", "raw": "x", "keep_archives": True},
+            "data.archives is missing",
+        ),
         ("prepare.split.method", REMOVED, "prepare.split.method is missing"),
         # of the wrong type
         ("train.batch_size", "sixteen", f"train.batch_size {WHOLE}, got 'sixteen'"),
@@ -112,6 +118,16 @@ RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "te
         ("seeds", [0, "one"], f"seeds.1 {SEED}, got 'one'"),
         ("models.resunet", None, "models.resunet must be a block of keys, got nothing"),
         ("models.unet.plain_width", "x", "models.unet.plain_width must be a whole number, got 'x'"),
+        (
+            "data",
+            ISIC2018 | {"archives": 3},
+            "data.archives must be a folder or null, got 3",
+        ),
+        (
+            "data",
+            ISIC2018 | {"keep_archives": "no"},
+            "data.keep_archives must be true or false, got 'no'",
+        ),
         # out of range
         ("train.batch_size", 0, f"train.batch_size {WHOLE}, got 0"),
         (
