@@ -18,7 +18,7 @@ from pipeline.overlap import COUNTS, dice
 class Metric:
     """A column of the comparison.
 
-    definition: one sentence; {threshold}, {jaccard_threshold}, {alpha} and {gamma} stand for the
+    definition: one sentence; {jaccard_threshold}, {alpha} and {gamma} stand for the
         study's constants (str.format).
     """
 

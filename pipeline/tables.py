@@ -279,7 +279,6 @@ def escape_latex(text: str) -> str:
 def definitions(study: Study) -> list[tuple[str, str]]:
     """(label, definition) of every metric, with the study's constants."""
     constants = {
-        "threshold": study.evaluate.threshold,
         "jaccard_threshold": study.evaluate.jaccard_threshold,
         "alpha": study.focal.alpha,
         "gamma": study.focal.gamma,

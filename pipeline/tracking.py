@@ -138,7 +138,7 @@ class StudyRecord:
         """One batch for an epoch: the columns of history.csv."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        now = _milliseconds(time.time())
         values = [Metric(name, row[name], now, epoch) for name in row if name != "epoch"]
         self.client.log_batch(run_id, metrics=values)
 
@@ -147,7 +147,7 @@ class StudyRecord:
         import mlflow
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        now = _milliseconds(time.time())
         run_dir = self.study.run_dir(variant, seed)
         final = {
             "system/peak_memory_megabytes": record["peak_memory_bytes"] / 1e6,
@@ -164,20 +164,22 @@ class StudyRecord:
         for file in _small_files(run_dir):
             folder = file.parent.relative_to(run_dir)
             self.client.log_artifact(run_id, str(file), None if folder == Path() else str(folder))
-        if self.client.get_run(run_id).data.tags.get("weights_sha256") != record["weights_sha256"]:
+        training = sha256(run_dir / "run.json")
+        if self.client.get_run(run_id).data.tags.get("training") != training:
             with mlflow.start_run(run_id=run_id):
                 _log_model(self.study, variant, run_dir / "weights.safetensors")
-            self.client.set_tag(run_id, "weights_sha256", record["weights_sha256"])
+            self.client.set_tag(run_id, "training", training)
             ended = record["started"] + record["wall_seconds"]
             self.client.set_terminated(run_id, "FINISHED", _milliseconds(ended))
         # Last: a run without this tag is unfinished, whatever else it holds.
         self.client.set_tag(run_id, "content", _content(run_dir, record))
 
 
-def _same_training(run: Run, record: dict[str, Any]) -> bool:
-    """Whether `run` holds the training that run.json tells of."""
-    if "weights_sha256" in run.data.tags:
-        return bool(run.data.tags["weights_sha256"] == record["weights_sha256"])
+def _same_training(run: Run, run_dir: Path, record: dict[str, Any]) -> bool:
+    """Whether `run` holds the training that run.json tells of. Equal weights would not do: with
+    another focal gamma the weights are the same, the params and the curves are not."""
+    if "training" in run.data.tags:
+        return bool(run.data.tags["training"] == sha256(run_dir / "run.json"))
     return bool(run.info.run_id == record.get("mlflow_run_id"))
 
 
@@ -301,7 +303,7 @@ def sync(study: Study) -> tuple[int, int]:
         if [run.data.tags.get("content") for run in found] == [_content(run_dir, record)]:
             unchanged += 1
             continue
-        if len(found) == 1 and _same_training(found[0], record):
+        if len(found) == 1 and _same_training(found[0], run_dir, record):
             run_id = found[0].info.run_id  # trained live, or only evaluated anew: add to it
         else:
             store.discard(found)

@@ -171,6 +171,18 @@ def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkey
     assert len(mlflow.MlflowClient().get_run(again["run_id"]).outputs.model_outputs) == 1
 
 
+def test_a_training_that_changed_its_curves_alone_replaces_its_run(tracked, monkeypatch):
+    first = only_run(tracked)
+    study = change_params(focal={"gamma": 1.0})
+    run_stages(monkeypatch, VARIANT)
+    assert tracking.sync(study) == (1, 0)
+    again = only_run(study)
+    assert again["run_id"] != first["run_id"]
+    assert again["params.focal.gamma"] == "1.0"
+    assert again["metrics.train_bce"] == first["metrics.train_bce"]  # the same training
+    assert again["metrics.train_focal_loss"] > first["metrics.train_focal_loss"]
+
+
 def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     assert tracking.sync(tracked) == (1, 0)
