@@ -8,7 +8,7 @@ pair stands if one affine map carries enough of them over and the pictures agree
 
 A hash of the whole picture would not do, since photographs of one lesion differ in framing: the low
 DCT frequencies of five crops rank 30 of 53 pairs seen in ISIC 2018 among a case's 10
-nearest, hashes of local features 47. Mirrored copies are not found; ISIC 2018 has none.
+nearest, hashes of local features 49. Mirrored copies are not found; ISIC 2018 has none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from scipy.sparse.csgraph import connected_components
 LONG_SIDE = 256  # of a thumbnail, in pixels
 HASHES = 96  # features of a case that the sieve knows
 WORDS = 2  # of 64 bits in a hash
+FINE = 3.0  # pixels: smaller features are often noise, and another photograph's is another
 FEATURES = 500  # features of a case that are matched to confirm a pair
-TABLES = 16  # sorted orders of the hashes in which the sieve looks for neighbours
+TABLES = 32  # sorted orders of the hashes in which the sieve looks for neighbours
 NEIGHBOURS = 4  # places up an order that it looks
 MATCH_RATIO = 0.85  # nearest to second nearest descriptor; Lowe: 0.8
 MOST_ZOOM = 3.0  # between two pictures of one lesion
@@ -43,7 +44,7 @@ cv2.setNumThreads(1)
 
 
 class Features(NamedTuple):
-    """The keypoints of one thumbnail, strongest first."""
+    """The keypoints of one thumbnail: coarse ones before fine ones, strong before weak."""
 
     places: NDArray[np.float32]  # (n, 2): x, y in the thumbnail's pixels
     descriptors: NDArray[np.uint8]  # (n, 128)
@@ -76,10 +77,11 @@ def local_features(picture: Thumbnail, count: int = FEATURES) -> Features:
     """The `count` strongest SIFT features of a thumbnail; fewer, or none, where it is flat."""
     # A lower contrast than Lowe's 0.04 counts: skin has little.
     sift = cv2.SIFT.create(count, contrastThreshold=0.01)
-    keypoints, descriptors = sift.detectAndCompute(picture, None)  # type: ignore[call-overload]
+    keypoints, descriptors = sift.detectAndCompute(picture, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
-    order = np.argsort([-keypoint.response for keypoint in keypoints], kind="stable")[:count]
+    fine = [keypoint.size <= FINE for keypoint in keypoints]
+    order = np.lexsort(([-keypoint.response for keypoint in keypoints], fine))[:count]
     places = np.array([keypoint.pt for keypoint in keypoints], np.float32)
     return Features(places[order], descriptors[order].astype(np.uint8))
 
@@ -116,8 +118,8 @@ def _directions() -> NDArray[np.float32]:
 def candidate_pairs(
     fingerprints: NDArray[np.uint64],
     *,
-    hash_distance: int = 26,
-    min_matches: int = 2,
+    hash_distance: int = 28,
+    min_matches: int = 3,
     candidates: int = 10,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs (n, 2) of cases that share features, first < second, in order; their distances (n,).
@@ -199,7 +201,7 @@ def confirm(
     distances: NDArray[np.int64],
     thumbnail_of: Callable[[int], Thumbnail],
     *,
-    min_inliers: int = 10,
+    min_inliers: int = 9,
     min_correlation: float = 0.15,
 ) -> list[Pair]:
     """Those of the candidate pairs (n, 2) that show one lesion, in their order.
@@ -287,10 +289,10 @@ def find(
     fingerprints: NDArray[np.uint64],
     thumbnail_of: Callable[[int], Thumbnail],
     *,
-    hash_distance: int = 26,
-    min_matches: int = 2,
+    hash_distance: int = 28,
+    min_matches: int = 3,
     candidates: int = 10,
-    min_inliers: int = 10,
+    min_inliers: int = 9,
     min_correlation: float = 0.15,
 ) -> list[Pair]:
     """The near-duplicates among all cases: `candidate_pairs`, then `confirm`."""
