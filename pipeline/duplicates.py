@@ -30,7 +30,7 @@ HASHES = 96  # features of a case that the sieve knows
 WORDS = 2  # of 64 bits in a hash
 FINE = 3.0  # pixels: smaller features are often noise, and another photograph's is another
 FEATURES = 500  # features of a case that are matched to confirm a pair
-TABLES = 32  # sorted orders of the hashes in which the sieve looks for neighbours
+TABLES = 16  # sorted orders of the hashes in which the sieve looks for neighbours
 NEIGHBOURS = 4  # places up an order that it looks
 MATCH_RATIO = 0.85  # nearest to second nearest descriptor; Lowe: 0.8
 MOST_ZOOM = 3.0  # between two pictures of one lesion
@@ -130,18 +130,15 @@ def candidate_pairs(
     match's.
     """
     count = len(fingerprints)
-    hashes = fingerprints.reshape(-1, WORDS)
-    features = np.flatnonzero(hashes.any(axis=1))
-    owners = (features // HASHES).astype(np.int32)
-    partners, nearest = _nearest_cases(hashes[features], owners, hash_distance)
-    found = partners >= 0
-    one, other = owners[found].astype(np.int64), partners[found]
+    partners, nearest = _nearest_cases(fingerprints.reshape(-1, WORDS), hash_distance)
+    found = np.flatnonzero(partners >= 0)
+    one, other = found // HASHES, partners[found]
     codes = np.minimum(one, other) * count + np.maximum(one, other)
     order = np.argsort(codes, kind="stable")
     codes, starts, matches = np.unique(codes[order], return_index=True, return_counts=True)
     if not len(codes):
         return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
-    distances = np.minimum.reduceat(nearest[found][order], starts).astype(np.int64)
+    distances = np.minimum.reduceat(nearest[found[order]], starts).astype(np.int64)
     enough = matches >= min_matches
     pairs = np.stack(np.divmod(codes, count), axis=1)[enough]
     kept = _among_best(pairs, matches[enough], candidates)
@@ -149,7 +146,7 @@ def candidate_pairs(
 
 
 def _nearest_cases(
-    hashes: NDArray[np.uint64], owners: NDArray[np.int32], hash_distance: int
+    hashes: NDArray[np.uint64], hash_distance: int
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """The other case (n,) that holds a hash's nearest, -1 where none is within `hash_distance`,
     and the distance (n,) to it.
@@ -160,26 +157,34 @@ def _nearest_cases(
     """
     nearest = np.full(len(hashes), hash_distance + 1, np.uint8)
     partners = np.full(len(hashes), -1, np.int32)
+    index_bits = np.uint64(len(hashes).bit_length())
+    index_mask = (np.uint64(1) << index_bits) - np.uint64(1)
     for table in range(TABLES):
-        word, turn = table % WORDS, table // WORDS * (64 * WORDS // TABLES)
-        keys = hashes[:, word] << np.uint64(turn)
-        keys |= hashes[:, word] >> np.uint64((64 - turn) % 64)
-        order = np.argsort(keys, kind="stable").astype(np.int32)
+        word, turn = hashes[:, table % WORDS], table // WORDS * (64 * WORDS // TABLES)
+        keys = word << np.uint64(turn)
+        keys |= word >> np.uint64((64 - turn) % 64)
+        # The index in the last bits leaves no ties, and sorting is faster than argsort.
+        keys &= ~index_mask
+        keys |= np.arange(len(keys), dtype=np.uint64)
+        keys.sort()
+        keys &= index_mask
+        order = keys.astype(np.int32)
         del keys
+        order = order[word[order] != 0]  # 0 is no feature
         for start in range(0, len(order), BLOCK):
             block = order[start : start + BLOCK + NEIGHBOURS]
-            values = hashes[block]
+            values = [hashes[block, column] for column in range(WORDS)]
             for step in range(1, NEIGHBOURS + 1):
-                distance = np.bitwise_count(values[:-step] ^ values[step:]).sum(
-                    axis=1, dtype=np.uint8
-                )
-                low, high = block[:-step], block[step:]
-                close = (distance <= hash_distance) & (owners[low] != owners[high])
-                low, high, distance = low[close], high[close], distance[close]
+                distance = np.zeros(max(0, len(block) - step), np.uint8)
+                for value in values:
+                    distance += np.bitwise_count(value[:-step] ^ value[step:])
+                close = np.flatnonzero(distance <= hash_distance)
+                close = close[block[close] // HASHES != block[close + step] // HASHES]
+                low, high, distance = block[close], block[close + step], distance[close]
                 for one, other in ((low, high), (high, low)):
                     better = distance < nearest[one]
                     nearest[one[better]] = distance[better]
-                    partners[one[better]] = owners[other[better]]
+                    partners[one[better]] = other[better] // HASHES
     return partners, nearest
 
 

@@ -54,18 +54,18 @@ COPIES: dict[str, Callable[[Picture], Picture]] = {
 
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_are_found_and_nothing_else(name: str):
-    originals = drawn(12)
+    originals = drawn(6)
     pairs = found_among(originals + [COPIES[name](image) for image in originals])
     joined = {(pair.first, pair.second) for pair in pairs}
-    wanted = {(index, index + 12) for index in range(12)}
-    print(f"{name}: {len(joined & wanted)} of 12")
+    wanted = {(index, index + 6) for index in range(6)}
+    print(f"{name}: {len(joined & wanted)} of 6")
     assert joined <= wanted
-    assert len(joined) >= 11
+    assert len(joined) >= 5
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 96), (192, 256)])
 def test_drawn_cases_are_no_duplicates_of_each_other(height: int, width: int):
-    assert found_among(drawn(60, height, width)) == []
+    assert found_among(drawn(20, height, width)) == []
 
 
 def test_pictures_without_features_give_no_pairs_and_no_warnings():
@@ -81,7 +81,7 @@ def test_pictures_without_features_give_no_pairs_and_no_warnings():
 
 
 def test_the_same_input_gives_the_same_pairs():
-    images = drawn(6)
+    images = drawn(3)
     images += [warped(image, 10, 1.1) for image in images]
     assert found_among(images) == found_among(images) != []
 
@@ -135,7 +135,7 @@ REAL_PAIRS = [
 
 def test_real_pairs_are_found_and_no_others(real_cases: Path):
     paths = {path.stem: path for path in sorted(real_cases.glob("*Training_Input/*.jpg"))}
-    ids = [id for id in list(paths)[::20] if id not in sum(REAL_PAIRS, ())][:60]
+    ids = [id for id in list(paths)[::100] if id not in sum(REAL_PAIRS, ())]
     ids += [id for pair in REAL_PAIRS for id in pair]
     pairs = found_among([np.asarray(Image.open(paths[id])) for id in ids])
     assert {(ids[pair.first], ids[pair.second]) for pair in pairs} == set(REAL_PAIRS)
