@@ -1,7 +1,4 @@
-"""Stage plot: draw what the runs learned and predicted, as PNG and SVG in reports/figures/.
-
-The same inputs give the same bytes: no date, no random number, fixed ids in the SVG.
-"""
+"""Stage plot: draw what the runs learned and predicted, as PNG and SVG in reports/figures/."""
 
 from __future__ import annotations
 
@@ -11,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -21,50 +15,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.comparison import ExampleCase, example_cases, score_runs
 from pipeline.errors import UserError, run_command
+from pipeline.figures import (
+    COLOURS,
+    MARKERS,
+    PREDICTION_COLOUR,
+    STYLE,
+    TRUTH_COLOUR,
+    TRUTH_RIM,
+    draw_contour,
+    proportions,
+    save,
+    shortened,
+    show_image,
+    write_in_corner,
+)
 from pipeline.files import replacing
-from pipeline.params import Study, load_study
+from pipeline.params import Resize, Study, load_study
 from pipeline.prepared import PreparedCases
-from pipeline.runs import read_histories, read_scores
+from pipeline.runs import read_histories, read_scores, test_ids
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}
-
-# Ten colours chosen to remain apart with any common colour blindness (Petroff 2021), each with a
-# marker of its own, so that colour is never the only difference.
-COLOURS = mpl.color_sequences["petroff10"]
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-TRUTH_COLOUR = "white"
-TRUTH_RIM = withStroke(linewidth=1.7, foreground="black")  # white is lost on pale skin
-PREDICTION_COLOUR = "#00d5ff"  # against skin's and lesion's browns
-
-STYLE = {
-    **sns.axes_style("whitegrid"),
-    **sns.plotting_context("notebook"),
-    "figure.dpi": 120,
-    "savefig.facecolor": "white",
-    "savefig.bbox": "tight",  # a long variant name is never cut
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.titlesize": 11,
-    "axes.edgecolor": "0.4",
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.title_fontsize": 9,
-    "axes.linewidth": 0.8,
-    "grid.linewidth": 0.8,
-    "grid.color": "0.9",
-    "svg.hashsalt": "lesion-ablation",
-    "text.parse_math": False,  # a $ in an id is a $
-}
 
 
 def main() -> None:
@@ -79,7 +55,11 @@ def main() -> None:
         save(draw_loss_curves(histories), folder / "loss_curves")
         save(draw_validation_dice(histories), folder / "validation_dice")
         save(draw_dice_by_case(scores), folder / "dice_by_case")
-        save(draw_examples(examples, cases, scores, masks), folder / "examples", photographs=True)
+        save(
+            draw_examples(examples, cases, scores, masks, study.prepare.resize),
+            folder / "examples",
+            photographs=True,
+        )
     with replacing(study.reports_dir / "curves") as folder:
         folder.mkdir()
         write_curves(histories, folder)
@@ -102,25 +82,28 @@ def read_predictions(
 
     Raises UserError if a run's predictions.npy is missing or of another shape.
     """
-    test = cases.indices("test")
-    test_ids = cases.table["id"].to_numpy()[test].tolist()
-    rows = [test_ids.index(case_id) for case_id in ids]
     _, height, width = cases.masks.shape
-    masks = {}
-    for variant, seed in study.runs():
-        path = study.evaluation_dir(variant, seed) / "predictions.npy"
+    masks = {
+        (variant, seed): np.zeros((len(ids), height, width), np.uint8)
+        for variant, seed, _ in study.runs()
+    }
+    for run in study.runs():
+        tested = test_ids(cases, run.fold)
+        wanted = [place for place, id in enumerate(ids) if id in tested]
+        path = study.evaluation_dir(*run) / "predictions.npy"
         try:
             packed = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} is missing or unusable ({error}); run the stage evaluate"
             ) from None
-        if packed.shape != (len(test), height, width // 8):
+        if packed.shape != (len(tested), height, width // 8):
             raise UserError(
-                f"{path} must have the shape {(len(test), height, width // 8)}, got "
+                f"{path} must have the shape {(len(tested), height, width // 8)}, got "
                 f"{packed.shape}; run the stage evaluate again"
             )
-        masks[variant, seed] = np.unpackbits(packed[rows], axis=-1)
+        rows = [tested.index(ids[place]) for place in wanted]
+        masks[run.variant, run.seed][wanted] = np.unpackbits(packed[rows], axis=-1)
     return masks
 
 
@@ -258,42 +241,43 @@ def draw_examples(
     cases: PreparedCases,
     scores: pd.DataFrame,
     masks: dict[tuple[str, int], NDArray[np.uint8]],
+    resize: Resize,
 ) -> Figure:
     """A column a case: its image with the truth's contour, then a row a variant with every seed's.
 
     masks: (variant, seed) -> (examples, height, width) in {0, 1}, as of read_predictions.
-    Images are stretched back to the proportions of the originals.
+    Images that were stretched are shown in the proportions of the originals.
     """
     table = cases.table.reset_index(drop=True)
     places = [int(table.index[table["id"] == example.id][0]) for example in examples]
-    proportions = (table["width"] / table["height"])[places].to_numpy()  # width / height
+    shown = proportions(cases, resize)[places]
     variants = list(dict.fromkeys(variant for variant, _ in masks))
     dice = scores.groupby(["variant", "id"])["dice"].mean()
 
     cell_height = 1.15  # inches
     label_width = 0.2 + 0.078 * max(map(len, variants))  # of 9-point letters
     size = (
-        label_width + cell_height * proportions.sum(),
+        label_width + cell_height * shown.sum(),
         1.0 + (cell_height + 0.06) * (1 + len(variants)),
     )
     close = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=size, layout=close)
     axes = figure.subplots(
-        1 + len(variants), len(examples), squeeze=False, width_ratios=proportions.tolist()
+        1 + len(variants), len(examples), squeeze=False, width_ratios=shown.tolist()
     )
     for column, (example, place) in enumerate(zip(examples, places, strict=True)):
         image, truth = cases.images[place], cases.masks[place]
         for row, ax in enumerate(axes[:, column]):
-            _show_image(ax, image, float(proportions[column]))
+            show_image(ax, image, float(shown[column]))
             if row > 0:
                 variant = variants[row - 1]
                 for (name, _), predicted in masks.items():
                     if name == variant:
-                        _draw_contour(ax, predicted[column], PREDICTION_COLOUR)
-                _write_in_corner(ax, f"{dice[variant, example.id]:.3f}")
-            _draw_contour(ax, truth, TRUTH_COLOUR)  # last, so that what strays from it shows
+                        draw_contour(ax, predicted[column], PREDICTION_COLOUR)
+                write_in_corner(ax, f"{dice[variant, example.id]:.3f}")
+            draw_contour(ax, truth, TRUTH_COLOUR)  # last, so that what strays from it shows
         axes[0, column].set_title(
-            f"{example.rank}, Dice {example.dice:.3f}\n{_shortened(example.id)}", fontsize=8
+            f"{example.rank}, Dice {example.dice:.3f}\n{shortened(example.id)}", fontsize=8
         )
     for ax, label in zip(axes[:, 0], ["truth", *variants], strict=True):
         ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
@@ -307,61 +291,6 @@ def draw_examples(
         ncols=2,
     )
     return figure
-
-
-def _show_image(ax: Axes, image: NDArray[np.uint8], proportion: float) -> None:
-    """image (height, width, 3), shown `proportion` times as wide as high, without axes."""
-    height, width = image.shape[:2]
-    ax.imshow(image, aspect=width / height / proportion, rasterized=True)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-
-
-def _draw_contour(ax: Axes, mask: NDArray[np.uint8], colour: str) -> None:
-    """The border of mask (height, width) in {0, 1}, closed where it meets the image's rim."""
-    if not mask.any():
-        return
-    height, width = mask.shape
-    contour = ax.contour(
-        np.arange(-1, width + 1),
-        np.arange(-1, height + 1),
-        np.pad(mask, 1),
-        levels=[0.5],
-        colors=[colour],
-        linewidths=0.9,
-    )
-    if colour == TRUTH_COLOUR:
-        contour.set_path_effects([TRUTH_RIM])
-    contour.set_rasterized(True)
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-
-
-def _write_in_corner(ax: Axes, text: str) -> None:
-    ax.text(
-        0.03, 0.04, text, transform=ax.transAxes, fontsize=7, color="white", va="bottom",
-        bbox={"boxstyle": "square,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0},
-    )  # fmt: skip
-
-
-def _shortened(text: str, longest: int = 20) -> str:
-    """`text` with its middle left out where it is longer than `longest` characters."""
-    half = (longest - 1) // 2
-    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
-
-
-def save(figure: Figure, path: Path, *, photographs: bool = False) -> None:
-    """Write `path`.png and `path`.svg, without a date.
-
-    With `photographs` the PNG is reduced to 256 colours, a third of the bytes, and the SVG's
-    pictures are coarser.
-    """
-    png = path.with_suffix(".png")
-    figure.savefig(png, dpi=120)
-    if photographs:
-        with Image.open(png) as image:
-            image.convert("RGB").quantize(256).save(png, optimize=True)
-    svg_dpi = 72 if photographs else 120  # of what is rasterized within
-    figure.savefig(path.with_suffix(".svg"), dpi=svg_dpi, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_study import REPOSITORY, make_study
 from PIL import Image
@@ -81,9 +82,41 @@ def test_predictions_are_the_unpacked_masks_of_the_named_cases(tmp_path):
     np.testing.assert_array_equal(masks["resunet", 1], expected)
 
 
+def test_folds_make_one_table_of_scores_and_one_curve_a_seed(tmp_path):
+    study = make_study(tmp_path, test_ids=["a", "b", "c"], seeds=[0, 1], folds=3, epochs=2)
+    cases = PreparedCases.open(study.prepared_dir)
+    scores = read_scores(study, cases)
+    for _, of_run in scores.groupby(["variant", "seed"]):
+        assert sorted(of_run["id"]) == sorted(cases.table["id"])
+    histories = plot.read_histories(study)
+    assert len(histories) == 2 * 2 * 2  # variants, seeds, epochs
+    of_folds = [
+        pd.read_csv(study.run_dir("resunet", 1, fold) / "history.csv")["validation_bce"][0]
+        for fold in range(3)
+    ]
+    chosen = histories.query("variant == 'resunet' and seed == 1 and epoch == 1")
+    assert chosen["validation_bce"].item() == pytest.approx(np.mean(of_folds))
+
+
+def test_each_case_is_drawn_with_the_prediction_of_the_fold_that_tested_it(tmp_path):
+    study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=3)
+    cases = PreparedCases.open(study.prepared_dir)
+    ids = cases.table["id"].tolist()
+    masks = plot.read_predictions(study, cases, ids)["resunet", 0]
+    for fold in range(3):
+        packed = np.load(study.evaluation_dir("resunet", 0, fold) / "predictions.npy")
+        np.testing.assert_array_equal(masks[fold::3], np.unpackbits(packed, axis=-1))
+
+
+def test_a_study_of_folds_is_drawn(tmp_path, monkeypatch):
+    study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=3)
+    draw(study, monkeypatch)
+    assert (study.reports_dir / "figures" / "examples.png").is_file()
+
+
 def test_the_contour_of_a_mask_that_fills_the_image_is_drawn_at_the_rim():
     ax = plot.Figure().subplots()
-    plot._draw_contour(ax, np.ones((8, 8), np.uint8), plot.TRUTH_COLOUR)
+    plot.draw_contour(ax, np.ones((8, 8), np.uint8), plot.TRUTH_COLOUR)
     (path,) = ax.collections[0].get_paths()
     assert path.vertices.min() < 0
     assert path.vertices.max() > 7
@@ -100,7 +133,7 @@ def test_the_contour_of_a_mask_that_fills_the_image_is_drawn_at_the_rim():
 def test_a_missing_run_output_is_named_with_its_stage(tmp_path, monkeypatch, name, stage):
     study = make_study(tmp_path)
     (study.run_dir("resunet", 1) / name).unlink()
-    with pytest.raises(UserError, match=rf"runs/resunet/1/{name} .*run the stage {stage}"):
+    with pytest.raises(UserError, match=rf"runs/resunet/1/0/{name} .*run the stage {stage}"):
         draw(study, monkeypatch)
     assert not (study.reports_dir / "figures").exists()
 
