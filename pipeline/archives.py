@@ -67,6 +67,7 @@ ARCHIVES = [
 # Of an archive's size. JPEG and PNG files hardly compress, so a twentieth for the file system is
 # generous; not measured on the official archives.
 UNPACKED = 1.05
+MARK = ".archive-sha256"  # in an unpacked folder: which archive it was, verified
 LICENCE_FILES = {"LICENSE.txt", "ATTRIBUTION.txt"}
 
 
@@ -90,17 +91,23 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
+def is_verified(folder: Path, sha256: str) -> bool:
+    """Whether `folder` was unpacked here, from the archive of that sha256."""
+    mark = folder / MARK
+    return mark.is_file() and mark.read_text().strip() == sha256
+
+
 def partial_folder(folder: Path) -> Path:
     """Where an archive is unpacked until all of it is there."""
     return folder.with_name(f".{folder.name}.partial")
 
 
-def unpack(path: Path, folder: Path, stop: Event) -> None:
+def unpack(path: Path, folder: Path, sha256: str, stop: Event) -> None:
     """Write the archive's case files and licence flat into `folder`, which appears when complete.
 
     What an interrupted call wrote is checked and kept. Raises UserError for an archive that is
     damaged, holds a link or a path that leaves its folder, or whose files have more bytes than its
-    index says; `folder` is then not there.
+    index says; `folder` is then not there. `sha256`, the archive's, is left there as a mark.
     """
     temporary = partial_folder(folder)
     try:
@@ -128,6 +135,7 @@ def unpack(path: Path, folder: Path, stop: Event) -> None:
     for file in temporary.iterdir():
         if file.name not in members:
             file.unlink()
+    (temporary / MARK).write_text(f"{sha256}\n")
     temporary.replace(folder)
 
 

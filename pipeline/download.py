@@ -1,8 +1,7 @@
 """Stage 1: put the raw cases in place, in the official folder layout.
 
 `isic2018` fetches the official archives, `synthetic` draws lesions, `directory` reads what the user
-has. Writes data/manifest.csv, the checksum of every raw file, and data/source.json: what the source
-was and what was verified.
+has. Writes data/source.json: what the source was and which archives were verified.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from pipeline.archives import (
     UNPACKED,
     Archive,
     check_disk,
+    is_verified,
     partial_folder,
     unpack,
 )
 from pipeline.errors import UserError, run_command
 from pipeline.fetch import Bar, Download, RetryPolicy, fetch, mismatch
-from pipeline.files import replacing, sha256, write_json
-from pipeline.manifest import write_manifest
+from pipeline.files import replacing, write_json
 from pipeline.params import Split, Study, Synthetic, load_study
-from pipeline.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS, find_cases
+from pipeline.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS
 from pipeline.synthetic import draw_case
 
 POLICY = RetryPolicy()
@@ -77,7 +76,7 @@ def fetch_isic2018(
             if found:
                 raise UserError(f"{path} is not the official archive: {found}")
         bar.set_postfix_str("unpacking")
-        unpack(path, raw_dir / archive.name, stop)
+        unpack(path, raw_dir / archive.name, archive.sha256, stop)
         bar.set_postfix_str("")
         if own is None and not keep:
             path.unlink()
@@ -209,27 +208,25 @@ def main() -> None:
         )
     elif study.data.source == "synthetic":
         draw_cases(study.data, study.raw_dir)
-    summary = describe(study)
-    write_json(study.source_file, summary)
-    print(f"download: {summary['cases']} cases from {study.data.source} in {study.raw_dir}")
+    write_json(study.source_file, describe(study))
+    print(f"download: {study.data.source} cases in {study.raw_dir}")
 
 
 def describe(study: Study) -> dict[str, Any]:
-    """Write data/manifest.csv; return what data/source.json holds."""
-    cases, _ = find_cases(study.raw_dir)
-    files, total = write_manifest(study.raw_dir, study.manifest_file)
+    """What data/source.json holds: the source, its licence, and each archive's verdict."""
     source = study.data.source
     return {
         "source": source,
         "licence": LICENCES[source],
-        "cases": len(cases),
-        "raw_files": files,
-        "raw_bytes": total,
-        "manifest": "data/manifest.csv",
-        "manifest_sha256": sha256(study.manifest_file),
-        "archives": {archive.name: archive.sha256 for archive in ARCHIVES}
-        if source == "isic2018"
-        else {},
+        "archives": [
+            {
+                "name": archive.file,
+                "sha256": archive.sha256,
+                "verified": is_verified(study.raw_dir / archive.name, archive.sha256),
+            }
+            for archive in ARCHIVES
+            if source == "isic2018"
+        ],
     }
 
 

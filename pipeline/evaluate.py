@@ -1,6 +1,6 @@
 """Stage 4: score one trained network on every test case.
 
-`python -m pipeline.evaluate <variant> <seed>`
+`python -m pipeline.evaluate <variant> <seed> [fold]`
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ def evaluate(
 
 def main() -> None:
     study = load_study()
-    variant, seed = parse_run(study)
-    cases = PreparedCases.open(study.prepared_dir)
+    run = parse_run(study)
+    cases = PreparedCases.open(study.prepared_dir, run.fold)
     make_deterministic()
     model = load_model(
-        study.models[variant],
-        study.run_dir(variant, seed) / "weights.safetensors",
+        study.models[run.variant],
+        study.run_dir(*run) / "weights.safetensors",
         choose_device(),
     )
     table, predictions = evaluate(model, cases, study)
-    folder = study.evaluation_dir(variant, seed)
+    folder = study.evaluation_dir(*run)
     with replacing(folder / "cases.csv") as temporary:
         table.to_csv(temporary, index=False)
     with replacing(folder / "predictions.npy") as temporary, temporary.open("wb") as file:
@@ -78,7 +78,7 @@ def main() -> None:
     metrics = summarise(table)
     write_json(folder / "metrics.json", metrics)
     print(
-        f"evaluate: {variant}, seed {seed}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "
+        f"evaluate: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "
         f"mean over {metrics['cases']} test cases"
     )
 

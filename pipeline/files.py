@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -46,6 +48,17 @@ def write_json(path: Path, content: Any) -> None:
     with replacing(path) as temporary:
         text = json.dumps(content, indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, stage: str) -> dict[str, Any]:
+    """The JSON object in `path`. Raises UserError naming the stage that writes it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or unusable ({error}); run the stage {stage}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object; run the stage {stage} again")
+    return content
 
 
 def sha256(path: Path) -> str:

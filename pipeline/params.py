@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import (
@@ -74,8 +74,18 @@ Name = Annotated[  # names folders and DVC's stages
     _expect("a name of letters, digits, - and _"),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
+OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
+Resize = Literal["stretch", "center_crop", "pad"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Run(NamedTuple):
+    """One variant trained with one seed and evaluated, on one fold of the cases."""
+
+    variant: str
+    seed: int
+    fold: int
 
 
 class Block(BaseModel):
@@ -93,6 +103,7 @@ class Isic2018(Block):
 
     source: Literal["isic2018"]
     raw: str
+    on_problem: OnProblem
     archives: Annotated[str | None, _expect("a folder or null")]
     keep_archives: bool
 
@@ -102,6 +113,7 @@ class Directory(Block):
 
     source: Literal["directory"]
     raw: str
+    on_problem: OnProblem
 
 
 class Synthetic(Block):
@@ -109,6 +121,7 @@ class Synthetic(Block):
 
     source: Literal["synthetic"]
     raw: str
+    on_problem: OnProblem
     seed: Seed
     height: DrawnSide
     width: DrawnSide
@@ -140,12 +153,60 @@ class RandomSplit(Block):
         return self
 
 
+class FoldSplit(Block):
+    """Cross-validation: all cases shuffled by `seed` into `k` folds; a group is never divided.
+
+    Fold f of the runs tests on part f, validates on the next and trains on the others.
+    """
+
+    method: Literal["folds"]
+    seed: Seed
+    k: Annotated[int, Field(ge=3), _expect("a whole number of at least 3")]
+
+
+class ListFile(Block):
+    """A text file with an id a line, and its sha256: DVC follows params.yaml, not the file."""
+
+    file: str
+    sha256: str
+
+
+class ListSplit(Block):
+    """Ids listed in files; a case in none of them is not used."""
+
+    method: Literal["lists"]
+    training: ListFile
+    validation: ListFile
+    test: ListFile
+
+
+class NearDuplicates(Block):
+    """From where on two cases show one photograph (pipeline/duplicates.py).
+
+    hash_distance: bits of 128 by which local features that may be the same differ at most.
+    min_inliers: features that one affine map must carry from one picture to the other.
+    min_correlation: of the two pictures' details under that map, at least.
+    """
+
+    hash_distance: Annotated[int, Field(ge=0, le=128), _expect("a whole number from 0 to 128")]
+    min_inliers: Annotated[int, Field(ge=3), _expect("a whole number of at least 3")]
+    min_correlation: Share
+
+
 class Prepare(Block):
-    """How raw cases become arrays: the size in pixels that images are stretched to, the split."""
+    """How raw cases become arrays of height x width pixels, and how they are divided.
+
+    `resize`: stretch the whole image, crop its centre to the proportions asked for, or pad with
+    black to them.
+    """
 
     height: Side
     width: Side
-    split: Annotated[OfficialSplit | RandomSplit, Field(discriminator="method")]
+    resize: Resize
+    near_duplicates: NearDuplicates
+    split: Annotated[
+        OfficialSplit | RandomSplit | FoldSplit | ListSplit, Field(discriminator="method")
+    ]
 
 
 class Focal(Block):
@@ -222,10 +283,25 @@ class Study(Block):
         _expect("auto or a whole number of at least 0"),
     ]
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+    folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     models: dict[Name, NetworkConfig]
     variants: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
 
     _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("folds")
+    @classmethod
+    def _of_the_split(cls, folds: list[int], fields: ValidationInfo) -> list[int]:
+        prepare = fields.data.get("prepare")  # absent if it has errors of its own
+        if prepare is not None:
+            split = prepare.split
+            most = split.k if split.method == "folds" else 1
+            if max(folds) >= most:
+                last = f"from 0 to {most - 1}" if most > 1 else "[0]"
+                raise ValueError(
+                    f"must be {last} with prepare.split.method {split.method}, got {folds}"
+                )
+        return folds
 
     @field_validator("variants")
     @classmethod
@@ -262,15 +338,25 @@ class Study(Block):
     def reports_dir(self) -> Path:
         return self._folder / "reports"
 
-    def run_dir(self, variant: str, seed: int) -> Path:
-        return self._folder / "runs" / variant / str(seed)
+    def run_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
+        return self._folder / "runs" / variant / str(seed) / str(fold)
 
-    def evaluation_dir(self, variant: str, seed: int) -> Path:
-        return self.run_dir(variant, seed) / "evaluation"
+    def evaluation_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
+        return self.run_dir(variant, seed, fold) / "evaluation"
 
-    def runs(self) -> list[tuple[str, int]]:
-        """Every (variant, seed) of the study, in the order of params.yaml."""
-        return [(variant, seed) for variant in self.variants for seed in self.seeds]
+    def runs(self) -> list[Run]:
+        """Every run of the study, in the order of params.yaml."""
+        return [
+            Run(variant, seed, fold)
+            for variant in self.variants
+            for seed in self.seeds
+            for fold in self.folds
+        ]
+
+    def label(self, run: Run) -> str:
+        """The run in words; the fold where the study has several."""
+        words = f"{run.variant}, seed {run.seed}"
+        return words if self.folds == [0] else f"{words}, fold {run.fold}"
 
     def check_inputs(self) -> None:
         """Raise UserError for a named folder or weights file that is not there."""
@@ -322,25 +408,27 @@ def load_study(folder: Path = Path()) -> Study:
     return study
 
 
-def parse_run(study: Study, arguments: Sequence[str] | None = None) -> tuple[str, int]:
-    """The variant and seed on the command line, both among the study's.
+def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:
+    """The variant, seed and fold (0 if not given) on the command line, all among the study's.
 
-    Raises UserError for a variant or seed that the study does not have.
+    Raises UserError for one that the study does not have.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("variant", help="an entry under variants in params.yaml")
     parser.add_argument("seed", type=int, help="one of seeds in params.yaml")
+    parser.add_argument("fold", type=int, nargs="?", default=0, help="one of folds in params.yaml")
     given = parser.parse_args(arguments)
     for what, value, allowed in (
         ("variant", given.variant, study.variants),
         ("seed", given.seed, study.seeds),
+        ("fold", given.fold, study.folds),
     ):
         if value not in allowed:
             raise UserError(
                 f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
                 f"got {value!r}"
             )
-    return given.variant, given.seed
+    return Run(given.variant, given.seed, given.fold)
 
 
 class _Loader(yaml.SafeLoader):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.files import replacing, sha256
-from pipeline.params import Split
+from pipeline.params import SPLITS, Split
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class PreparedCases:
 
     images: (cases, height, width, 3) uint8 RGB, memory-mapped.
     masks: (cases, height, width) uint8 in {0, 1}, memory-mapped.
-    table: a row a case: id, split, height and width of the original in pixels, image_sha256 and
-        mask_sha256 of the raw files, group (cases of one group never stand in two splits of a
-        random division).
+    table: a row a case: id, split (or fold, where the study has folds), height and width of the
+        original in pixels, image_sha256 and mask_sha256 of the raw files, group (near-duplicates
+        share one, which random splits and folds never divide).
     fingerprint: sha256 over the three files: equal fingerprints, equal data.
     """
 
@@ -32,9 +32,10 @@ class PreparedCases:
     masks: NDArray[np.uint8]
     table: pd.DataFrame
     fingerprint: str
+    fold: int = 0  # whose division `indices` tells, where the study has folds
 
     @classmethod
-    def open(cls, folder: Path) -> PreparedCases:
+    def open(cls, folder: Path, fold: int = 0) -> PreparedCases:
         """Open what preprocess wrote. Raises UserError if it is missing or does not fit."""
         try:
             images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -52,11 +53,61 @@ class PreparedCases:
                 f"{folder}: images.npy {images.shape}, masks.npy {masks.shape} and cases.csv "
                 f"({len(table)} rows) do not fit together; run the stage preprocess again"
             )
-        return cls(images, masks, table, fingerprint)
+        return cls(images, masks, table, fingerprint, fold)
+
+    def splits(self) -> NDArray[np.str_]:
+        """The split of each case. Of k folds, fold f tests on part f, validates on part f + 1 (part
+        0 after the last) and trains on the others."""
+        if "fold" not in self.table:
+            named: NDArray[np.str_] = self.table["split"].to_numpy(np.str_)
+            return named
+        part = self.table["fold"]
+        ahead = (part - self.fold) % (part.max() + 1)
+        names = np.array(["test", "validation", "training"])
+        splits: NDArray[np.str_] = names[np.minimum(ahead.to_numpy(), 2)]
+        return splits
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Where the split's cases stand in the arrays, ascending."""
-        return np.flatnonzero(self.table["split"].to_numpy() == split).astype(np.int64)
+        return np.flatnonzero(self.splits() == split).astype(np.int64)
+
+    def counts(self) -> dict[str, int]:
+        """How many cases each split, or each fold, has."""
+        if "fold" not in self.table:
+            return {split: len(self.indices(split)) for split in SPLITS}
+        return {f"fold {fold}": int(n) for fold, n in enumerate(np.bincount(self.table["fold"]))}
+
+
+class ArrayWriter:
+    """A .npy file written entry by entry: its first axis grows, nothing is held in memory."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        """`shape`: that of one entry, uint8."""
+        self.shape = shape
+        self.count = 0
+        self.file = path.open("wb")
+        self._write_header()
+
+    def append(self, entry: NDArray[np.uint8]) -> None:
+        if entry.shape != self.shape or entry.dtype != np.uint8:
+            raise ValueError(
+                f"an entry must be uint8 {self.shape}, got {entry.dtype} {entry.shape}"
+            )
+        self.file.write(entry.tobytes())
+        self.count += 1
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.seek(0)
+        self._write_header()
+        self.file.close()
+
+    def _write_header(self) -> None:
+        # numpy leaves room in a header for its first axis to grow: its length stays the same.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, header)
 
 
 def seal(folder: Path) -> str:

@@ -1,206 +1,223 @@
-"""Stage 2: check, split and resize the raw cases into arrays (see pipeline/prepared.py)."""
+"""Stage 2: check, divide and resize the raw cases into arrays (see pipeline/prepared.py).
+
+Writes data/manifest.csv, the checksum of every raw file read, and beside the arrays the data card.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from pipeline import datacard, duplicates
 from pipeline.errors import UserError, run_command
-from pipeline.files import replacing, sha256
-from pipeline.params import (
-    SPLITS,
-    OfficialSplit,
-    Prepare,
-    RandomSplit,
-    Split,
-    Study,
-    load_study,
-)
-from pipeline.prepared import seal
-from pipeline.raw import RawCase, find_cases
+from pipeline.files import read_json, replacing
+from pipeline.geometry import Size, lay_image, lay_mask, place
+from pipeline.integrity import Checksum, check_case
+from pipeline.params import Prepare, Study, load_study
+from pipeline.prepared import ArrayWriter, PreparedCases, seal
+from pipeline.raw import Finding, RawCase, find_cases
+from pipeline.splits import divide, listed_cases
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What is kept of a usable case's pictures."""
+
+    image: NDArray[np.uint8]  # (height, width, 3) RGB
+    mask: NDArray[np.uint8]  # (height, width) in {0, 1}
+    fingerprint: NDArray[np.uint64]
+    thumbnail: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A case at the prepared size, or the problems that keep it from being one."""
+    """A raw case after its check; `arrays` is None where it cannot be used."""
 
-    image: NDArray[np.uint8]  # (height, width, 3) RGB
-    mask: NDArray[np.uint8]  # (height, width) in {0, 1}
-    original_size: tuple[int, int]  # height, width
-    image_sha256: str
-    mask_sha256: str
-    problems: list[str]
-
-
-def decode_case(case: RawCase, *, height: int, width: int) -> Decoded:
-    """Decode and stretch one case. Never raises for a bad file: the problems tell."""
-    problems: list[str] = []
-    image = _decode(case.image, "RGB", (width, height), problems)
-    mask = _decode(case.mask, "L", None, problems)
-    small = np.zeros((height, width), np.uint8)
-    original_size = (0, 0)
-    if image is not None:
-        pixels, original_size = image
-    if mask is not None:
-        values, mask_size = mask
-        if image is not None and original_size != mask_size:
-            problems.append(
-                f"{case.mask}: must have its image's size, {_size(original_size)}, "
-                f"got {_size(mask_size)}"
-            )
-        found = np.unique(values)
-        if not (np.isin(found, (0, 255)).all() or np.isin(found, (0, 1)).all()):
-            problems.append(
-                f"{case.mask}: must hold 0 and 255 alone, got {len(found)} values "
-                f"such as {', '.join(map(str, found[(found > 0) & (found < 255)][:3]))}"
-            )
-        small = shrink_mask(values > 0, height=height, width=width)
-    return Decoded(
-        pixels if not problems else np.zeros((height, width, 3), np.uint8),
-        small,
-        original_size,
-        sha256(case.image) if not problems else "",
-        sha256(case.mask) if not problems else "",
-        problems,
-    )
+    case: RawCase
+    size: Size
+    checksums: list[Checksum]
+    findings: list[Finding]
+    arrays: Arrays | None
 
 
-def shrink_mask(mask: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.uint8]:
-    """The mask at (height, width): lesion where at least half of the pixel's area is.
-
-    Pillow's BOX filter averages the area from whole original pixels, taken by their centres: that
-    is exact where the size divides the original's; else 1 pixel in 5,000 of ISIC's masks differs.
-    """
-    area = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        (width, height), Image.Resampling.BOX
-    )
-    return (np.asarray(area) >= 128).astype(np.uint8)
-
-
-def _decode(
-    path: Path, mode: str, size: tuple[int, int] | None, problems: list[str]
-) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
-    """The pixels of `path`, stretched to `size` (width, height) if given, and the original height
-    and width; None and a line in `problems` if it cannot be decoded."""
-    try:
-        with Image.open(path) as file:
-            original_size = (file.height, file.width)
-            if size is not None:
-                # The decoder's own scaling of JPEGs, to no less than twice the size asked for, so
-                # that the filter below still decides: 2 times faster on 14 of ISIC's originals
-                # (1024x768 to 4288x2848) at 256x256, 0.1 grey levels off.
-                file.draft(mode, (2 * size[0], 2 * size[1]))
-            image = file.convert(mode)
-    except UnidentifiedImageError:
-        problems.append(f"{path}: is no image that can be read")
-        return None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        problems.append(f"{path}: cannot be decoded: {error}")
-        return None
-    if size is not None:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image), original_size
+def decode_case(case: RawCase, prepare: Prepare) -> Decoded:
+    """Check one case and bring it to the prepared size. Never raises for a bad file."""
+    checked = check_case(case, prepare)
+    arrays = None
+    if checked.image is not None and checked.mask is not None:
+        placement = place(checked.size, (prepare.height, prepare.width), prepare.resize)
+        small = duplicates.thumbnail(np.asarray(checked.image))
+        arrays = Arrays(
+            lay_image(checked.image, placement, checked.shrunk),
+            lay_mask(checked.mask, placement),
+            duplicates.fingerprint(small),
+            small,
+        )
+    return Decoded(case, checked.size, checked.checksums, checked.findings, arrays)
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"
-
-
-def decode_all(cases: list[RawCase], prepare: Prepare) -> Iterator[Decoded]:
+def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
     """Decode every case, in order, on every core this process may use."""
-    decode = partial(decode_case, height=prepare.height, width=prepare.width)
     with multiprocessing.Pool(len(os.sched_getaffinity(0))) as pool:
-        yield from pool.imap(decode, cases, chunksize=8)
+        yield from pool.imap(partial(decode_case, prepare=prepare), cases, chunksize=8)
 
 
-def assign_splits(
-    cases: list[RawCase], groups: list[str], split: OfficialSplit | RandomSplit
-) -> list[Split]:
-    """The split of each case.
+class Thumbnails:
+    """Thumbnails in a file without a name: there may be gigabytes of them."""
 
-    Random: whole groups, shuffled, fill training, then validation, then test, to the fractions.
-    Raises UserError when a split would be empty, or a case of an official one in none.
+    def __init__(self, folder: Path) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the process
+        self.places: list[tuple[int, tuple[int, ...]]] = []  # offset and shape of each
+
+    def append(self, thumbnail: NDArray[np.uint8]) -> None:
+        self.places.append((self.file.tell(), thumbnail.shape))
+        self.file.write(thumbnail.tobytes())
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        self.file.flush()
+        offset, shape = self.places[index]
+        content = os.pread(self.file.fileno(), int(np.prod(shape)), offset)
+        return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The usable cases, in the order of the arrays, and what was found on the way."""
+
+    cases: list[RawCase] = field(default_factory=list)
+    rows: list[tuple[int, int, str, str]] = field(default_factory=list)  # of cases.csv
+    checksums: list[Checksum] = field(default_factory=list)  # of every file read
+    findings: list[Finding] = field(default_factory=list)
+
+
+def write_arrays(
+    cases: Sequence[RawCase],
+    prepare: Prepare,
+    folder: Path,
+    thumbnails: Thumbnails,
+    fingerprints: NDArray[np.uint64],
+) -> Kept:
+    """Write those of `cases` that can be used into `folder`/images.npy and masks.npy, and what
+    near-duplicates are found by into `thumbnails` and `fingerprints`, in the same order."""
+    kept = Kept()
+    first_with: dict[str, RawCase] = {}  # sha256 of an image -> the case that has it
+    size = (prepare.height, prepare.width)
+    with (
+        ArrayWriter(folder / "images.npy", (*size, 3)) as images,
+        ArrayWriter(folder / "masks.npy", size) as masks,
+    ):
+        for decoded in tqdm(decode_all(cases, prepare), "preprocess", len(cases), unit="case"):
+            kept.checksums.extend(decoded.checksums)
+            kept.findings.extend(decoded.findings)
+            case, arrays = decoded.case, decoded.arrays
+            if arrays is None:
+                continue
+            image_sha256, mask_sha256 = (checksum.sha256 for checksum in decoded.checksums)
+            first = first_with.setdefault(image_sha256, case)
+            if first is not case:
+                detail = f"has the bytes of {first.image}: one photograph under two ids"
+                kept.findings.append(Finding(case.id, case.image, "identical images", detail))
+                continue
+            images.append(arrays.image)
+            masks.append(arrays.mask)
+            thumbnails.append(arrays.thumbnail)
+            fingerprints[len(kept.cases)] = arrays.fingerprint
+            kept.cases.append(case)
+            kept.rows.append((*decoded.size, image_sha256, mask_sha256))
+    return kept
+
+
+def prepare_cases(study: Study, folder: Path) -> PreparedCases:
+    """Write the arrays, cases.csv, prepared.json and the data card into `folder`, and the manifest.
+
+    Raises UserError listing every raw file that cannot be used, unless data.on_problem is skip.
     """
-    if isinstance(split, OfficialSplit):
-        assigned = [case.split for case in cases]
-        told = "official needs every case in one of the Training, Validation and Test folders"
-    else:
-        order = np.random.default_rng(split.seed).permutation(np.unique(groups))
-        sizes = pd.Series(groups).value_counts()
-        # A group goes where its middle falls on the way from the first case to the last.
-        ends = sizes.loc[order].cumsum().to_numpy()
-        middles = (ends - sizes.loc[order].to_numpy() / 2) / len(cases)
-        bounds = np.cumsum([split.training, split.validation])
-        of_group = dict(zip(order, np.searchsorted(bounds, middles), strict=True))
-        assigned = [SPLITS[of_group[group]] for group in groups]
-        told = "random needs fractions that give each split a case"
-    if set(assigned) != set(SPLITS):
-        counts = [f"{assigned.count(name)} {name}" for name in SPLITS]
-        if None in assigned:
-            counts.append(f"{assigned.count(None)} elsewhere")
-        raise UserError(f"params.yaml: prepare.split.method {told}, got cases: {', '.join(counts)}")
-    return [name for name in assigned if name is not None]
+    source = read_json(study.source_file, "download")
+    prepare = study.prepare
+    cases, findings = _choose(study)
+    folder.mkdir()
+    thumbnails = Thumbnails(folder)
+    fingerprints = np.zeros((len(cases), *duplicates.FINGERPRINT), np.uint64)
+    kept = write_arrays(cases, prepare, folder, thumbnails, fingerprints)
+    findings = sorted(findings + kept.findings, key=str)
+    _stop_at(findings, study, usable=len(kept.cases))
+
+    pairs = duplicates.find(
+        fingerprints[: len(kept.cases)],
+        thumbnails.__getitem__,
+        **prepare.near_duplicates.model_dump(),
+    )
+    ids = [case.id for case in kept.cases]
+    groups = [ids[first] for first in duplicates.groups(len(ids), pairs)]
+    table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
+    table.insert(0, "id", ids)
+    divided = divide(kept.cases, groups, prepare.split)
+    table.insert(1, divided.columns[0], divided.iloc[:, 0])
+    table["group"] = groups
+    table.to_csv(folder / "cases.csv", index=False)
+    seal(folder)
+    write_manifest(kept.checksums, study)
+    prepared = PreparedCases.open(folder)
+    datacard.write(study, prepared, findings, pairs, source, folder / "card")
+    return prepared
 
 
-def prepare_cases(study: Study, folder: Path) -> pd.DataFrame:
-    """Write images.npy, masks.npy, cases.csv and prepared.json into `folder`; return the table.
+def _choose(study: Study) -> tuple[list[RawCase], list[Finding]]:
+    """The cases that the study's split names, and what is wrong with the folder of raw cases.
 
-    Raises UserError listing every raw file that is missing or cannot be used.
+    Raises UserError where no division could come of them: before any work is done.
     """
-    cases, problems = find_cases(study.raw_dir)
-    if not cases and not problems:
+    cases, findings = find_cases(study.raw_dir)
+    if not cases and not findings:
         raise UserError(
             f"{study.raw_dir} holds no cases: expected the folders of the official archives, or "
             "images/ and masks/"
         )
-    groups = [case.id for case in cases]
-    splits = assign_splits(cases, groups, study.prepare.split) if not problems else []
-    shape = (len(cases), study.prepare.height, study.prepare.width)
-    rows = []
-    if cases:
-        folder.mkdir()
-        images = np.lib.format.open_memmap(
-            folder / "images.npy", mode="w+", dtype=np.uint8, shape=(*shape, 3)
+    split = study.prepare.split
+    if split.method == "lists":
+        known = {case.id for case in cases} | {finding.id for finding in findings}
+        cases = listed_cases(cases, known, split, study.folder)
+    if not findings:
+        divide(cases, [case.id for case in cases], split)
+    return cases, findings
+
+
+def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
+    """Raise UserError if a finding leaves a case out and that is not wanted, or leaves none."""
+    problems = [str(finding) for finding in findings if finding.outcome == "left out"]
+    if problems and (study.data.on_problem == "stop" or usable == 0):
+        files = "file" if len(problems) == 1 else "files"
+        advice = "mend or remove them, or leave their cases out with data.on_problem: skip"
+        raise UserError(
+            "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *problems])
         )
-        masks = np.lib.format.open_memmap(
-            folder / "masks.npy", mode="w+", dtype=np.uint8, shape=shape
-        )
-        decoded = decode_all(cases, study.prepare)
-        for index, case in enumerate(tqdm(decoded, "preprocess", len(cases), unit="case")):
-            problems += case.problems
-            images[index], masks[index] = case.image, case.mask
-            rows.append((*case.original_size, case.image_sha256, case.mask_sha256))
-    if problems:
-        shown = "\n       ".join(problems)
-        raise UserError(f"{len(problems)} files cannot be used:\n       {shown}")
-    images.flush()
-    masks.flush()
-    table = pd.DataFrame(rows, columns=["height", "width", "image_sha256", "mask_sha256"])
-    table.insert(0, "id", [case.id for case in cases])
-    table.insert(1, "split", splits)
-    table["group"] = groups
-    table.to_csv(folder / "cases.csv", index=False)
-    seal(folder)
-    return table
+
+
+def write_manifest(checksums: Sequence[Checksum], study: Study) -> None:
+    """data/manifest.csv: path in the raw folder, bytes and sha256 of each file, by path."""
+    rows = sorted((file.relative_to(study.raw_dir).as_posix(), *sum) for file, *sum in checksums)
+    with replacing(study.manifest_file) as temporary:
+        table = pd.DataFrame(rows, columns=["path", "bytes", "sha256"])
+        table.to_csv(temporary, index=False)
 
 
 def main() -> None:
     study = load_study()
     study.check_inputs()
     with replacing(study.prepared_dir) as folder:
-        table = prepare_cases(study, folder)
-    counts = ", ".join(f"{(table['split'] == split).sum()} {split}" for split in SPLITS)
-    print(f"preprocess: {len(table)} cases ({counts}) in {study.prepared_dir}")
+        prepared = prepare_cases(study, folder)
+        counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
+    print(f"preprocess: {len(prepared.table)} cases ({counts}) in {study.prepared_dir}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ folders, images/ and masks/, is read as well.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.params import Split
 
@@ -23,6 +26,33 @@ MASK_FOLDERS: dict[Split, str] = {
 }
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 MASK_ENDING = "_segmentation"
+ID = re.compile(r"[\w.-]+")
+
+# What may be wrong with a raw file; pipeline/integrity.py finds those inside of a file.
+Defect = Literal[
+    "missing mask",
+    "missing image",
+    "duplicate id",
+    "odd file name",
+    "unreadable",
+    "empty file",
+    "not an image",
+    "cannot be decoded",
+    "16 bit",
+    "CMYK",
+    "EXIF-rotated",
+    "several frames",
+    "palette",
+    "grayscale",
+    "alpha channel",
+    "colour mask",
+    "mask not binary",
+    "mask of 0 and 1",
+    "empty mask",
+    "full mask",
+    "sizes differ",
+    "identical images",
+]
 
 
 @dataclass(frozen=True)
@@ -35,42 +65,79 @@ class RawCase:
     mask: Path
 
 
-def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[str]]:
-    """The cases under `raw_dir`, by id, and a sentence for each file that is no part of a case.
+@dataclass(frozen=True)
+class Finding:
+    """Something about a raw file that its user must know.
 
-    Files other than images (the archives' licence and attribution) are passed over.
+    id: the case's, "" where the file belongs to none. outcome: a case with a file to be "left out"
+    cannot be used at all; a "converted" file is used, after a change that is sure.
+    """
+
+    id: str
+    file: Path
+    defect: Defect
+    detail: str
+    outcome: Literal["left out", "converted"] = "left out"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.detail}"
+
+
+def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
+    """The cases under `raw_dir`, by id, and a finding for each file that is no part of a case.
+
+    The archives' licence and attribution, hidden files and superpixels are passed over.
     """
     folders: list[tuple[Split | None, Path, Path]] = [
         (split, raw_dir / IMAGE_FOLDERS[split], raw_dir / MASK_FOLDERS[split])
         for split in IMAGE_FOLDERS
     ]
     folders.append((None, raw_dir / "images", raw_dir / "masks"))
-    cases: dict[str, RawCase] = {}
-    problems: list[str] = []
+    cases: dict[str, list[RawCase]] = defaultdict(list)
+    findings: list[Finding] = []
     for split, image_dir, mask_dir in folders:
-        images, twice = _by_id(image_dir)
-        masks, masks_twice = _by_id(mask_dir)
-        problems += twice + masks_twice
-        problems += [f"{images[id]}: has no mask in {mask_dir}" for id in images.keys() - masks]
-        problems += [f"{masks[id]}: has no image in {image_dir}" for id in masks.keys() - images]
-        for id in images.keys() & masks.keys():
-            if id in cases:
-                problems.append(f"{images[id]}: has the id of {cases[id].image}")
+        images, masks = _by_id(image_dir, findings), _by_id(mask_dir, findings)
+        for id in images.keys() | masks.keys():
+            if id not in masks:
+                detail = f"has no mask in {mask_dir}"
+                findings.append(Finding(id, images[id][0], "missing mask", detail))
+            elif id not in images:
+                detail = f"has no image in {image_dir}"
+                findings.append(Finding(id, masks[id][0], "missing image", detail))
+            elif len(images[id]) == len(masks[id]) == 1:
+                cases[id].append(RawCase(id, split, images[id][0], masks[id][0]))
             else:
-                cases[id] = RawCase(id, split, images[id], masks[id])
-    return [cases[id] for id in sorted(cases)], sorted(problems)
+                for files in (images[id], masks[id]):
+                    findings += _duplicates(id, files)
+    for id, several in cases.items():
+        findings += _duplicates(id, [case.image for case in several])
+    whole = [cases[id][0] for id in sorted(cases) if len(cases[id]) == 1]
+    return whole, sorted(findings, key=str)
 
 
-def _by_id(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The folder's images by case id, and a sentence for each second file of one id."""
-    found: dict[str, Path] = {}
-    problems = []
+def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
+    """The folder's pictures by case id; what is no picture is added to `findings`."""
+    found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
         id = path.stem.removesuffix(MASK_ENDING)
-        if id in found:
-            problems.append(f"{path}: has the id of {found[id]}")
+        if path.name.startswith(".") or path.suffix.lower() in (".txt", ".csv", ".md", ".json"):
+            continue
+        if path.stem.endswith("_superpixels"):
+            continue
+        if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
+            detail = (
+                f"must be a file that ends in {', '.join(sorted(IMAGE_SUFFIXES))}; move it away"
+            )
+            findings.append(Finding(id, path, "odd file name", detail))
+        elif not ID.fullmatch(id):
+            detail = f"must have letters, digits, -, _ and . as its id, got {id!r}; rename it"
+            findings.append(Finding(id, path, "odd file name", detail))
         else:
-            found[id] = path
-    return found, problems
+            found[id].append(path)
+    return found
+
+
+def _duplicates(id: str, files: list[Path]) -> list[Finding]:
+    """A finding for each of the files but the first."""
+    detail = f"has the id of {files[0]}: which is right cannot be told"
+    return [Finding(id, path, "duplicate id", detail) for path in files[1:]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.comparison import both_empty, example_cases, summarise
 from pipeline.errors import UserError, run_command
-from pipeline.files import replacing
-from pipeline.params import SPLITS, Study, load_study
+from pipeline.files import read_json, replacing
+from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases
-from pipeline.runs import read_json, read_run_facts, read_scores
+from pipeline.runs import read_run_facts, read_scores
 from pipeline.tables import (
     BOLD,
     DASH,
@@ -84,7 +84,7 @@ def page(
     cases: PreparedCases,
     scores: pd.DataFrame,
     summary: pd.DataFrame,
-    facts: dict[tuple[str, int], dict[str, Any]],
+    facts: dict[Run, dict[str, Any]],
     tables: Sequence[Table],
 ) -> str:
     """reports/index.html: every text from data is escaped by the template."""
@@ -98,7 +98,7 @@ def page(
     return templates.get_template("report.html").render(
         study=study,
         synthetic=SYNTHETIC if study.data.source == "synthetic" else None,
-        counts={split: len(cases.indices(split)) for split in SPLITS},
+        counts=cases.counts(),
         tables=tables,
         descriptive=DESCRIPTIVE,
         bold=BOLD,
@@ -109,7 +109,7 @@ def page(
         empty=f"{both_empty(scores)} of {len(scores)}",
         protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
         readings=readings(study),
-        data=data_facts(study, cases),
+        card=data_card(study),
         environment=environment(facts),
         run_rows=run_rows(study, facts),
         commands=commands(study, facts),
@@ -142,21 +142,24 @@ class InlineFigure:
 
 
 def figures(study: Study) -> list[InlineFigure]:
-    """The figures that the page shows. Raises UserError if one is missing.
+    """The figures that the page shows. Raises UserError if one is missing."""
+    return [
+        inline_figure(study.reports_dir / "figures" / name, title, caption, "plot")
+        for name, (title, caption) in FIGURES.items()
+    ]
 
-    As images, because inline SVGs of one page share their ids and would draw each other's parts.
+
+def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:
+    """The picture in `path`. Raises UserError naming the stage that draws it if it is missing.
+
+    As an image, because inline SVGs of one page share their ids and would draw each other's parts.
     """
     types = {".svg": "image/svg+xml", ".png": "image/png"}
-    shown = []
-    for name, (title, caption) in FIGURES.items():
-        path = study.reports_dir / "figures" / name
-        try:
-            content = base64.b64encode(path.read_bytes()).decode()
-        except OSError as error:
-            raise UserError(f"{path} is missing ({error.strerror}); run the stage plot") from None
-        source = f"data:{types[path.suffix]};base64,{content}"
-        shown.append(InlineFigure(title, caption, source))
-    return shown
+    try:
+        content = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise UserError(f"{path} is missing ({error.strerror}); run the stage {stage}") from None
+    return InlineFigure(title, caption, f"data:{types[path.suffix]};base64,{content}")
 
 
 @dataclass(frozen=True)
@@ -227,13 +230,13 @@ def readings(study: Study) -> list[Reading]:
             "Split",
             "Not given.",
             f"split.method: {prepare.split.method}",
-            "official (the challenge's folders) or random",
+            "official (the challenge's folders), random, folds or lists",
         ),
         Reading(
             "Resize",
             "“Resized”; the size is not given.",
-            f"stretched to {prepare.height} high x {prepare.width} wide",
-            "many ISIC papers use 192 high x 256 wide",
+            f"resize: {prepare.resize}, to {prepare.height} high x {prepare.width} wide",
+            "stretch, center_crop or pad; many ISIC papers use 192 high x 256 wide",
         ),
         Reading(
             "Focal loss's constants",
@@ -269,18 +272,45 @@ def _by_value(values: dict[str, Any]) -> str:
     return ", ".join(f"{value} ({', '.join(having)})" for value, having in names.items())
 
 
-def data_facts(study: Study, cases: PreparedCases) -> list[tuple[str, str]]:
-    """Where the cases came from and what was made of them; source.json's plain entries with it."""
-    source = read_json(study.source_file, "download")
-    plain = [(key, str(value)) for key, value in source.items() if isinstance(value, str | int)]
-    return [
-        *({"source": study.data.source} | dict(plain)).items(),
-        ("prepared", f"{study.prepare.height} high x {study.prepare.width} wide, RGB, 8 bit"),
-        ("fingerprint (sha256)", cases.fingerprint),
+@dataclass(frozen=True)
+class DataCard:
+    """data/prepared/card as the page shows it: `facts` is card.json, pictures are data URIs."""
+
+    facts: dict[str, Any]
+    problems: list[dict[Hashable, Any]]
+    pictures: list[InlineFigure]
+
+
+CARD_PICTURES = {
+    "contact_sheet.png": (
+        "Contact sheet",
+        "Cases from the smallest lesion to the largest, at even steps, with their true borders. "
+        "Under the id: the split, and the lesion's share of the picture.",
+    ),
+    "lesion_areas.png": ("Lesion areas", "The lesion's share of the picture, by split."),
+    "near_duplicates.png": (
+        "Near-duplicates",
+        "Pairs that show one photograph twice; those across splits first. All pairs: "
+        "data/prepared/card/near_duplicates.csv.",
+    ),
+}
+
+
+def data_card(study: Study) -> DataCard:
+    """Read the card. Raises UserError if it is missing."""
+    folder = study.prepared_dir / "card"
+    facts = read_json(folder / "card.json", "preprocess")
+    table = pd.read_csv(folder / "problems.csv", dtype=str, keep_default_na=False)
+    problems = table.to_dict("records")
+    pictures = [
+        inline_figure(folder / name, title, caption, "preprocess")
+        for name, (title, caption) in CARD_PICTURES.items()
+        if name != "near_duplicates.png" or facts["near_duplicates"]["pairs"]
     ]
+    return DataCard(facts, problems, pictures)
 
 
-def environment(facts: dict[tuple[str, int], dict[str, Any]]) -> list[tuple[str, str]]:
+def environment(facts: dict[Run, dict[str, Any]]) -> list[tuple[str, str]]:
     """What the runs say about where they ran; more than one value where they differ."""
     stated: dict[str, dict[str, None]] = {}  # name -> its values, each once, in order
     for run in facts.values():
@@ -307,11 +337,11 @@ def _commit(run: dict[str, Any]) -> str | None:
     return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
 
 
-def run_rows(study: Study, facts: dict[tuple[str, int], dict[str, Any]]) -> list[list[str]]:
+def run_rows(study: Study, facts: dict[Run, dict[str, Any]]) -> list[list[str]]:
     """A row a variant: its parameters, its mean training time a run, its highest peak of memory."""
     rows = []
     for variant in study.variants:
-        runs = [facts[variant, seed] for seed in study.seeds]
+        runs = [facts[run] for run in facts if run.variant == variant]
         parameters = _numbers(runs, "parameters")
         seconds = _numbers(runs, "wall_seconds")
         memory = _numbers(runs, "peak_memory_bytes")
@@ -334,7 +364,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def commands(study: Study, facts: dict[tuple[str, int], dict[str, Any]]) -> str:
+def commands(study: Study, facts: dict[Run, dict[str, Any]]) -> str:
     """What to type, at the top of the sources, to get these figures again."""
     folder = os.path.relpath(study.folder, study.folder / study.code)
     commits = {run.get("commit") for run in facts.values()} - {None}

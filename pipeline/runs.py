@@ -2,69 +2,66 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.params import Study
+from pipeline.files import read_json
+from pipeline.params import Run, Study
 from pipeline.prepared import PreparedCases
 
 
 def read_histories(study: Study) -> pd.DataFrame:
-    """Every run's history.csv, one below the other, with the columns variant and seed.
+    """A row a variant, seed and epoch: history.csv, its mean over folds where there are several.
 
     Raises UserError if one is missing.
     """
-    return pd.concat(
+    histories = pd.concat(
         [
-            _read_csv(study.run_dir(variant, seed) / "history.csv", "train").assign(
-                variant=variant, seed=seed
+            _read_csv(study.run_dir(*run) / "history.csv", "train").assign(
+                variant=run.variant, seed=run.seed
             )
-            for variant, seed in study.runs()
+            for run in study.runs()
         ],
         ignore_index=True,
     )
+    if len(study.folds) > 1:
+        by = ["variant", "seed", "epoch"]
+        histories = histories.groupby(by, sort=False, as_index=False).mean()
+    return histories
 
 
 def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
 
-    Raises UserError if one is missing or its cases are not the prepared test cases.
+    The folds of a variant and seed together have scored each case once. Raises UserError if a file
+    is missing or its cases are not the prepared test cases.
     """
-    expected = cases.table["id"].to_numpy()[cases.indices("test")].tolist()
     tables = []
-    for variant, seed in study.runs():
-        path = study.evaluation_dir(variant, seed) / "cases.csv"
+    for run in study.runs():
+        path = study.evaluation_dir(*run) / "cases.csv"
         table = _read_csv(path, "evaluate")
+        expected = test_ids(cases, run.fold)
         if table["id"].tolist() != expected:
             raise UserError(
                 f"{path} does not hold the {len(expected)} prepared test cases in their order; "
                 "run the stage evaluate again"
             )
-        tables.append(table.assign(variant=variant, seed=seed))
+        tables.append(table.assign(variant=run.variant, seed=run.seed))
     return pd.concat(tables, ignore_index=True)
 
 
-def read_run_facts(study: Study) -> dict[tuple[str, int], dict[str, Any]]:
-    """(variant, seed) -> its run.json. Raises UserError if one is missing."""
-    return {
-        (variant, seed): read_json(study.run_dir(variant, seed) / "run.json", "train")
-        for variant, seed in study.runs()
-    }
+def test_ids(cases: PreparedCases, fold: int) -> list[str]:
+    """The ids of a fold's test cases, in the order that runs score them in."""
+    return list(cases.table["id"].iloc[replace(cases, fold=fold).indices("test")])
 
 
-def read_json(path: Path, stage: str) -> dict[str, Any]:
-    """The JSON object in `path`. Raises UserError naming the stage that writes it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or unusable ({error}); run the stage {stage}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object; run the stage {stage} again")
-    return content
+def read_run_facts(study: Study) -> dict[Run, dict[str, Any]]:
+    """Each run's run.json. Raises UserError if one is missing."""
+    return {run: read_json(study.run_dir(*run) / "run.json", "train") for run in study.runs()}
 
 
 def _read_csv(path: Path, stage: str) -> pd.DataFrame:

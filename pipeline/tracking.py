@@ -1,7 +1,7 @@
 """MLflow as a view of the run folders: `python -m pipeline.tracking sync` brings its store level.
 
-One experiment a study; in it a parent run for the study and under it one run for each variant and
-seed. The run folders are the truth: what is recorded can be thrown away and synced again.
+One experiment a study; in it a parent run for the study and under it one run for each of the
+study's. The run folders are the truth: what is recorded can be thrown away and synced again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from filelock import FileLock
 
 from pipeline.errors import UserError, run_command
 from pipeline.files import sha256
-from pipeline.params import Study, load_study
+from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Run as Recorded
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -87,19 +87,22 @@ class StudyRecord:
                 client.set_terminated(parent_id)
         return cls(client, study, experiment_id, parent_id)
 
-    def find(self, variant: str, seed: int) -> list[Run]:
-        """The runs recorded for that variant and seed; more than one only after a crash."""
-        chosen = f"tags.role = 'run' and tags.variant = '{variant}' and tags.seed = '{seed}'"
-        return list(self.client.search_runs([self.experiment_id], chosen))
+    def find(self, run: Run) -> list[Recorded]:
+        """What is recorded of that run; more than one only after a crash."""
+        chosen = (
+            f"tags.role = 'run' and tags.variant = '{run.variant}' and tags.seed = '{run.seed}'"
+        )
+        found = self.client.search_runs([self.experiment_id], chosen)
+        return [recorded for recorded in found if _run_of(recorded) == run]
 
-    def discard(self, runs: list[Run]) -> None:
+    def discard(self, runs: list[Recorded]) -> None:
         """Take runs, and the models logged with them, out of the store's view."""
         for run in runs:
             for model in run.outputs.model_outputs if run.outputs else []:
                 self.client.delete_logged_model(model.model_id)
             self.client.delete_run(run.info.run_id)
 
-    def create(self, variant: str, seed: int, record: dict[str, Any], cases: pd.DataFrame) -> str:
+    def create(self, run: Run, record: dict[str, Any], cases: pd.DataFrame) -> str:
         """A new run with its tags, params and data; returns its id. `record` is that of run.json,
         `cases` prepared/cases.csv."""
         from mlflow.data import from_pandas  # type: ignore[attr-defined]
@@ -108,19 +111,24 @@ class StudyRecord:
         run_id: str = self.client.create_run(
             self.experiment_id,
             start_time=_milliseconds(record["started"]),
-            run_name=f"{variant}-{seed}",
+            run_name="-".join(map(str, run if len(self.study.folds) > 1 else run[:2])),
             tags={
                 "mlflow.parentRunId": self.parent_id,
                 "role": "run",
                 "study": self.study.name,
-                "variant": variant,
-                "seed": str(seed),
+                "variant": run.variant,
+                "seed": str(run.seed),
+                "fold": str(run.fold),
                 "git_commit": str(record["commit"]),
                 "git_dirty": str(record["dirty"]),
                 "data_fingerprint": record["data_fingerprint"],
             },
         ).info.run_id
-        flat = pd.json_normalize(record["params"] | {"seed": seed}).iloc[0].to_dict()
+        flat = (
+            pd.json_normalize(record["params"] | {"seed": run.seed, "fold": run.fold})
+            .iloc[0]
+            .to_dict()
+        )
         self.client.log_batch(run_id, params=[Param(str(key), str(flat[key])) for key in flat])
         dataset = from_pandas(
             cases,
@@ -142,19 +150,19 @@ class StudyRecord:
         values = [Metric(name, row[name], now, epoch) for name in row if name != "epoch"]
         self.client.log_batch(run_id, metrics=values)
 
-    def complete(self, run_id: str, variant: str, seed: int, record: dict[str, Any]) -> None:
+    def complete(self, run_id: str, run: Run, record: dict[str, Any]) -> None:
         """Add what is known when a run is done: test metrics, cost, artifacts, the model."""
         import mlflow
         from mlflow.entities import Metric
 
         now = _milliseconds(time.time())
-        run_dir = self.study.run_dir(variant, seed)
+        run_dir = self.study.run_dir(*run)
         final = {
             "system/peak_memory_megabytes": record["peak_memory_bytes"] / 1e6,
             "system/wall_seconds": record["wall_seconds"],
             "parameters": record["parameters"],
         }
-        metrics_file = self.study.evaluation_dir(variant, seed) / "metrics.json"
+        metrics_file = self.study.evaluation_dir(*run) / "metrics.json"
         if metrics_file.is_file():
             tested = json.loads(metrics_file.read_text())
             final |= {f"test_{name}": value for name, value in tested.items()}
@@ -167,7 +175,7 @@ class StudyRecord:
         training = sha256(run_dir / "run.json")
         if self.client.get_run(run_id).data.tags.get("training") != training:
             with mlflow.start_run(run_id=run_id):
-                _log_model(self.study, variant, run_dir / "weights.safetensors")
+                _log_model(self.study, run.variant, run_dir / "weights.safetensors")
             self.client.set_tag(run_id, "training", training)
             ended = record["started"] + record["wall_seconds"]
             self.client.set_terminated(run_id, "FINISHED", _milliseconds(ended))
@@ -175,12 +183,17 @@ class StudyRecord:
         self.client.set_tag(run_id, "content", _content(run_dir, record))
 
 
-def _same_training(run: Run, run_dir: Path, record: dict[str, Any]) -> bool:
-    """Whether `run` holds the training that run.json tells of. Equal weights would not do: with
-    another focal gamma the weights are the same, the params and the curves are not."""
-    if "training" in run.data.tags:
-        return bool(run.data.tags["training"] == sha256(run_dir / "run.json"))
-    return bool(run.info.run_id == record.get("mlflow_run_id"))
+def _run_of(recorded: Recorded) -> Run:
+    tags = recorded.data.tags  # records from before there were folds have no such tag
+    return Run(tags["variant"], int(tags["seed"]), int(tags.get("fold", 0)))
+
+
+def _same_training(recorded: Recorded, run_dir: Path, record: dict[str, Any]) -> bool:
+    """Whether `recorded` holds the training that run.json tells of. Equal weights would not do:
+    with another focal gamma the weights are the same, the params and the curves are not."""
+    if "training" in recorded.data.tags:
+        return bool(recorded.data.tags["training"] == sha256(run_dir / "run.json"))
+    return bool(recorded.info.run_id == record.get("mlflow_run_id"))
 
 
 def _milliseconds(seconds: float) -> int:
@@ -264,16 +277,16 @@ class LiveRun:
 
 @contextmanager
 def live_run(
-    study: Study, variant: str, seed: int, record: dict[str, Any], cases: PreparedCases
+    study: Study, run: Run, record: dict[str, Any], cases: PreparedCases
 ) -> Iterator[LiveRun]:
-    """Record a training while it goes on, with system metrics, in place of any earlier run of that
-    variant and seed. `sync` completes it."""
+    """Record a training while it goes on, with system metrics, in place of any earlier record
+    of that run. `sync` completes it."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     _hush()
     store = StudyRecord.open(study)
-    store.discard(store.find(variant, seed))
-    run_id = store.create(variant, seed, record, cases.table)
+    store.discard(store.find(run))
+    run_id = store.create(run, record, cases.table)
     monitor = SystemMetricsMonitor(run_id)
     monitor.start()
     status = "FAILED"
@@ -294,23 +307,23 @@ def sync(study: Study) -> tuple[int, int]:
     cases = PreparedCases.open(study.prepared_dir)
     store = StudyRecord.open(study)
     recorded = unchanged = 0
-    for variant, seed in study.runs():
-        run_dir = study.run_dir(variant, seed)
+    for run in study.runs():
+        run_dir = study.run_dir(*run)
         if not (run_dir / "run.json").is_file():
             continue
         record = json.loads((run_dir / "run.json").read_text())
-        found = store.find(variant, seed)
-        if [run.data.tags.get("content") for run in found] == [_content(run_dir, record)]:
+        found = store.find(run)
+        if [recorded.data.tags.get("content") for recorded in found] == [_content(run_dir, record)]:
             unchanged += 1
             continue
         if len(found) == 1 and _same_training(found[0], run_dir, record):
             run_id = found[0].info.run_id  # trained live, or only evaluated anew: add to it
         else:
             store.discard(found)
-            run_id = store.create(variant, seed, record, cases.table)
+            run_id = store.create(run, record, cases.table)
             for row in pd.read_csv(run_dir / "history.csv").to_dict("records"):
                 store.log_epoch(run_id, int(row["epoch"]), {str(key): row[key] for key in row})
-        store.complete(run_id, variant, seed, record)
+        store.complete(run_id, run, record)
         recorded += 1
     _forget_others(store)
     store.client.log_artifact(store.parent_id, str(study.folder / "params.yaml"))
@@ -320,12 +333,10 @@ def sync(study: Study) -> tuple[int, int]:
 
 
 def _forget_others(store: StudyRecord) -> None:
-    """Discard the runs of variants and seeds that the study no longer has."""
-    wanted = {(variant, str(seed)) for variant, seed in store.study.runs()}
+    """Discard the records of runs that the study no longer has."""
+    wanted = set(store.study.runs())
     runs = store.client.search_runs([store.experiment_id], "tags.role = 'run'", max_results=50000)
-    store.discard(
-        [run for run in runs if (run.data.tags["variant"], run.data.tags["seed"]) not in wanted]
-    )
+    store.discard([recorded for recorded in runs if _run_of(recorded) not in wanted])
 
 
 def main() -> None:

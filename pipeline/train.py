@@ -1,4 +1,4 @@
-"""Stage 3: train one variant with one seed. `python -m pipeline.train <variant> <seed>`"""
+"""Stage 3: train one variant with one seed: `python -m pipeline.train <variant> <seed> [fold]`"""
 
 from __future__ import annotations
 
@@ -222,10 +222,11 @@ def peak_memory_bytes(device: torch.device) -> int:
 def main() -> None:
     started, start = time.time(), time.perf_counter()
     study = load_study()
-    variant, seed = parse_run(study)
+    run = parse_run(study)
+    variant, seed, fold = run
     study.check_inputs()
-    cases = PreparedCases.open(study.prepared_dir)
-    run_dir = study.run_dir(variant, seed)
+    cases = PreparedCases.open(study.prepared_dir, fold)
+    run_dir = study.run_dir(*run)
     config = study.models[variant]
 
     device = choose_device()
@@ -238,6 +239,7 @@ def main() -> None:
         "study": study.name,
         "variant": variant,
         "seed": seed,
+        "fold": fold,
         "started": started,
         **describe_commit(Path(study.code)),
         "data_fingerprint": cases.fingerprint,
@@ -254,7 +256,7 @@ def main() -> None:
     if study.tracking.live:
         from pipeline.tracking import live_run
 
-        with live_run(study, variant, seed, record, cases) as live:
+        with live_run(study, run, record, cases) as live:
             record["mlflow_run_id"] = live.id
             history = fit(model, cases, study, seed, live.log_epoch)
     else:
@@ -273,7 +275,7 @@ def main() -> None:
     write_json(run_dir / "run.json", record)
     last = history.iloc[-1]
     print(
-        f"train: {variant}, seed {seed}: validation Dice {last['validation_dice']:.4f} after "
+        f"train: {study.label(run)}: validation Dice {last['validation_dice']:.4f} after "
         f"{study.train.epochs} epochs, {record['images_per_second']:.1f} images/s"
     )
 

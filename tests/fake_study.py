@@ -12,8 +12,9 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.params import Study, load_study
-from pipeline.prepared import seal
+from pipeline import datacard
+from pipeline.params import Run, Study, load_study
+from pipeline.prepared import PreparedCases, seal
 
 REPOSITORY = Path(__file__).parents[1]
 NASTY_IDS = ("a|b", "50%_&_#1", "<script>alert(1)</script>", "$x^2$ \\{y}", '"quoted" ~')
@@ -32,15 +33,19 @@ def make_study(
     side: int = 32,
     source: str = "synthetic",
     draw: Draw | None = None,
+    folds: int = 0,
 ) -> Study:
-    """Write `root`/studies/fake with all outputs up to the stage evaluate, and load it."""
+    """Write `root`/studies/fake with all outputs up to the stage evaluate, and load it.
+
+    With `folds` all cases are divided into so many, by turns, and each is a fold's test case.
+    """
     folder = root / "studies" / "fake"
     folder.mkdir(parents=True)
-    _write_params(folder, variants, seeds, epochs, side, source)
+    _write_params(folder, variants, seeds, epochs, side, source, folds)
     study = load_study(folder)
     _write_prepared(study, ["training-1", "training-2", "validation-1"], list(test_ids), draw)
-    for number, (variant, seed) in enumerate(study.runs()):
-        _write_run(study, variant, seed, np.random.default_rng(number))
+    for number, run in enumerate(study.runs()):
+        _write_run(study, run, np.random.default_rng(number))
     return study
 
 
@@ -51,14 +56,18 @@ def _write_params(
     epochs: int,
     side: int,
     source: str,
+    folds: int,
 ) -> None:
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
     params["models"] = {name: params["models"].get(name, {}) for name in variants}
     params["prepare"] |= {"height": side, "width": side}
     params["train"] |= {"epochs": epochs, "learning_rate": 0.001}
+    if folds:
+        params["prepare"]["split"] = {"method": "folds", "k": folds, "seed": 0}
+        params["folds"] = list(range(folds))
     if source == "directory":
-        params["data"] = {"source": "directory", "raw": "data/raw"}
+        params["data"] = {"source": "directory", "raw": "data/raw", "on_problem": "stop"}
     (folder / "params.yaml").write_text("# a comment & <a tag>\n" + yaml.safe_dump(params))
 
 
@@ -83,9 +92,14 @@ def _write_prepared(
             "group": ids,
         }
     )
+    if study.prepare.split.method == "folds":
+        table["split"] = np.arange(len(ids)) % study.prepare.split.k
+        table = table.rename(columns={"split": "fold"})
     table.to_csv(folder / "cases.csv", index=False)
     seal(folder)
-    study.source_file.write_text(json.dumps({"source": study.data.source, "files": "<8>"}))
+    study.manifest_file.write_text("path,bytes,sha256\n")
+    source = {"source": study.data.source, "licence": "<own> & free", "archives": []}
+    datacard.write(study, PreparedCases.open(folder), [], [], source, folder / "card")
 
 
 def _disc(height: int, width: int) -> Draw:
@@ -101,19 +115,17 @@ def _disc(height: int, width: int) -> Draw:
     return draw
 
 
-def _write_run(study: Study, variant: str, seed: int, rng: np.random.Generator) -> None:
-    folder = study.evaluation_dir(variant, seed)
+def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
+    folder = study.evaluation_dir(*run)
     folder.mkdir(parents=True)
-    _history(study.train.epochs, rng).to_csv(
-        study.run_dir(variant, seed) / "history.csv", index=False
-    )
-    (study.run_dir(variant, seed) / "run.json").write_text(json.dumps(_facts(variant, seed)))
-    table = pd.read_csv(study.prepared_dir / "cases.csv", dtype={"id": str})
-    test = np.flatnonzero(table["split"] == "test")
-    masks = np.load(study.prepared_dir / "masks.npy")[test]
+    _history(study.train.epochs, rng).to_csv(study.run_dir(*run) / "history.csv", index=False)
+    (study.run_dir(*run) / "run.json").write_text(json.dumps(_facts(run.variant, run.seed)))
+    prepared = PreparedCases.open(study.prepared_dir, run.fold)
+    test = prepared.indices("test")
+    masks = prepared.masks[test]
     predictions = _shifted(masks, rng)
     np.save(folder / "predictions.npy", np.packbits(predictions, axis=-1))
-    cases = score(table["id"].to_numpy()[test], masks, predictions, rng)
+    cases = score(prepared.table["id"].to_numpy()[test], masks, predictions, rng)
     cases.to_csv(folder / "cases.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps({"dice": cases["dice"].mean()}))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.archives import check_disk, partial_folder, unpack
+from pipeline.archives import MARK, check_disk, is_verified, partial_folder, unpack
 from pipeline.errors import UserError
 
 FILES = {f"ISIC_000000{n}.jpg": random.Random(n).randbytes(5000) for n in range(4)}
@@ -29,8 +29,11 @@ def zip_of(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP
     return path
 
 
+SHA256 = "0" * 64
+
+
 def run(path: Path, folder: Path) -> None:
-    unpack(path, folder, threading.Event())
+    unpack(path, folder, SHA256, threading.Event())
 
 
 def refused(path: Path, folder: Path) -> str:
@@ -43,7 +46,16 @@ def refused(path: Path, folder: Path) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files but the mark of the archive."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MARK}
+
+
+def test_an_unpacked_folder_says_which_archive_it_was(tmp_path):
+    run(zip_of(tmp_path / "a.zip", FILES), tmp_path / "Folder")
+    assert is_verified(tmp_path / "Folder", SHA256)
+    assert not is_verified(tmp_path / "Folder", "1" * 64)
+    (tmp_path / "Folder" / MARK).unlink()
+    assert not is_verified(tmp_path / "Folder", SHA256)
 
 
 def test_case_files_and_licence_are_kept_and_nothing_else(tmp_path):
@@ -188,7 +200,7 @@ def test_stopping_leaves_nothing_in_place(tmp_path):
     stop = threading.Event()
     stop.set()
     with pytest.raises(UserError, match="stopped"):
-        unpack(path, tmp_path / "Folder", stop)
+        unpack(path, tmp_path / "Folder", SHA256, stop)
     assert not (tmp_path / "Folder").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -34,8 +33,23 @@ from pipeline.fetch import RetryPolicy
 from pipeline.params import Synthetic
 from pipeline.synthetic import draw_case
 
+ISIC2018 = {
+    "source": "isic2018",
+    "raw": "raw",
+    "on_problem": "stop",
+    "archives": None,
+    "keep_archives": False,
+}
 DATA = Synthetic(
-    source="synthetic", raw="raw", seed=7, height=32, width=48, training=3, validation=1, test=2
+    on_problem="stop",
+    source="synthetic",
+    raw="raw",
+    seed=7,
+    height=32,
+    width=48,
+    training=3,
+    validation=1,
+    test=2,
 )
 QUICK = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.01, timeout=0.5, progress=1000)
 FOLDERS = {  # of the official archives, as the challenge names them
@@ -49,11 +63,11 @@ FOLDERS = {  # of the official archives, as the challenge names them
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file under the folder."""
+    """Every file under the folder but the marks of archives."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != official_archives.MARK
     }
 
 
@@ -128,23 +142,12 @@ def test_the_stage_draws_the_studys_cases_and_says_what_the_source_was(
     download.main()
     draw_cases(DATA, tmp_path / "expected")
     assert contents(tmp_path / "raw") == contents(tmp_path / "expected")
-    raw = contents(tmp_path / "raw")
-    manifest = (tmp_path / "data" / "manifest.csv").read_bytes()
     assert json.loads((tmp_path / "data" / "source.json").read_text()) == {
         "source": "synthetic",
         "licence": "drawn by this project, MIT",
-        "cases": 6,
-        "raw_files": 12,
-        "raw_bytes": sum(len(content) for content in raw.values()),
-        "manifest": "data/manifest.csv",
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
-        "archives": {},
+        "archives": [],
     }
-    assert list(csv.reader(manifest.decode().splitlines())) == [
-        ["path", "bytes", "sha256"],
-        *([name, str(len(raw[name])), hashlib.sha256(raw[name]).hexdigest()] for name in raw),
-    ]
-    assert capsys.readouterr().out == "download: 6 cases from synthetic in raw\n"
+    assert capsys.readouterr().out == "download: synthetic cases in raw\n"
 
 
 def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatch):
@@ -154,7 +157,9 @@ def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatc
     (cases / "unrelated.txt").write_text("no part of the layout")
     study = tmp_path / "study"
     study.mkdir()
-    work_in_study(study, monkeypatch, {"source": "directory", "raw": "../elsewhere"})
+    work_in_study(
+        study, monkeypatch, {"source": "directory", "raw": "../elsewhere", "on_problem": "stop"}
+    )
 
     def state() -> dict[Path, tuple[int, int, int]]:
         stats = {path: path.stat() for path in [cases, *cases.rglob("*")]}
@@ -163,9 +168,7 @@ def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatc
     before = state()
     download.main()
     assert state() == before
-    assert contents(study).keys() == {"params.yaml", "data/manifest.csv", "data/source.json"}
-    source = json.loads((study / "data" / "source.json").read_text())
-    assert (source["cases"], source["raw_files"]) == (6, 13)
+    assert contents(study).keys() == {"params.yaml", "data/source.json"}
 
 
 @pytest.fixture
@@ -257,13 +260,29 @@ def test_kept_archives_are_used_again_and_removed_when_no_longer_wanted(
 def test_the_stage_finds_the_fetched_cases_and_records_the_checksums(
     tmp_path, monkeypatch, archives
 ):
-    data = {"source": "isic2018", "raw": "raw", "archives": None, "keep_archives": False}
-    work_in_study(tmp_path, monkeypatch, data)
+    work_in_study(tmp_path, monkeypatch, ISIC2018)
+
+    def recorded() -> list[dict[str, object]]:
+        download.main()
+        return list(json.loads((tmp_path / "data" / "source.json").read_text())["archives"])
+
+    verified = [
+        {"name": archive.file, "sha256": archive.sha256, "verified": True} for archive in archives
+    ]
+    assert recorded() == verified
+    assert recorded() == verified  # also by a later call, which finds all of them unpacked
+
+
+def test_a_folder_that_the_user_unpacked_is_used_and_not_called_verified(
+    tmp_path, monkeypatch, archives
+):
+    work_in_study(tmp_path, monkeypatch, ISIC2018)
+    own = tmp_path / "raw" / archives[0].name
+    own.mkdir(parents=True)
+    (own / "ISIC_0000000.jpg").touch()
     download.main()
-    source = json.loads((tmp_path / "data" / "source.json").read_text())
-    assert source["cases"] == 3
-    assert source["raw_files"] == 18
-    assert source["archives"] == {archive.name: archive.sha256 for archive in archives}
+    found = json.loads((tmp_path / "data" / "source.json").read_text())["archives"]
+    assert [archive["verified"] for archive in found] == [False] + [True] * 5
 
 
 def test_a_second_call_downloads_nothing(tmp_path, server, archives):
@@ -328,8 +347,7 @@ def test_the_users_own_archives_are_used_without_download_and_never_changed(
     before = contents(own)
     study = tmp_path / "study"
     study.mkdir()
-    data = {"source": "isic2018", "raw": "raw", "archives": "../own", "keep_archives": False}
-    work_in_study(study, monkeypatch, data)
+    work_in_study(study, monkeypatch, ISIC2018 | {"archives": "../own"})
     download.main()
     assert contents(study / "raw") == unpacked(official)
     assert contents(own) == before

@@ -55,7 +55,7 @@ def told(folder: Path, **changes: Any) -> str:
 def test_a_committed_study_loads_with_its_runs_in_the_files_order(folder):
     study = load_study(REPOSITORY / folder)
     written = yaml.safe_load((REPOSITORY / folder / "params.yaml").read_text())
-    assert study.runs() == [(v, s) for v in written["variants"] for s in written["seeds"]]
+    assert study.runs() == [(v, s, 0) for v in written["variants"] for s in written["seeds"]]
     assert study.name == written["name"]
 
 
@@ -71,7 +71,8 @@ def test_paths_are_relative_to_the_studys_folder(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(demo_params()))
     study = load_study(tmp_path)
     assert study.raw_dir == tmp_path / "data" / "raw"
-    assert study.evaluation_dir("unet", 1) == tmp_path / "runs" / "unet" / "1" / "evaluation"
+    assert study.evaluation_dir("unet", 1) == tmp_path / "runs/unet/1/0/evaluation"
+    assert study.run_dir("unet", 1, 4) == tmp_path / "runs/unet/1/4"
 
 
 WHOLE = "must be a whole number of at least 1"
@@ -81,7 +82,14 @@ NAME = "must be a name of letters, digits, - and _"
 INSIDE = "must be a number greater than 0 and less than 1"
 UNKNOWN = "is an unknown key; remove it or correct its spelling"
 RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "test": 0.1}
-ISIC2018 = {"source": "isic2018", "raw": "data/raw", "archives": None, "keep_archives": False}
+LIST = {"file": "list.txt", "sha256": "0" * 64}
+ISIC2018 = {
+    "source": "isic2018",
+    "raw": "data/raw",
+    "on_problem": "stop",
+    "archives": None,
+    "keep_archives": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -99,10 +107,29 @@ ISIC2018 = {"source": "isic2018", "raw": "data/raw", "archives": None, "keep_arc
         ("data.source", REMOVED, "data.source is missing"),
         (
             "data",
-            {"source": "isic2018", "raw": "x", "keep_archives": True},
+            {"source": "isic2018", "raw": "x", "on_problem": "skip", "keep_archives": True},
             "data.archives is missing",
         ),
         ("prepare.split.method", REMOVED, "prepare.split.method is missing"),
+        ("data.on_problem", REMOVED, "data.on_problem is missing"),
+        ("data.on_problem", "ignore", "data.on_problem must be stop or skip, got 'ignore'"),
+        (
+            "prepare.resize",
+            "crop",
+            "prepare.resize must be stretch, center_crop or pad, got 'crop'",
+        ),
+        (
+            "prepare.split",
+            {"method": "folds", "k": 2, "seed": 0},
+            "prepare.split.k must be a whole number of at least 3, got 2",
+        ),
+        (
+            "prepare.split",
+            {"method": "lists", "training": "a.txt", "validation": LIST, "test": LIST},
+            "prepare.split.training must be a block of keys, got 'a.txt'",
+        ),
+        ("folds", [0, 1], "folds must be [0] with prepare.split.method official, got [0, 1]"),
+        ("folds", [], "folds must be a list of at least one entry, got []"),
         # of the wrong type
         ("train.batch_size", "sixteen", f"train.batch_size {WHOLE}, got 'sixteen'"),
         ("train.batch_size", "16", f"train.batch_size {WHOLE}, got '16'"),
@@ -175,7 +202,7 @@ ISIC2018 = {"source": "isic2018", "raw": "data/raw", "archives": None, "keep_arc
         (
             "prepare.split.method",
             "stratified",
-            "prepare.split.method must be official or random, got 'stratified'",
+            "prepare.split.method must be official, random, folds or lists, got 'stratified'",
         ),
         (
             "models.unet.encoder",
@@ -349,7 +376,7 @@ def test_a_transform_other_than_the_flips_is_found_in_albumentations(tmp_path):
 
 
 def test_a_raw_folder_that_is_not_there_is_told_for_the_source_directory(tmp_path):
-    params = demo_params() | {"data": {"source": "directory", "raw": "cases"}}
+    params = demo_params() | {"data": {"source": "directory", "raw": "cases", "on_problem": "stop"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     study = load_study(tmp_path)
     with pytest.raises(UserError) as error:
@@ -384,13 +411,28 @@ def test_weights_of_a_model_that_is_no_variant_need_not_be_there(tmp_path):
     load_study(tmp_path).check_inputs()
 
 
+def test_folds_are_an_axis_of_the_runs(tmp_path):
+    params = demo_params() | {"folds": [0, 2], "variants": ["unet"], "seeds": [4]}
+    params["prepare"]["split"] = {"method": "folds", "k": 3, "seed": 0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    study = load_study(tmp_path)
+    assert study.runs() == [("unet", 4, 0), ("unet", 4, 2)]
+    assert parse_run(study, ["unet", "4", "2"]) == ("unet", 4, 2)
+    assert study.label(study.runs()[1]) == "unet, seed 4, fold 2"
+    params["folds"] = [3]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError, match=r"folds must be from 0 to 2 with .* folds, got \[3\]"):
+        load_study(tmp_path)
+
+
 def test_a_run_is_a_variant_and_a_seed_of_the_study():
-    assert parse_run(load_study(REPOSITORY / "studies/demo"), ["unet", "1"]) == ("unet", 1)
+    assert parse_run(load_study(REPOSITORY / "studies/demo"), ["unet", "1"]) == ("unet", 1, 0)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["unet", "1", "1"], "fold must be one of folds in params.yaml (0), got 1"),
         (["unet", "2"], "seed must be one of seeds in params.yaml (0, 1), got 2"),
         (["big", "0"], f"variant must be one of variants in params.yaml ({VARIANTS}), got 'big'"),
     ],

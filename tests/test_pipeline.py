@@ -127,7 +127,7 @@ def test_the_report_tells_the_figures_of_the_run_folders(repository):
     table = pd.read_csv(folder / "reports/table.csv").set_index("variant")
     for variant in VARIANTS:
         means = [
-            json.loads((folder / f"runs/{variant}/{seed}/evaluation/metrics.json").read_text())
+            json.loads((folder / f"runs/{variant}/{seed}/0/evaluation/metrics.json").read_text())
             for seed in SEEDS
         ]
         for metric in ("dice", "iou", "focal_loss", "pooled_dice"):
@@ -147,14 +147,14 @@ def test_the_store_at_the_root_holds_every_run_with_its_figures(repository):
     children = runs[runs["tags.role"] == "run"]
     assert sorted(children["tags.mlflow.runName"]) == sorted(RUNS)
     for run in children.to_dict("records"):
-        path = f"runs/{run['tags.variant']}/{run['tags.seed']}/evaluation/metrics.json"
+        path = f"runs/{run['tags.variant']}/{run['tags.seed']}/0/evaluation/metrics.json"
         metrics = json.loads((repository.root / STUDY / path).read_text())
         assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
 
 
 def test_outputs_share_their_bytes_with_the_cache(repository):
     """By reflink or hard link: a copy has a link count of 1 and its own blocks."""
-    weights = repository.root / STUDY / "runs/resunet/0/weights.safetensors"
+    weights = repository.root / STUDY / "runs/resunet/0/0/weights.safetensors"
     types = repository.run("dvc", "config", "cache.type").strip()
     assert types == "reflink,hardlink,copy"
     if "reflink" not in repository.run("dvc", "doctor").partition("Cache types:")[2].split("\n")[0]:
@@ -174,7 +174,7 @@ def test_dvc_draws_the_curves_lists_the_metrics_and_the_graph(repository):
         if name.startswith("runs/") and "data" in content
     ]
     assert len(values) == len(RUNS)
-    assert "train@resunet-1" in repository.run("dvc", "dag", "--full", f"{STUDY}/dvc.yaml")
+    assert "train@resunet-1-0" in repository.run("dvc", "dag", "--full", f"{STUDY}/dvc.yaml")
 
 
 def set_in(params: dict, path: str, value: object) -> None:
@@ -197,15 +197,15 @@ def set_in(params: dict, path: str, value: object) -> None:
         (
             "models.resunet.attention_residual",
             True,
-            {f"{stage}@resunet-{seed}" for stage in ("train", "evaluate") for seed in SEEDS},
+            {f"{stage}@resunet-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS},
         ),
-        ("seeds", [0, 1, 2], {f"{s}@{v}-2" for s in ("train", "evaluate") for v in VARIANTS}),
+        ("seeds", [0, 1, 2], {f"{s}@{v}-2-0" for s in ("train", "evaluate") for v in VARIANTS}),
         ("seeds", [1], set()),
         ("variants", ["resunet"], set()),
         (
             "variants",
             ["gated_attention", "resunet", "encoder_attention"],
-            {f"{s}@encoder_attention-{n}" for s in ("train", "evaluate") for n in SEEDS},
+            {f"{s}@encoder_attention-{n}-0" for s in ("train", "evaluate") for n in SEEDS},
         ),
         ("tracking.live", True, set()),
         ("loader_workers", 2, set()),

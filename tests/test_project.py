@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 STUDIES = sorted(path.parent for path in REPOSITORY.glob("studies/*/params.yaml"))
 
 # Python packages imported by the sources, under the name that the index knows them by.
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 
 
 def locked() -> dict[str, list[Requirement]]:

@@ -32,9 +32,9 @@ def test_the_official_layout_gives_each_case_its_folders_split(tmp_path):
 
 @pytest.mark.parametrize("ending", ["", "_segmentation"])
 def test_a_flat_layout_gives_cases_without_a_split(tmp_path, ending):
-    touch(tmp_path, "images/lesion 1.PNG", f"masks/lesion 1{ending}.png")
-    image, mask = tmp_path / "images/lesion 1.PNG", tmp_path / f"masks/lesion 1{ending}.png"
-    assert find_cases(tmp_path) == ([RawCase("lesion 1", None, image, mask)], [])
+    touch(tmp_path, "images/lesion_1.PNG", f"masks/lesion_1{ending}.png")
+    image, mask = tmp_path / "images/lesion_1.PNG", tmp_path / f"masks/lesion_1{ending}.png"
+    assert find_cases(tmp_path) == ([RawCase("lesion_1", None, image, mask)], [])
 
 
 def test_licence_attribution_and_hidden_files_are_passed_over(tmp_path):
@@ -61,21 +61,58 @@ def test_every_file_that_is_no_part_of_a_case_is_told_at_once(tmp_path):
     touch(tmp_path, f"{images}/twice.jpg", f"{images}/twice.png", f"{masks}/twice.png")
     touch(tmp_path, f"{TEST[0]}/good.jpg", f"{TEST[1]}/good_segmentation.png")
     cases, problems = find_cases(tmp_path)
-    assert [case.id for case in cases] == ["good", "twice"]
-    assert problems == sorted(
+    assert cases == []
+    told = ": which is right cannot be told"
+    assert [(finding.id, finding.defect, str(finding)) for finding in problems] == sorted(
         [
-            f"{tmp_path}/{images}/maskless.jpg: has no mask in {tmp_path}/{masks}",
-            f"{tmp_path}/{masks}/imageless_segmentation.png: has no image in {tmp_path}/{images}",
-            f"{tmp_path}/{images}/twice.png: has the id of {tmp_path}/{images}/twice.jpg",
-            f"{tmp_path}/{TEST[0]}/good.jpg: has the id of {tmp_path}/{images}/good.jpg",
-        ]
+            (
+                "maskless",
+                "missing mask",
+                f"{tmp_path}/{images}/maskless.jpg: has no mask in {tmp_path}/{masks}",
+            ),
+            (
+                "imageless",
+                "missing image",
+                f"{tmp_path}/{masks}/imageless_segmentation.png: has no image in "
+                f"{tmp_path}/{images}",
+            ),
+            (
+                "twice",
+                "duplicate id",
+                f"{tmp_path}/{images}/twice.png: has the id of {tmp_path}/{images}/twice.jpg{told}",
+            ),
+            (
+                "good",
+                "duplicate id",
+                f"{tmp_path}/{TEST[0]}/good.jpg: has the id of {tmp_path}/{images}/good.jpg{told}",
+            ),
+        ],
+        key=lambda row: row[2],
     )
+    assert {finding.outcome for finding in problems} == {"left out"}
+
+
+@pytest.mark.parametrize(
+    "name", ["lesion (1).jpg", "lesion 1.jpg", "lesion,1.png", "lesion.bmp", "lesion.tif", "lesion"]
+)
+def test_an_odd_file_name_is_told_and_not_passed_over(tmp_path, name):
+    touch(tmp_path, f"images/{name}", "masks/lesion.txt")
+    cases, (finding,) = find_cases(tmp_path)
+    assert cases == []
+    assert (finding.defect, finding.file) == ("odd file name", tmp_path / "images" / name)
+
+
+def test_a_folder_among_the_images_is_told(tmp_path):
+    touch(tmp_path, "images/more/a.jpg")
+    _, (finding,) = find_cases(tmp_path)
+    assert finding.defect == "odd file name"
 
 
 def test_two_masks_of_one_image_are_told(tmp_path):
     touch(tmp_path, "images/a.jpg", "masks/a.png", "masks/a_segmentation.png")
-    assert find_cases(tmp_path)[1] == [
-        f"{tmp_path}/masks/a_segmentation.png: has the id of {tmp_path}/masks/a.png"
+    assert [str(finding) for finding in find_cases(tmp_path)[1]] == [
+        f"{tmp_path}/masks/a_segmentation.png: has the id of {tmp_path}/masks/a.png: which is "
+        "right cannot be told"
     ]
 
 

@@ -40,8 +40,8 @@ def write_reports(study, monkeypatch):
 
 def set_dice(study, values):
     """Give every case of a run (variant, seed) one Dice."""
-    for (variant, seed), value in values.items():
-        path = study.evaluation_dir(variant, seed) / "cases.csv"
+    for run, value in values.items():
+        path = study.evaluation_dir(*run) / "cases.csv"
         pd.read_csv(path, dtype={"id": str}).assign(dice=value).to_csv(path, index=False)
 
 
@@ -156,7 +156,8 @@ def test_the_page_is_well_formed_and_loads_nothing(study, monkeypatch):
         assert not address.startswith("#") or address[1:] in found.ids
     assert "url(" not in text
     assert "@import" not in text
-    assert sum(address.startswith("data:") for address in found.addresses) == len(report.FIGURES)
+    pictures = len(report.FIGURES) + 2  # the data card's contact sheet and lesion areas
+    assert sum(address.startswith("data:") for address in found.addresses) == pictures
 
 
 def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch):
@@ -207,6 +208,25 @@ def test_one_seed_shows_a_dash_for_the_deviation(tmp_path, monkeypatch):
     assert first["dice_standard_deviation"] == ""
 
 
+def test_a_study_of_folds_counts_them_in_place_of_test_cases(tmp_path, monkeypatch):
+    study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=3)
+    page = write_reports(study, monkeypatch)["index.html"]
+    assert "3 folds</p>" in page
+    assert '<th scope="row">fold 2</th>' in page
+
+
+def test_cases_left_out_and_near_duplicates_across_splits_are_told_at_the_top(study, monkeypatch):
+    path = study.prepared_dir / "card" / "card.json"
+    card = json.loads(path.read_text())
+    assert "were left out" not in write_reports(study, monkeypatch)["index.html"]
+    card["cases_left_out"] = 7
+    card["near_duplicates"] |= {"pairs_across_splits": 2, "test_cases_with_one_elsewhere": 3}
+    path.write_text(json.dumps(card))
+    words = " ".join(" ".join(Page(write_reports(study, monkeypatch)["index.html"]).words).split())
+    assert "7 raw cases could not be used and were left out" in words
+    assert "3 test cases have a near-duplicate in another split" in words
+
+
 def test_one_variant_is_not_called_best(tmp_path, monkeypatch):
     written = write_reports(make_study(tmp_path, variants=["unet"]), monkeypatch)
     table = [line for line in written["table.md"].splitlines() if line.startswith("| unet")]
@@ -239,17 +259,18 @@ def test_runs_of_two_commits_are_both_named_and_none_is_checked_out(study, monke
 
 
 def test_a_run_json_without_facts_still_makes_a_page(study, monkeypatch):
-    for variant, seed in study.runs():
-        (study.run_dir(variant, seed) / "run.json").write_text("{}")
+    for run in study.runs():
+        (study.run_dir(*run) / "run.json").write_text("{}")
     assert "index.html" in write_reports(study, monkeypatch)
 
 
 @pytest.mark.parametrize(
     ("path", "stage"),
     [
-        ("runs/own-variant/1/run.json", "train"),
-        ("runs/own-variant/1/evaluation/cases.csv", "evaluate"),
-        ("data/source.json", "download"),
+        ("runs/own-variant/1/0/run.json", "train"),
+        ("runs/own-variant/1/0/evaluation/cases.csv", "evaluate"),
+        ("data/prepared/card/card.json", "preprocess"),
+        ("data/prepared/card/contact_sheet.png", "preprocess"),
     ],
 )
 def test_a_missing_file_is_named_with_its_stage(study, monkeypatch, path, stage):

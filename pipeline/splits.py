@@ -1,0 +1,110 @@
+"""Which cases train, validate and test: the split as a declared part of the protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.files import sha256
+from pipeline.params import (
+    SPLITS,
+    FoldSplit,
+    ListFile,
+    ListSplit,
+    OfficialSplit,
+    RandomSplit,
+    Split,
+)
+from pipeline.raw import RawCase
+
+
+def divide(
+    cases: Sequence[RawCase],
+    groups: Sequence[str],
+    split: OfficialSplit | RandomSplit | FoldSplit | ListSplit,
+) -> pd.DataFrame:
+    """How `cases` are divided: a row a case, in their order.
+
+    The column is `fold` (0 to k - 1) with the method folds and `split` with the others. random and
+    folds never divide the cases of one of the `groups`; official and lists take each case's own
+    split. Raises UserError when a split or fold would be empty, or a case is in none.
+    """
+    if split.method == "folds":
+        parts = _cut(groups, np.arange(1, split.k) / split.k, split.seed)
+        if len(set(parts)) < split.k:
+            raise UserError(
+                f"params.yaml: prepare.split.k must leave each fold a case, got {split.k} folds "
+                f"for {len(set(groups))} groups of cases"
+            )
+        return pd.DataFrame({"fold": parts})
+    if split.method == "random":
+        bounds = np.cumsum([split.training, split.validation])
+        named = [SPLITS[part] for part in _cut(groups, bounds, split.seed)]
+        told = "random needs fractions that give each split a case"
+    elif split.method == "official":
+        named = [case.split or "elsewhere" for case in cases]
+        told = "official needs every case in one of the Training, Validation and Test folders"
+    else:
+        named = [case.split or "elsewhere" for case in cases]
+        told = "lists needs each list to name a case"
+    if set(named) != set(SPLITS):
+        names = [*SPLITS, "elsewhere"] if "elsewhere" in named else SPLITS
+        counts = ", ".join(f"{named.count(name)} {name}" for name in names)
+        raise UserError(f"params.yaml: prepare.split.method {told}, got cases: {counts}")
+    return pd.DataFrame({"split": named})
+
+
+def _cut(groups: Sequence[str], bounds: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """The part of each case when whole groups, shuffled, fill the parts up to the fractions."""
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    sizes = pd.Series(groups).value_counts().loc[order]
+    # A group goes where its middle falls on the way from the first case to the last.
+    middles = (sizes.cumsum() - sizes / 2) / len(groups)
+    part = pd.Series(np.searchsorted(bounds, middles.to_numpy()), index=sizes.index)
+    return part.loc[list(groups)].to_numpy(np.int64)
+
+
+def listed_cases(
+    cases: Sequence[RawCase], known: set[str], split: ListSplit, folder: Path
+) -> list[RawCase]:
+    """The cases that the lists name, each with its list's split; files seen from `folder`.
+
+    known: the ids that lists may name; beside those of `cases` they may be ids of cases that cannot
+    be used. Raises UserError for a file that is missing or of another sha256 than declared, an id
+    that is unknown, and an id that stands in the lists twice.
+    """
+    named: list[tuple[str, Split]] = []
+    for name in SPLITS:
+        entry: ListFile = getattr(split, name)
+        path, key = folder / entry.file, f"params.yaml: prepare.split.{name}"
+        if not path.is_file():
+            raise UserError(f"{key}.file must be an existing file, got {entry.file!r}")
+        found = sha256(path)
+        if found != entry.sha256:
+            raise UserError(
+                f"{key}.sha256 must be that of {entry.file}, {found}, got {entry.sha256!r}: put it "
+                "there if the file is what you mean"
+            )
+        ids = path.read_text(encoding="utf-8").split()
+        unknown = sorted(set(ids) - known)
+        if unknown:
+            raise UserError(
+                f"{path}: must list ids of the raw cases, got {len(unknown)} others such as "
+                f"{', '.join(unknown[:3])}"
+            )
+        named += [(id, name) for id in ids]
+    twice = [id for id, count in Counter(id for id, _ in named).items() if count > 1]
+    if twice:
+        raise UserError(
+            "params.yaml: prepare.split must list each id once, in one file, got "
+            f"{len(twice)} ids more than once such as {', '.join(twice[:3])}"
+        )
+    split_of = dict(named)
+    return [replace(case, split=split_of[case.id]) for case in cases if case.id in split_of]
