@@ -76,6 +76,7 @@ Name = Annotated[  # names folders and DVC's stages
 Precision = Literal["auto", "float32", "bfloat16"]
 OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
 Resize = Literal["stretch", "center_crop", "pad"]
+Loss = Literal["bce", "dice", "bce_dice", "focal"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
