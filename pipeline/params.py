@@ -68,6 +68,11 @@ Side = Annotated[  # five halvings
 Fraction = Annotated[float, Field(gt=0, lt=1), _expect("a number greater than 0 and less than 1")]
 DrawnSide = Annotated[int, Field(ge=32), _expect("a whole number of at least 32")]
 Share = Annotated[float, Field(ge=0, le=1), _expect("a number from 0 to 1")]
+Positive = Annotated[float, Field(gt=0), _expect("a finite number greater than 0")]
+NotNegative = Annotated[float, Field(ge=0), _expect("a finite number of at least 0")]
+PositiveOrNull = Annotated[
+    Annotated[float, Field(gt=0)] | None, _expect("a finite number greater than 0, or null")
+]
 Name = Annotated[  # names folders and DVC's stages
     str,
     Field(pattern=r"^[A-Za-z0-9_-]+$"),
@@ -77,6 +82,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
 Resize = Literal["stretch", "center_crop", "pad"]
 Loss = Literal["bce", "dice", "bce_dice", "focal"]
+Select = Literal["last", "best_validation_dice"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -214,17 +220,105 @@ class Focal(Block):
     """The focal loss's constants (Lin et al. 2017), in training curves and evaluation alike."""
 
     alpha: Share
-    gamma: Annotated[float, Field(ge=0), _expect("a finite number of at least 0")]
+    gamma: NotNegative
+
+
+class Adam(Block):
+    """torch's Adam or AdamW; `weight_decay` is added to Adam's gradient and taken by AdamW straight
+    off the weights. `encoder_learning_rate`: the encoder's own; null is learning_rate."""
+
+    method: Literal["adam", "adamw"]
+    learning_rate: Positive
+    encoder_learning_rate: PositiveOrNull
+    weight_decay: NotNegative
+
+
+class SGD(Block):
+    """torch's stochastic gradient descent; keys as in Adam, and its momentum."""
+
+    method: Literal["sgd"]
+    learning_rate: Positive
+    encoder_learning_rate: PositiveOrNull
+    weight_decay: NotNegative
+    momentum: Annotated[float, Field(ge=0, lt=1), _expect("a number of at least 0 and less than 1")]
+    nesterov: bool
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, fields: ValidationInfo) -> bool:
+        if nesterov and fields.data.get("momentum") == 0:
+            raise ValueError("must be false with momentum 0, got true")
+        return nesterov
+
+
+class Schedule(Block):
+    """What becomes of the learning rates, step by step.
+
+    Over `warmup_epochs` they rise linearly to the optimizer's; then they stay (`constant`) or fall
+    to 0 by half a cosine (`cosine`), which they would reach one step after the last epoch.
+    """
+
+    method: Literal["constant", "cosine"]
+    warmup_epochs: Annotated[int, Field(ge=0), _expect("a whole number of at least 0")]
 
 
 class Train(Block):
-    """The training protocol (paper section 9)."""
+    """The training protocol (paper section 9).
+
+    `loss`: what training minimises; bce_dice is the sum of both, focal has the constants of the
+    block of that name. `gradient_clip`: the largest norm of the whole gradient; null does not clip.
+    `early_stopping`: training ends after so many epochs without a better validation Dice; null
+    trains every epoch. `select`: the epoch whose weights are kept and evaluated.
+    `freeze_encoder`: the encoder's weights and BatchNorm statistics stay as they were loaded; the
+    attention modules that stand between its layers are new and are trained.
+    """
 
     epochs: Count
     batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0), _expect("a finite number greater than 0")]
+    loss: Loss
+    optimizer: Annotated[Adam | SGD, Field(discriminator="method")]
+    schedule: Schedule
+    gradient_clip: PositiveOrNull
+    early_stopping: Annotated[
+        Annotated[int, Field(ge=1)] | None, _expect("a whole number of at least 1, or null")
+    ]
+    select: Select
+    freeze_encoder: bool
     precision: Precision
     augmentation: list[dict[str, dict[str, Any]]]
+
+    @field_validator("schedule")
+    @classmethod
+    def _warms_up_in_time(cls, schedule: Schedule, fields: ValidationInfo) -> Schedule:
+        epochs = fields.data.get("epochs")  # absent if it has an error of its own
+        if epochs is not None and schedule.warmup_epochs >= epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than train.epochs, {epochs}, "
+                f"got {schedule.warmup_epochs}"
+            )
+        return schedule
+
+    @field_validator("early_stopping")
+    @classmethod
+    def _stops_early(cls, early_stopping: int | None, fields: ValidationInfo) -> int | None:
+        epochs = fields.data.get("epochs")
+        if early_stopping is not None and epochs is not None and early_stopping >= epochs:
+            raise ValueError(
+                f"must be less than train.epochs, {epochs}, or null, got {early_stopping}"
+            )
+        return early_stopping
+
+    @field_validator("freeze_encoder")
+    @classmethod
+    def _needs_no_rate(cls, freeze_encoder: bool, fields: ValidationInfo) -> bool:
+        optimizer = fields.data.get("optimizer")
+        rate = None if optimizer is None else optimizer.encoder_learning_rate
+        if freeze_encoder and rate is not None:
+            raise ValueError(
+                f"must be false with train.optimizer.encoder_learning_rate {rate:g} (null it, or "
+                "train the encoder), got true"
+            )
+        return freeze_encoder
 
     @field_validator("augmentation")
     @classmethod
@@ -314,6 +408,17 @@ class Study(Block):
                 f"must be entries under models ({', '.join(models)}), got {', '.join(unknown)}"
             )
         return variants
+
+    @model_validator(mode="after")
+    def _freezes_pretrained_encoders(self) -> Study:
+        random = [name for name in self.variants if self.models[name].weights == "none"]
+        if self.train.freeze_encoder and random:
+            keys = ", ".join(f"models.{name}.weights" for name in random)
+            raise ValueError(
+                f"{keys} must be imagenet or a file with train.freeze_encoder true (a plain "
+                "encoder has neither: take its variant out), got 'none'"
+            )
+        return self
 
     @property
     def folder(self) -> Path:
@@ -462,7 +567,7 @@ def _sentence(error: Any) -> str:
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     steps = [str(step) for step in error["loc"] if step != "[key]"]
     # Into a block that has kinds, pydantic's path goes by the kind's name: no key of the file.
-    for block in (["data"], ["prepare", "split"]):
+    for block in (["data"], ["prepare", "split"], ["train", "optimizer"]):
         if steps[: len(block)] == block:
             del steps[len(block) : len(block) + 1]
     if kind.startswith("union_tag"):
@@ -476,6 +581,8 @@ def _sentence(error: Any) -> str:
         return f"{key} is an unknown key; remove it or correct its spelling"
     if kind == "value_error":
         told = str(context["error"])
+        if not steps:
+            return told  # Study's own checks name their keys
         # NetworkConfig's own checks begin with the key, seen from its block.
         return f"{key}{' ' if told.startswith('must') else '.'}{told}"
     if kind == "literal_error":

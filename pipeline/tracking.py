@@ -161,6 +161,8 @@ class StudyRecord:
             "system/peak_memory_megabytes": record["peak_memory_bytes"] / 1e6,
             "system/wall_seconds": record["wall_seconds"],
             "parameters": record["parameters"],
+            "epochs_trained": record["epochs_trained"],
+            "selected_epoch": record["selected_epoch"],
         }
         metrics_file = self.study.evaluation_dir(*run) / "metrics.json"
         if metrics_file.is_file():

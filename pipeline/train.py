@@ -8,8 +8,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from models import build_model
@@ -34,26 +35,59 @@ from pipeline.compute import (
 from pipeline.dataset import TrainingBatches, compose, split_batches
 from pipeline.errors import UserError, run_command
 from pipeline.files import replacing, sha256, write_json
-from pipeline.params import Focal, Study, load_study, parse_run
+from pipeline.optimisation import build_optimizer, build_schedule, start_training_mode
+from pipeline.params import Focal, Loss, Study, Train, load_study, parse_run
 from pipeline.prepared import PreparedCases
 from pipeline.weights import load_encoder, save_weights, weights_file_sha256
 
 Row = dict[str, float]  # one epoch of history.csv
 
 
+@dataclass
+class Training:
+    """All that changes while a network is trained.
+
+    schedule: of the optimizer's learning rates, stepped after each step of it.
+    history: a row an epoch trained.
+    best_weights: the model's state, on the CPU, after the epoch of the best validation Dice so far;
+    empty where the last epoch's are kept.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    history: list[Row] = field(default_factory=list)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, model: nn.Module, train: Train, steps_per_epoch: int) -> Training:
+        optimizer = build_optimizer(model, train)
+        schedule = build_schedule(
+            optimizer, train.schedule, epochs=train.epochs, steps_per_epoch=steps_per_epoch
+        )
+        return cls(model, optimizer, schedule)
+
+    def learning_rates(self) -> Row:
+        """Of the next step; the encoder's where it has its own."""
+        names = ("learning_rate", "encoder_learning_rate")
+        groups = self.optimizer.param_groups
+        return {name: group["lr"] for name, group in zip(names, groups, strict=False)}
+
+
 class LossMeans:
-    """The three losses of section 9.5, averaged over the cases seen."""
+    """The loss trained by and the three of section 9.5, averaged over the cases seen."""
 
-    def __init__(self, focal: Focal) -> None:
+    def __init__(self, loss: Loss, focal: Focal) -> None:
+        self.loss = loss
         self.focal = focal
-        self.seen: dict[str, list[Tensor]] = {"bce": [], "dice_loss": [], "focal_loss": []}
+        self.seen: dict[str, list[Tensor]] = {}
 
-    def add(self, bce: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """bce (N,), as trained by; logits and targets (N, 1, H, W)."""
-        with torch.no_grad():
-            self.seen["bce"].append(bce.detach())
-            self.seen["dice_loss"].append(losses.dice_loss(logits, targets))
-            self.seen["focal_loss"].append(losses.focal_loss(logits, targets, self.focal))
+    def add(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """logits, targets (N, 1, H, W) -> (N,), the loss to train by."""
+        values = losses.every_loss(logits, targets, self.loss, self.focal)
+        for name, value in values.items():
+            self.seen.setdefault(name, []).append(value.detach())
+        return values["loss"]
 
     def means(self, split: str) -> Row:
         return {
@@ -62,31 +96,48 @@ class LossMeans:
 
 
 def train_epoch(
-    model: nn.Module,
+    training: Training,
     batches: TrainingBatches,
     epoch: int,
-    optimizer: torch.optim.Optimizer,
+    train: Train,
     means: LossMeans,
     dtype: torch.dtype,
-) -> int:
-    """One pass over the training cases; returns how many there were."""
+) -> Row:
+    """One pass over the training cases; returns the learning rates of its last step.
+
+    Raises UserError at the first step whose loss is not finite; its gradient is not taken.
+    """
+    model, optimizer = training.model, training.optimizer
     device = next(model.parameters()).device
-    model.train()
-    cases = 0
+    start_training_mode(model, freeze_encoder=train.freeze_encoder)
+    rates: Row = {}
     bar = tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="batch", leave=False)
-    for images, masks in bar:
+    for step, (images, masks) in enumerate(bar, start=1):
+        rates = training.learning_rates()
         inputs, targets = to_input(images, device), to_target(masks, device)
         with autocast(device, dtype):
             logits = model(inputs)
-        bce = losses.bce(logits, targets)
-        loss = bce.mean()
+        loss = means.add(logits, targets).mean()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise diverged(f"the training loss is {value} in epoch {epoch}, step {step}", rates)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if train.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip)
         optimizer.step()
-        means.add(bce, logits, targets)
-        cases += len(images)
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-    return cases
+        training.schedule.step()
+        bar.set_postfix(loss=f"{value:.3f}")
+    return rates
+
+
+def diverged(what: str, rates: Row) -> UserError:
+    """What to tell of a loss that is not finite, and what to do about it."""
+    return UserError(
+        f"{what}, at learning rate {rates['learning_rate']:g}: lower "
+        "train.optimizer.learning_rate, warm it up (train.schedule.warmup_epochs) or clip the "
+        "gradient (train.gradient_clip)"
+    )
 
 
 @torch.no_grad()
@@ -101,7 +152,7 @@ def validate(
         targets = to_target(masks, device)
         with autocast(device, dtype):
             logits = model(to_input(images, device))
-        means.add(losses.bce(logits, targets), logits, targets)
+        means.add(logits, targets)
         counts.append(overlap.confusion(logits > 0, targets > 0))
     every = np.concatenate(counts)
     return {
@@ -118,7 +169,10 @@ def fit(
     seed: int,
     log_epoch: Callable[[int, Row], None] = lambda epoch, row: None,
 ) -> pd.DataFrame:
-    """Train `model` in place by the study's protocol; return history.csv, a row an epoch."""
+    """Train `model` in place by the study's protocol; return history.csv, a row an epoch.
+
+    The weights it ends with are those of the epoch that `selected_epoch` names.
+    """
     train = study.train
     device = next(model.parameters()).device
     dtype = choose_dtype(device, train.precision)
@@ -130,40 +184,61 @@ def fit(
         workers=study.loader_workers,
     )
     height, width = cases.masks.shape[1:]
-    if len(cases.indices("training")) % train.batch_size == 1 and height * width == 32 * 32:
+    training_cases = len(cases.indices("training"))
+    if training_cases % train.batch_size == 1 and height * width == 32 * 32:
         raise UserError(
             f"params.yaml: train.batch_size {train.batch_size} leaves a last batch of one case, "
             "whose BatchNorm at 32x32 pixels would have a single value: choose another"
         )
-    optimizer = torch.optim.Adam(model.parameters(), lr=train.learning_rate, fused=True)
-    rows = []
+    training = Training.start(model, train, len(batches))
     epochs = tqdm(range(1, train.epochs + 1), "train", unit="epoch")
     for epoch in epochs:
-        means = LossMeans(study.focal)
+        means = LossMeans(train.loss, study.focal)
         start = time.perf_counter()
-        seen = train_epoch(model, batches, epoch, optimizer, means, dtype)
-        images_per_second = seen / (time.perf_counter() - start)
+        rates = train_epoch(training, batches, epoch, train, means, dtype)
+        images_per_second = training_cases / (time.perf_counter() - start)
+        validation = LossMeans(train.loss, study.focal)
         row: Row = {
             "epoch": epoch,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            **rates,
             **means.means("train"),
-            **validate(model, cases, train.batch_size, LossMeans(study.focal), dtype),
+            **validate(model, cases, train.batch_size, validation, dtype),
             "seconds": time.perf_counter() - start,
             "images_per_second": images_per_second,
         }
-        if not math.isfinite(row["train_bce"]):
-            raise UserError(
-                f"the training loss is {row['train_bce']} in epoch {epoch}, at learning rate "
-                f"{row['learning_rate']:g}: lower train.learning_rate"
+        if not math.isfinite(row["validation_loss"]):
+            raise diverged(
+                f"the validation loss is {row['validation_loss']} after epoch {epoch}", rates
             )
-        rows.append(row)
+        training.history.append(row)
         log_epoch(epoch, row)
         epochs.set_postfix(
-            loss=f"{row['train_bce']:.3f}",
+            loss=f"{row['train_loss']:.3f}",
             dice=f"{row['validation_dice']:.3f}",
             images_s=f"{images_per_second:.1f}",
         )
-    return pd.DataFrame(rows).astype({"epoch": int})
+        best = best_epoch([each["validation_dice"] for each in training.history])
+        if train.select == "best_validation_dice" and best == epoch:
+            training.best_weights = {
+                name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
+            }
+        if train.early_stopping is not None and epoch - best >= train.early_stopping:
+            break
+    if training.best_weights:
+        model.load_state_dict(training.best_weights)
+    return pd.DataFrame(training.history).astype({"epoch": int})
+
+
+def best_epoch(validation_dices: Sequence[float]) -> int:
+    """The epoch, from 1, of the highest mean Dice; of equals the earliest."""
+    return 1 + int(np.argmax(validation_dices))
+
+
+def selected_epoch(history: pd.DataFrame, train: Train) -> int:
+    """The epoch, from 1, whose weights a training with that history kept."""
+    if train.select == "last":
+        return len(history)
+    return best_epoch(history["validation_dice"].tolist())
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -266,17 +341,20 @@ def main() -> None:
     save_weights(model, weights)
     with replacing(run_dir / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
+    selected = selected_epoch(history, study.train)
     record |= {
+        "epochs_trained": len(history),
+        "selected_epoch": selected,
         "weights_sha256": sha256(weights),
         "wall_seconds": time.perf_counter() - start,
         "images_per_second": float(history["images_per_second"].mean()),
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     write_json(run_dir / "run.json", record)
-    last = history.iloc[-1]
+    dice = history["validation_dice"].iloc[selected - 1]
     print(
-        f"train: {study.label(run)}: validation Dice {last['validation_dice']:.4f} after "
-        f"{study.train.epochs} epochs, {record['images_per_second']:.1f} images/s"
+        f"train: {study.label(run)}: validation Dice {dice:.4f} after epoch {selected} of "
+        f"{len(history)}, {record['images_per_second']:.1f} images/s"
     )
 
 

@@ -36,7 +36,8 @@ def drawn_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["code"] = str(REPOSITORY)
     params["data"] |= {"height": 48, "width": 64, "training": 20, "validation": 4, "test": 6}
     params["prepare"] |= {"height": 32, "width": 64}
-    params["train"] |= {"epochs": 1, "learning_rate": 0.001}
+    params["train"] |= {"epochs": 1}
+    params["train"]["optimizer"]["learning_rate"] = 0.001
     params["seeds"] = [0]
     params["variants"] = ["gated_attention", "limit_encoder_attention"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

@@ -62,10 +62,11 @@ def _write_params(
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
     params["models"] = {name: params["models"].get(name, {}) for name in variants}
     params["prepare"] |= {"height": side, "width": side}
-    params["train"] |= {"epochs": epochs, "learning_rate": 0.001}
     if folds:
         params["prepare"]["split"] = {"method": "folds", "k": folds, "seed": 0}
         params["folds"] = list(range(folds))
+    params["train"] |= {"epochs": epochs}
+    params["train"]["optimizer"]["learning_rate"] = 0.001
     if source == "directory":
         params["data"] = {"source": "directory", "raw": "data/raw", "on_problem": "stop"}
     (folder / "params.yaml").write_text("# a comment & <a tag>\n" + yaml.safe_dump(params))
@@ -135,7 +136,7 @@ def _history(epochs: int, rng: np.random.Generator) -> pd.DataFrame:
     names = [
         f"{split}_{loss}"
         for split in ("train", "validation")
-        for loss in ("bce", "dice_loss", "focal_loss")
+        for loss in ("loss", "bce", "dice_loss", "focal_loss")
     ]
     losses = {name: (0.6 / epoch + 0.1) * rng.uniform(0.9, 1.2, epochs) for name in names}
     return pd.DataFrame(

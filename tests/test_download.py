@@ -75,7 +75,7 @@ def work_in_study(folder: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str,
     """Make the folder a study with that data source, and the working folder."""
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params["data"] = data
-    params["train"]["learning_rate"] = 0.001
+    params["train"]["optimizer"]["learning_rate"] = 0.001
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(folder)
 

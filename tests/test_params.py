@@ -13,7 +13,7 @@ import yaml
 from conftest import REPOSITORY
 
 from pipeline.errors import UserError
-from pipeline.params import load_study, parse_run
+from pipeline.params import SGD, Adam, Schedule, load_study, parse_run
 
 COMMITTED = [Path(), Path("studies/demo"), Path("studies/isic-sample")]
 VARIANTS = (
@@ -25,7 +25,8 @@ REMOVED = object()
 
 def demo_params() -> dict[str, Any]:
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
-    params["train"]["learning_rate"] = 0.001  # 1e-3 is text to the YAML 1.1 of safe_load
+    # 1e-3 is text to the YAML 1.1 of safe_load.
+    params["train"]["optimizer"]["learning_rate"] = 0.001
     return params
 
 
@@ -63,7 +64,13 @@ def test_the_root_study_is_the_papers_protocol():
     study = load_study(REPOSITORY)
     assert (study.prepare.height, study.prepare.width) == (256, 256)
     assert (study.train.epochs, study.train.batch_size) == (10, 16)
-    assert study.train.learning_rate == 1e-3
+    assert study.train.loss == "bce"
+    assert study.train.optimizer == Adam(
+        method="adam", learning_rate=1e-3, encoder_learning_rate=None, weight_decay=0
+    )
+    assert study.train.schedule == Schedule(method="constant", warmup_epochs=0)
+    assert (study.train.gradient_clip, study.train.early_stopping) == (None, None)
+    assert (study.train.select, study.train.freeze_encoder) == ("last", False)
     assert study.models["limit_encoder_attention"].encoder_attention == (1, 2, 3)
 
 
@@ -90,6 +97,17 @@ ISIC2018 = {
     "archives": None,
     "keep_archives": False,
 }
+POSITIVE = "must be a finite number greater than 0"
+ADAM = {
+    "method": "adam",
+    "learning_rate": 0.001,
+    "encoder_learning_rate": None,
+    "weight_decay": 0.0,
+}
+STOCHASTIC = ADAM | {"method": "sgd", "momentum": 0.9, "nesterov": False}
+
+
+TRAIN = demo_params()["train"]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +120,21 @@ ISIC2018 = {
         ("prepare.split.seed", 1, f"prepare.split.seed {UNKNOWN}"),
         ("models.unet.depht", 3, f"models.unet.depht {UNKNOWN}"),
         ("train.batch_size", REMOVED, "train.batch_size is missing"),
+        ("train.loss", REMOVED, "train.loss is missing"),
+        ("train.gradient_clip", REMOVED, "train.gradient_clip is missing"),
+        (
+            "train.optimizer.encoder_learning_rate",
+            REMOVED,
+            "train.optimizer.encoder_learning_rate is missing",
+        ),
+        ("train.optimizer.method", REMOVED, "train.optimizer.method is missing"),
+        ("train.optimizer.momentum", 0.9, f"train.optimizer.momentum {UNKNOWN}"),
+        (
+            "train.optimizer",
+            ADAM | {"method": "sgd", "momentum": 0.9},
+            "train.optimizer.nesterov is missing",
+        ),
+        ("train.learning_rate", 0.001, f"train.learning_rate {UNKNOWN}"),
         ("focal", REMOVED, "focal is missing"),
         ("data.seed", REMOVED, "data.seed is missing"),
         ("data.source", REMOVED, "data.source is missing"),
@@ -157,15 +190,37 @@ ISIC2018 = {
         ),
         # out of range
         ("train.batch_size", 0, f"train.batch_size {WHOLE}, got 0"),
+        ("train.optimizer.learning_rate", 0, f"train.optimizer.learning_rate {POSITIVE}, got 0"),
         (
-            "train.learning_rate",
-            0,
-            "train.learning_rate must be a finite number greater than 0, got 0",
+            "train.optimizer.learning_rate",
+            float("nan"),
+            f"train.optimizer.learning_rate {POSITIVE}, got nan",
         ),
         (
-            "train.learning_rate",
-            float("nan"),
-            "train.learning_rate must be a finite number greater than 0, got nan",
+            "train.optimizer.encoder_learning_rate",
+            -0.1,
+            f"train.optimizer.encoder_learning_rate {POSITIVE}, or null, got -0.1",
+        ),
+        (
+            "train.optimizer.weight_decay",
+            -1,
+            "train.optimizer.weight_decay must be a finite number of at least 0, got -1",
+        ),
+        (
+            "train.optimizer",
+            STOCHASTIC | {"momentum": 1},
+            "train.optimizer.momentum must be a number of at least 0 and less than 1, got 1",
+        ),
+        (
+            "train.schedule.warmup_epochs",
+            0.5,
+            "train.schedule.warmup_epochs must be a whole number of at least 0, got 0.5",
+        ),
+        ("train.gradient_clip", 0, f"train.gradient_clip {POSITIVE}, or null, got 0"),
+        (
+            "train.early_stopping",
+            0,
+            "train.early_stopping must be a whole number of at least 1, or null, got 0",
         ),
         (
             "focal.gamma",
@@ -196,6 +251,22 @@ ISIC2018 = {
             "train.precision",
             "half",
             "train.precision must be auto, float32 or bfloat16, got 'half'",
+        ),
+        ("train.loss", "tversky", "train.loss must be bce, dice, bce_dice or focal, got 'tversky'"),
+        (
+            "train.optimizer.method",
+            "lion",
+            "train.optimizer.method must be adam, adamw or sgd, got 'lion'",
+        ),
+        (
+            "train.schedule.method",
+            "step",
+            "train.schedule.method must be constant or cosine, got 'step'",
+        ),
+        (
+            "train.select",
+            "best",
+            "train.select must be last or best_validation_dice, got 'best'",
         ),
         ("data.source", "web", "data.source must be isic2018, directory or synthetic, got 'web'"),
         ("data.source", None, "data.source must be isic2018, directory or synthetic, got nothing"),
@@ -243,6 +314,27 @@ ISIC2018 = {
             "prepare.split",
             RANDOM,
             "prepare.split must have training + validation + test = 1, got 0.7",
+        ),
+        (
+            "train.schedule.warmup_epochs",
+            2,  # the demo's epochs
+            "train.schedule.warmup_epochs must be less than train.epochs, 2, got 2",
+        ),
+        (
+            "train.early_stopping",
+            2,
+            "train.early_stopping must be less than train.epochs, 2, or null, got 2",
+        ),
+        (
+            "train.optimizer",
+            STOCHASTIC | {"momentum": 0, "nesterov": True},
+            "train.optimizer.nesterov must be false with momentum 0, got true",
+        ),
+        (
+            "train",
+            TRAIN | {"freeze_encoder": True, "optimizer": ADAM | {"encoder_learning_rate": 0.1}},
+            "train.freeze_encoder must be false with train.optimizer.encoder_learning_rate 0.1 "
+            "(null it, or train the encoder), got true",
         ),
         (
             "prepare.split",
@@ -365,7 +457,7 @@ def test_a_number_is_the_same_however_it_is_written(tmp_path, written):
     (tmp_path / "params.yaml").write_text(
         text.replace("learning_rate: 1e-3\n", f"learning_rate: {written}\n")
     )
-    assert load_study(tmp_path).train.learning_rate == 0.001
+    assert load_study(tmp_path).train.optimizer.learning_rate == 0.001
 
 
 def test_a_transform_other_than_the_flips_is_found_in_albumentations(tmp_path):
@@ -373,6 +465,32 @@ def test_a_transform_other_than_the_flips_is_found_in_albumentations(tmp_path):
     params["train"]["augmentation"] = [{"RandomRotate90": {"p": 0.5}}]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     assert load_study(tmp_path).train.augmentation == [{"RandomRotate90": {"p": 0.5}}]
+
+
+def test_a_frozen_encoder_needs_weights_to_keep(tmp_path):
+    """Of the study's variants; a model that is none of them may have what it likes."""
+    weights = {"models.resunet.weights": "imagenet", "variants": ["gated_attention", "resunet"]}
+    assert told(tmp_path, **{"train.freeze_encoder": True} | weights) == (
+        f"{tmp_path}/params.yaml: models.gated_attention.weights must be imagenet or a file with "
+        "train.freeze_encoder true (a plain encoder has neither: take its variant out), got 'none'"
+    )
+    params = demo_params() | {"variants": ["resunet"]}
+    params["train"]["freeze_encoder"] = True
+    params["models"]["resunet"]["weights"] = "imagenet"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_study(tmp_path).train.freeze_encoder
+
+
+def test_an_optimizer_has_the_keys_of_its_kind(tmp_path):
+    params = demo_params()
+    params["train"]["optimizer"] = STOCHASTIC | {"nesterov": True}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    optimizer = load_study(tmp_path).train.optimizer
+    assert isinstance(optimizer, SGD)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
+    params["train"]["optimizer"] = ADAM | {"method": "adamw", "weight_decay": 0.01}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_study(tmp_path).train.optimizer.weight_decay == 0.01
 
 
 def test_a_raw_folder_that_is_not_there_is_told_for_the_source_directory(tmp_path):

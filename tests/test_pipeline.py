@@ -88,7 +88,8 @@ def repository(tmp_path_factory) -> Repository:
     params |= {"name": "tiny", "variants": VARIANTS, "seeds": SEEDS}
     params["data"] |= {"height": 40, "width": 48, "training": 8, "validation": 3, "test": 5}
     params["prepare"] |= {"height": 32, "width": 32}
-    params["train"] |= {"epochs": 2, "learning_rate": 0.001}
+    params["train"] |= {"epochs": 2}
+    params["train"]["optimizer"]["learning_rate"] = 0.001
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     clone = Repository(root)
     clone.run("git", "init", "-q")
@@ -190,7 +191,7 @@ def set_in(params: dict, path: str, value: object) -> None:
     [
         ("data.seed", 7, {"download"}),
         ("prepare.height", 64, {"preprocess"}),
-        ("train.learning_rate", 0.002, ALL_TRAIN),
+        ("train.optimizer.learning_rate", 0.002, ALL_TRAIN),
         ("train.augmentation", [], ALL_TRAIN),
         ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE),
         ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE),

@@ -45,7 +45,7 @@ def study_in(
     (folder / "data").mkdir(exist_ok=True)
     source = {"source": "directory", "licence": "own", "archives": []}
     (folder / "data" / "source.json").write_text(json.dumps(source))
-    params["train"]["learning_rate"] = 0.001
+    params["train"]["optimizer"]["learning_rate"] = 0.001
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return load_study(folder)
 

@@ -103,11 +103,12 @@ def check_record(study: Study) -> None:
     record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
     assert run["tags.git_commit"] == str(record["commit"])
     assert run["tags.data_fingerprint"] == record["data_fingerprint"]
-    assert run["params.train.learning_rate"] == "0.001"
+    assert run["params.train.optimizer.learning_rate"] == "0.001"
     assert run["params.model.decoder_gates"] == "True"
     metrics = json.loads((study.evaluation_dir(VARIANT, 0) / "metrics.json").read_text())
     assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
     assert run["metrics.system/peak_memory_megabytes"] > 10
+    assert (run["metrics.epochs_trained"], run["metrics.selected_epoch"]) == (2, 2)
 
     client = mlflow.MlflowClient()
     history = pd.read_csv(study.run_dir(VARIANT, 0) / "history.csv")

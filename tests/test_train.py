@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -12,19 +13,24 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REPOSITORY, change_params
+from safetensors.torch import load_file
 
-from models import build_model
+from models import NetworkConfig, build_model
 from pipeline import compute, losses, train
+from pipeline.dataset import TrainingBatches
 from pipeline.errors import UserError
 from pipeline.files import sha256
+from pipeline.params import SGD, Adam, Schedule, Study
 from pipeline.prepared import PreparedCases
 
 HISTORY = [
     "epoch",
     "learning_rate",
+    "train_loss",
     "train_bce",
     "train_dice_loss",
     "train_focal_loss",
+    "validation_loss",
     "validation_bce",
     "validation_dice_loss",
     "validation_focal_loss",
@@ -33,6 +39,43 @@ HISTORY = [
     "seconds",
     "images_per_second",
 ]
+
+
+# A network that trains in a fraction of a second, with attention between its encoder's layers.
+TINY = NetworkConfig(encoder="plain", plain_width=2, encoder_attention=(2,), decoder_gates=True)
+COMMON = {"encoder_learning_rate": None, "weight_decay": 0.0}
+
+
+def tiny_network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_model(TINY)
+
+
+def protocol(study: Study, **changes: object) -> Study:
+    """`study` with changes under train; in float32, so that every machine computes the same."""
+    changes = {"precision": "float32"} | changes
+    return study.model_copy(update={"train": study.train.model_copy(update=changes)})
+
+
+def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """The names of the tensors that differ in a bit."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def script_validation(monkeypatch, dices: list[float]) -> list[dict[str, torch.Tensor]]:
+    """Make validation find these mean Dices, epoch by epoch; returns the weights that it saw."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(model, *_: object) -> dict[str, float]:
+        seen.append(state_of(model))
+        return {"validation_loss": 0.5, "validation_dice": dices[len(seen) - 1]}
+
+    monkeypatch.setattr(train, "validate", validate)
+    return seen
 
 
 def run_train(variant: str = "gated_attention", seed: str = "0") -> None:
@@ -77,6 +120,7 @@ def test_history_and_record_tell_what_the_run_did(tiny_study, monkeypatch):
     assert record["data_fingerprint"] == PreparedCases.open(study.prepared_dir).fingerprint
     assert record["params"]["train"]["epochs"] == 2
     assert record["versions"]["torch"] == torch.__version__
+    assert (record["epochs_trained"], record["selected_epoch"]) == (2, 2)
     assert record["peak_memory_bytes"] > 2**20
     assert record["parameters"] > 1e6
     commit = subprocess.run(
@@ -114,6 +158,153 @@ def test_one_step_is_adam_on_the_mean_bce(tiny_study):
     assert (difference < 1e-4).float().mean() > 0.99
 
 
+def test_the_papers_protocol_is_a_plain_loop_of_adam_to_the_bit(tiny_study):
+    study = protocol(tiny_study, epochs=2)
+    cases = PreparedCases.open(study.prepared_dir)
+    ours, theirs = tiny_network(), tiny_network()
+    train.fit(ours, cases, study, seed=0)
+
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=0.001, fused=True)
+    batches = TrainingBatches(cases, study.train.augmentation, batch_size=8, seed=0)
+    cpu = torch.device("cpu")
+    theirs.train()
+    for epoch in (1, 2):
+        for images, masks in batches.epoch(epoch):
+            logits = theirs(compute.to_input(images, cpu))
+            loss = losses.bce(logits, compute.to_target(masks, cpu)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert changed(theirs.state_dict(), ours.state_dict()) == set()
+    assert changed(theirs.state_dict(), tiny_network().state_dict())
+
+
+@pytest.mark.parametrize("loss", ["dice", "bce_dice", "focal"])
+def test_training_takes_the_gradient_of_its_loss_and_history_tells_it(tiny_study, loss):
+    """One step at rate 1 of plain descent on the whole split is the gradient."""
+    settings = SGD(method="sgd", learning_rate=1, momentum=0, nesterov=False, **COMMON)
+    study = protocol(tiny_study, loss=loss, batch_size=20, augmentation=[], optimizer=settings)
+    cases = PreparedCases.open(study.prepared_dir)
+    ours, theirs = tiny_network(), tiny_network()
+    history = train.fit(ours, cases, study, seed=0)
+
+    cpu = torch.device("cpu")
+    ((images, masks),) = TrainingBatches(cases, [], batch_size=20, seed=0).epoch(1)
+    logits = theirs.train()(compute.to_input(images, cpu))
+    targets = compute.to_target(masks, cpu)
+    parts = {
+        "bce": losses.bce(logits, targets).mean(),
+        "dice": losses.dice_loss(logits, targets).mean(),
+        "focal": losses.focal_loss(logits, targets, study.focal).mean(),
+    }
+    expected = parts["bce"] + parts["dice"] if loss == "bce_dice" else parts[loss]
+    expected.backward()
+    for moved, weight in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(moved, weight - weight.grad, rtol=1e-4, atol=1e-6)
+    row = history.iloc[0]
+    assert row["train_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    columns = {"bce": "bce", "dice": "dice_loss", "focal": "focal_loss"}
+    for name, part in parts.items():
+        assert row[f"train_{columns[name]}"] == pytest.approx(part.item(), rel=1e-5)
+    made_of = ["bce", "dice"] if loss == "bce_dice" else [loss]
+    validation = sum(row[f"validation_{columns[name]}"] for name in made_of)
+    assert row["validation_loss"] == pytest.approx(validation, rel=1e-5)
+
+
+def test_the_gradients_norm_is_clipped_and_its_direction_kept(tiny_study):
+    settings = SGD(method="sgd", learning_rate=1, momentum=0, nesterov=False, **COMMON)
+    cases = PreparedCases.open(tiny_study.prepared_dir)
+    steps = []
+    for clip in (None, 0.01, 1000.0):
+        study = protocol(tiny_study, batch_size=20, optimizer=settings, gradient_clip=clip)
+        model = tiny_network()
+        train.fit(model, cases, study, seed=0)
+        pairs = zip(model.parameters(), tiny_network().parameters(), strict=True)
+        steps.append(torch.cat([(after - before).flatten() for after, before in pairs]).detach())
+    whole, clipped, far_below = steps
+    assert whole.norm() > 0.02
+    # Subtracting weights of about 1 leaves 1e-7 of rounding in each of some thousand numbers.
+    assert clipped.norm().item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(clipped, whole * 0.01 / whole.norm(), rtol=1e-3, atol=1e-6)
+    assert torch.equal(far_below, whole)
+
+
+def test_history_has_the_rates_of_each_epochs_last_step(tiny_study):
+    """20 cases in batches of 8: three steps an epoch, six in all, the first three to warm up."""
+    settings = Adam(
+        method="adamw", learning_rate=0.004, encoder_learning_rate=0.001, weight_decay=0.01
+    )
+    study = protocol(
+        tiny_study,
+        epochs=3,
+        optimizer=settings,
+        schedule=Schedule(method="cosine", warmup_epochs=1),
+    )
+    cases = PreparedCases.open(study.prepared_dir)
+    history = train.fit(tiny_network(), cases, study, seed=0)
+    factors = [1, (1 + np.cos(np.pi * 2 / 6)) / 2, (1 + np.cos(np.pi * 5 / 6)) / 2]
+    assert history["learning_rate"].tolist() == pytest.approx([0.004 * f for f in factors])
+    assert history["encoder_learning_rate"].tolist() == pytest.approx([0.001 * f for f in factors])
+
+
+def test_a_frozen_encoder_stays_to_the_bit_and_everything_else_learns(tiny_study):
+    study = protocol(tiny_study, epochs=2, freeze_encoder=True)
+    cases = PreparedCases.open(study.prepared_dir)
+    model = tiny_network()
+    before = state_of(model)
+    train.fit(model, cases, study, seed=0)
+    # What has no gradient in any network: a constant on all keys leaves a softmax as it is.
+    constant = {"encoder_attention.2.key.bias"}
+    learned = {name for name in before if not name.startswith("encoder.")} - constant
+    assert changed(before, state_of(model)) - constant == learned
+    assert {"encoder_attention.2.query.weight", "bridge.1.running_mean"} <= learned
+    # No gradient either, which would take time and count in the norm that is clipped.
+    assert all(weight.grad is None for weight in model.encoder.parameters())
+    assert any(name.startswith("encoder.") and "running_var" in name for name in before)
+
+
+@pytest.mark.parametrize(
+    ("select", "early_stopping", "trained", "selected"),
+    [
+        ("last", None, 6, 6),
+        ("last", 2, 4, 4),
+        ("best_validation_dice", None, 6, 6),
+        ("best_validation_dice", 2, 4, 2),
+        ("best_validation_dice", 3, 5, 2),
+    ],
+)
+def test_training_ends_early_and_keeps_the_selected_epochs_weights(
+    tiny_study, monkeypatch, select, early_stopping, trained, selected
+):
+    study = protocol(tiny_study, epochs=6, select=select, early_stopping=early_stopping)
+    cases = PreparedCases.open(study.prepared_dir)
+    seen = script_validation(monkeypatch, [0.2, 0.5, 0.5, 0.4, 0.3, 0.6])
+    model = tiny_network()
+    history = train.fit(model, cases, study, seed=0)
+    assert history["epoch"].tolist() == list(range(1, trained + 1))
+    assert train.selected_epoch(history, study.train) == selected
+    assert changed(seen[selected - 1], state_of(model)) == set()
+    assert changed(seen[0], seen[1])
+
+
+def test_the_stage_writes_the_selected_weights_and_says_which(tiny_study, monkeypatch, capsys):
+    study = change_params(
+        train={"epochs": 5, "select": "best_validation_dice", "early_stopping": 1},
+        models={"gated_attention": {"encoder": "plain", "plain_width": 2}},
+        variants=["gated_attention"],
+        tracking={"live": False},
+    )
+    seen = script_validation(monkeypatch, [0.2, 0.3, 0.1])
+    monkeypatch.setattr(sys, "argv", ["train", "gated_attention", "0"])
+    train.main()
+    folder = study.run_dir("gated_attention", 0)
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["epochs_trained"], record["selected_epoch"]) == (3, 2)
+    assert len(pd.read_csv(folder / "history.csv")) == 3
+    assert changed(seen[1], load_file(folder / "weights.safetensors")) == set()
+    assert "validation Dice 0.3000 after epoch 2 of 3" in capsys.readouterr().out
+
+
 def test_training_learns_synthetic_lesions(tiny_study):
     study = change_params(train={"epochs": 5, "batch_size": 4})
     cases = PreparedCases.open(study.prepared_dir)
@@ -127,7 +318,7 @@ def test_validation_losses_and_dice_are_means_over_cases(tiny_study):
     cases = PreparedCases.open(tiny_study.prepared_dir)
     torch.manual_seed(0)
     model = build_model(tiny_study.models["gated_attention"])
-    means = train.LossMeans(tiny_study.focal)
+    means = train.LossMeans("bce", tiny_study.focal)
     row = train.validate(model, cases, 3, means, torch.float32)  # 4 cases: batches of 3 and 1
     validation = cases.indices("validation")
     device = torch.device("cpu")
@@ -162,15 +353,27 @@ def test_variants_of_one_seed_see_the_same_batches(tiny_study, monkeypatch):
     assert first == second
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_learning_rate(tiny_study):
-    study = change_params(train={"learning_rate": 1e30, "epochs": 3})
+def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tiny_study):
+    settings = Adam(method="adam", learning_rate=1e30, **COMMON)
+    study = protocol(tiny_study, epochs=3, optimizer=settings)
     cases = PreparedCases.open(study.prepared_dir)
-    torch.manual_seed(0)
-    model = build_model(study.models["gated_attention"])
-    with pytest.raises(
-        UserError, match=r"training loss is (nan|inf) in epoch \d, at learning rate"
-    ):
-        train.fit(model, cases, study, seed=0)
+    with pytest.raises(UserError) as error:
+        train.fit(tiny_network(), cases, study, seed=0)
+    # The first step is fine; its weights, of 1e30, are not.
+    assert re.fullmatch(
+        r"the training loss is (nan|inf) in epoch 1, step 2, at learning rate 1e\+30: lower "
+        r"train\.optimizer\.learning_rate, warm it up \(train\.schedule\.warmup_epochs\) or clip "
+        r"the gradient \(train\.gradient_clip\)",
+        str(error.value),
+    )
+
+
+def test_weights_that_the_last_step_spoiled_are_not_kept(tiny_study):
+    settings = Adam(method="adam", learning_rate=1e30, **COMMON)
+    study = protocol(tiny_study, epochs=1, batch_size=20, optimizer=settings)
+    cases = PreparedCases.open(study.prepared_dir)
+    with pytest.raises(UserError, match=r"validation loss is (nan|inf) after epoch 1, at learning"):
+        train.fit(tiny_network(), cases, study, seed=0)
 
 
 def test_a_last_batch_that_batchnorm_cannot_take_is_refused_before_training(tiny_study):
