@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.comparison import both_empty, example_cases, summarise
 from pipeline.errors import UserError, run_command
 from pipeline.files import read_json, replacing
-from pipeline.params import Run, Study, load_study
+from pipeline.params import Loss, Run, Study, Train, load_study
 from pipeline.prepared import PreparedCases
 from pipeline.runs import read_run_facts, read_scores
 from pipeline.tables import (
@@ -35,6 +35,13 @@ from pipeline.tables import (
     number,
     other_table,
 )
+
+LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls it
+    "bce": "BCE",
+    "dice": "the Dice loss",
+    "bce_dice": "BCE + Dice loss",
+    "focal": "the focal loss",
+}
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
     "dice_by_case.svg": (
@@ -54,8 +61,9 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
     ),
     "loss_curves.svg": (
         "Losses by epoch",
-        "The loss trained on (BCE) and the two others, on training and validation cases. Line: "
-        "mean over seeds; band: lowest to highest seed. The vertical axes are logarithmic.",
+        "BCE, Dice loss and focal loss on training and validation cases; training minimises "
+        "{loss}. Line: mean over seeds; band: lowest to highest seed. The vertical axes are "
+        "logarithmic.",
     ),
 }
 
@@ -143,10 +151,13 @@ class InlineFigure:
 
 def figures(study: Study) -> list[InlineFigure]:
     """The figures that the page shows. Raises UserError if one is missing."""
-    return [
-        inline_figure(study.reports_dir / "figures" / name, title, caption, "plot")
-        for name, (title, caption) in FIGURES.items()
-    ]
+    shown = []
+    for name, (title, caption) in FIGURES.items():
+        caption = caption.format(loss=LOSSES[study.train.loss])
+        if study.train.early_stopping is not None and "by epoch" in title:
+            caption += " Where a seed's training ended early, the mean is over the others."
+        shown.append(inline_figure(study.reports_dir / "figures" / name, title, caption, "plot"))
+    return shown
 
 
 def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:
@@ -174,7 +185,7 @@ class Reading:
 
 def readings(study: Study) -> list[Reading]:
     """The paper's ambiguities; those with a switch in models/config.py show the switch's values."""
-    prepare = study.prepare
+    prepare, train = study.prepare, study.train
 
     def switch(name: str) -> str:
         return _by_value(
@@ -217,14 +228,21 @@ def readings(study: Study) -> list[Reading]:
         Reading(
             "Encoder's first weights",
             "Pretrained ResNet-34; whether it is frozen is not said.",
-            f"weights: {switch('weights')}; never frozen",
-            "imagenet, none, or a file",
+            f"weights: {switch('weights')}; {encoder_training(train)}",
+            "imagenet, none, or a file; freeze_encoder: true or false",
+        ),
+        Reading(
+            "Optimisation",
+            "BCE with logits, Adam, an initial learning rate of 1e-3; a schedule, weight decay or "
+            "clipping are not said.",
+            optimisation(train),
+            "train.loss, optimizer, schedule and gradient_clip in params.yaml",
         ),
         Reading(
             "Weights that are evaluated",
             "Which epoch's is not said.",
-            f"those after the last of {study.train.epochs} epochs",
-            "",
+            evaluated_weights(train),
+            "select: last or best_validation_dice; early_stopping: null or epochs",
         ),
         Reading(
             "Split",
@@ -258,6 +276,50 @@ def readings(study: Study) -> list[Reading]:
             "",
         ),
     ]
+
+
+def encoder_training(train: Train) -> str:
+    """How the encoder's first weights are changed."""
+    if train.freeze_encoder:
+        return "frozen, BatchNorm statistics too; attention modules between its layers are trained"
+    rate = train.optimizer.encoder_learning_rate
+    return "trained" if rate is None else f"trained, at a learning rate of its own, {rate:g}"
+
+
+def optimisation(train: Train) -> str:
+    """Loss, optimizer and schedule in a line."""
+    settings, warmup = train.optimizer, train.schedule.warmup_epochs
+    parts = [f"{LOSSES[train.loss]}, {settings.method}, learning rate {settings.learning_rate:g}"]
+    if warmup:
+        parts.append(f"warmed up over {_epochs(warmup)}")
+    parts.append({"constant": "constant", "cosine": "falling by a cosine"}[train.schedule.method])
+    if settings.method == "sgd":
+        nesterov = " (Nesterov's)" if settings.nesterov else ""
+        parts.append(f"momentum {settings.momentum:g}{nesterov}")
+    parts.append(
+        f"weight decay {settings.weight_decay:g}" if settings.weight_decay else "no weight decay"
+    )
+    clip = train.gradient_clip
+    parts.append("no clipping" if clip is None else f"gradient norm clipped at {clip:g}")
+    return ", ".join(parts)
+
+
+def evaluated_weights(train: Train) -> str:
+    """Whose epoch's weights are evaluated, and when training ends."""
+    if train.select == "last":
+        which = "those after the last epoch"
+    else:
+        which = "those after the epoch of the best validation Dice (of equals the first)"
+    if train.early_stopping is None:
+        return f"{which} of {train.epochs}"
+    return (
+        f"{which}; training ends after {_epochs(train.early_stopping)} without a better "
+        f"validation Dice, at the latest after {train.epochs}"
+    )
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _by_value(values: dict[str, Any]) -> str:

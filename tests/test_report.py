@@ -12,11 +12,13 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+import yaml
 from fake_study import NASTY_IDS, REPOSITORY, make_study
 
 from pipeline import report, tables
 from pipeline.comparison import METRICS, summarise
 from pipeline.errors import UserError
+from pipeline.params import load_study
 from pipeline.prepared import PreparedCases
 from pipeline.runs import read_scores
 
@@ -188,6 +190,56 @@ def test_a_switch_with_two_values_names_the_variants_of_each(tmp_path):
     study = make_study(tmp_path, variants=["gated_attention", "resunet"])
     (gates,) = [each for each in report.readings(study) if "gates" in each.topic]
     assert gates.used == "decoder_gates: true (gated_attention), false (resunet)"
+
+
+def test_the_readings_and_the_caption_follow_the_training_protocol(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=["gated_attention", "resunet"], epochs=3)
+    used = {reading.topic: reading.used for reading in report.readings(study)}
+    assert used["Encoder's first weights"] == "weights: none; trained"
+    assert used["Optimisation"] == (
+        "BCE, adam, learning rate 0.001, constant, no weight decay, no clipping"
+    )
+    assert used["Weights that are evaluated"] == "those after the last epoch of 3"
+    assert "training minimises BCE." in write_reports(study, monkeypatch)["index.html"]
+
+    path = study.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for name in study.variants:
+        params["models"][name]["weights"] = "imagenet"
+    params["train"] |= {
+        "loss": "bce_dice",
+        "optimizer": {
+            "method": "sgd",
+            "learning_rate": 0.1,
+            "encoder_learning_rate": None,
+            "weight_decay": 0.0001,
+            "momentum": 0.9,
+            "nesterov": True,
+        },
+        "schedule": {"method": "cosine", "warmup_epochs": 1},
+        "gradient_clip": 1.5,
+        "early_stopping": 2,
+        "select": "best_validation_dice",
+        "freeze_encoder": True,
+    }
+    path.write_text(yaml.safe_dump(params))
+    study = load_study(study.folder)
+    used = {reading.topic: reading.used for reading in report.readings(study)}
+    assert used["Encoder's first weights"] == (
+        "weights: imagenet; frozen, BatchNorm statistics too; attention modules between its layers "
+        "are trained"
+    )
+    assert used["Optimisation"] == (
+        "BCE + Dice loss, sgd, learning rate 0.1, warmed up over 1 epoch, falling by a cosine, "
+        "momentum 0.9 (Nesterov's), weight decay 0.0001, gradient norm clipped at 1.5"
+    )
+    assert used["Weights that are evaluated"] == (
+        "those after the epoch of the best validation Dice (of equals the first); training ends "
+        "after 2 epochs without a better validation Dice, at the latest after 3"
+    )
+    page = write_reports(study, monkeypatch)["index.html"]
+    assert "training minimises BCE + Dice loss." in page
+    assert "up to 3 epochs" in page
 
 
 def test_only_synthetic_studies_carry_the_banner(tmp_path, monkeypatch):
