@@ -81,7 +81,9 @@ def write(
                 outcome: dict(Counter(problems.loc[problems["outcome"] == outcome, "defect"]))
                 for outcome in ("left out", "converted")
             },
-            "near_duplicates": count_near_duplicates(cases, near),
+            "near_duplicates": None
+            if study.prepare.near_duplicates is None
+            else count_near_duplicates(cases, near),
             "checksums": {"prepared": cases.fingerprint, "manifest": sha256(study.manifest_file)},
         },
     )

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-LONG_SIDE = 256  # of a picture, in pixels
+LONG_SIDE = 256  # of a thumbnail at most, in pixels
 HASHES = 96  # features of a case that the sieve knows
 WORDS = 2  # of 64 bits in a hash
 FINE = 3.0  # pixels: smaller features are often noise, and another photograph's is another
@@ -66,23 +66,17 @@ class Pair(NamedTuple):
 def thumbnail(image: NDArray[np.uint8]) -> Thumbnail:
     """RGB (H, W, 3) in grey (h, w), uint8, with at most LONG_SIDE pixels on its long side."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    if max(grey.shape) <= LONG_SIDE:
-        return np.asarray(grey, np.uint8)
-    return np.asarray(_resized(grey, cv2.INTER_AREA), np.uint8)
+    scale = LONG_SIDE / max(grey.shape)
+    if scale < 1:
+        height, width = (max(8, round(side * scale)) for side in grey.shape)
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(grey, np.uint8)
 
 
 def equalised(small: Thumbnail) -> Picture:
-    """The thumbnail with LONG_SIDE pixels on its long side, its contrast equalised locally (CLAHE),
-    which undoes most of a colour balance and the lamp."""
-    if max(small.shape) < LONG_SIDE:
-        small = np.asarray(_resized(small, cv2.INTER_LINEAR), np.uint8)
+    """The thumbnail, its contrast equalised locally (CLAHE), which undoes most of a colour balance
+    and the lamp."""
     return np.asarray(cv2.createCLAHE(3.0, (4, 4)).apply(small), np.uint8)
-
-
-def _resized(grey: NDArray[Any], interpolation: int) -> NDArray[Any]:
-    scale = LONG_SIDE / max(grey.shape)
-    height, width = (max(8, round(side * scale)) for side in grey.shape)
-    return cv2.resize(grey, (width, height), interpolation=interpolation)
 
 
 def local_features(picture: Picture, count: int = FEATURES) -> Features:
@@ -282,7 +276,7 @@ def common_features(one: Features, other: Features) -> tuple[int, NDArray[np.flo
     transform, inside = cv2.estimateAffine2D(
         here, there, ransacReprojThreshold=3, maxIters=2000, confidence=0.999
     )
-    if transform is None:
+    if transform is None or not np.isfinite(transform).all():
         return none
     stretch = np.linalg.svd(transform[:, :2], compute_uv=False)
     if stretch[0] > MOST_ZOOM or stretch[1] < 1 / MOST_ZOOM or stretch[0] > 2 * stretch[1]:

@@ -204,13 +204,13 @@ class Prepare(Block):
     """How raw cases become arrays of height x width pixels, and how they are divided.
 
     `resize`: stretch the whole image, crop its centre to the proportions asked for, or pad with
-    black to them.
+    black to them. `near_duplicates`: null looks for none.
     """
 
     height: Side
     width: Side
     resize: Resize
-    near_duplicates: NearDuplicates
+    near_duplicates: NearDuplicates | None
     split: Annotated[
         OfficialSplit | RandomSplit | FoldSplit | ListSplit, Field(discriminator="method")
     ]

@@ -28,6 +28,8 @@ from pipeline.prepared import ArrayWriter, PreparedCases, seal
 from pipeline.raw import Finding, RawCase, find_cases
 from pipeline.splits import divide, listed_cases
 
+NO_FEATURES = np.zeros(duplicates.FINGERPRINT, np.uint64)
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -35,8 +37,8 @@ class Arrays:
 
     image: NDArray[np.uint8]  # (height, width, 3) RGB
     mask: NDArray[np.uint8]  # (height, width) in {0, 1}
-    fingerprint: NDArray[np.uint64]
     thumbnail: NDArray[np.uint8]
+    fingerprint: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def decode_case(case: RawCase, prepare: Prepare) -> Decoded:
         arrays = Arrays(
             lay_image(checked.image, placement, checked.shrunk),
             lay_mask(checked.mask, placement),
-            duplicates.fingerprint(small),
             small,
+            duplicates.fingerprint(small) if prepare.near_duplicates is not None else NO_FEATURES,
         )
     return Decoded(case, checked.size, checked.checksums, checked.findings, arrays)
 
@@ -152,10 +154,13 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     findings = sorted(findings + kept.findings, key=str)
     _stop_at(findings, study, usable=len(kept.cases))
 
-    pairs = duplicates.find(
-        fingerprints[: len(kept.cases)],
-        thumbnails.__getitem__,
-        **prepare.near_duplicates.model_dump(),
+    near = prepare.near_duplicates
+    pairs = (
+        duplicates.find(
+            fingerprints[: len(kept.cases)], thumbnails.__getitem__, **near.model_dump()
+        )
+        if near is not None
+        else []
     )
     ids = [case.id for case in kept.cases]
     groups = [ids[first] for first in duplicates.groups(len(ids), pairs)]

@@ -367,7 +367,7 @@ def data_card(study: Study) -> DataCard:
     pictures = [
         inline_figure(folder / name, title, caption, "preprocess")
         for name, (title, caption) in CARD_PICTURES.items()
-        if name != "near_duplicates.png" or facts["near_duplicates"]["pairs"]
+        if name != "near_duplicates.png" or (folder / name).is_file()
     ]
     return DataCard(facts, problems, pictures)
 

@@ -21,8 +21,8 @@ STUDY = "studies/tiny"
 VARIANTS = ["gated_attention", "resunet"]
 SEEDS = [0, 1]
 RUNS = [f"{variant}-{seed}" for variant in VARIANTS for seed in SEEDS]
-ALL_TRAIN = {f"train@{run}" for run in RUNS}
-ALL_EVALUATE = {f"evaluate@{run}" for run in RUNS}
+ALL_TRAIN = {f"train@{run}-0" for run in RUNS}
+ALL_EVALUATE = {f"evaluate@{run}-0" for run in RUNS}
 
 
 class Repository:

@@ -22,6 +22,7 @@ from pipeline.params import Study, load_study
 from pipeline.prepared import PreparedCases
 from pipeline.preprocess import prepare_cases
 from pipeline.raw import RawCase
+from pipeline.synthetic import draw_case
 
 Pixels = NDArray[np.uint8]
 OFFICIAL = {"method": "official"}
@@ -282,6 +283,41 @@ def test_folds_are_written_with_the_cases_and_told_by_fold(tmp_path):
         assert set.union(*sets) == set(range(6))
         tested += of_fold.indices("test").tolist()
     assert sorted(tested) == list(range(6))
+
+
+def test_near_duplicates_share_a_group_and_are_shown_or_are_not_looked_for(tmp_path):
+    """Cases 0 and 1 are one drawn lesion in two colour balances, in training and test."""
+    lesions = [draw_case(1, index, height=192, width=256) for index in (0, 0, 1, 2)]
+    paler = np.rint(lesions[1][0] * [0.9, 1.0, 0.8]).astype(np.uint8)
+    lesions[1] = (paler, lesions[1][1])
+    for number, (image, mask) in enumerate(lesions):
+        split = ["Training", "Test", "Validation", "Training"][number]
+        add_case(tmp_path / "raw", split, f"case{number}", image, mask * 255)
+    cases = prepare_cases(study_in(tmp_path), tmp_path / "prepared")
+    assert cases.table["group"].tolist() == ["case0", "case0", "case2", "case3"]
+    card = tmp_path / "prepared" / "card"
+    (pair,) = table(card / "near_duplicates.csv")
+    assert (pair["id"], pair["other_id"], pair["across"]) == ("case0", "case1", "True")
+    assert json.loads((card / "card.json").read_text())["near_duplicates"] == {
+        "pairs": 1,
+        "groups": 1,
+        "cases": 2,
+        "pairs_across_splits": 1,
+        "test_cases_with_one_elsewhere": 1,
+    }
+    assert (card / "near_duplicates.png").is_file()
+    split = {"method": "random", "seed": 0, "training": 0.34, "validation": 0.33, "test": 0.33}
+    assert (
+        prepare_cases(study_in(tmp_path, split=split), tmp_path / "two").table["split"][0]
+        == (PreparedCases.open(tmp_path / "two").table["split"][1])
+    )
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["prepare"]["near_duplicates"] = None
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    cases = prepare_cases(load_study(tmp_path), tmp_path / "three")
+    assert cases.table["group"].tolist() == cases.table["id"].tolist()
+    card = tmp_path / "three" / "card"
+    assert json.loads((card / "card.json").read_text())["near_duplicates"] is None
 
 
 def test_lists_prepare_the_listed_cases_alone(tmp_path):

@@ -37,4 +37,4 @@ def test_four_times_the_cases_take_little_more_than_four_times_the_time(benchmar
     ratio = benchmark.pedantic(seconds, args=(40_000,), rounds=1) / small
     benchmark.extra_info |= {"seconds_for_10000": small, "ratio": ratio}
     print(f"\nsieve: 4 times the cases take {ratio:.1f} times as long")
-    assert ratio < 6
+    assert ratio < 8  # about 5 on idle cores; comparing all with all would take 16 times as long
