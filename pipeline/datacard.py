@@ -5,6 +5,7 @@ card.json (see `describe`), problems.csv, near_duplicates.csv, and PNG pictures.
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,10 @@ def write(
     source: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write the card into the new folder `folder`. source: data/source.json's content."""
+    """Write the card into the new folder `folder`, beside manifest.csv.
+
+    source: data/source.json's content.
+    """
     folder.mkdir()
     problems = pd.DataFrame(
         [
@@ -84,7 +88,10 @@ def write(
             "near_duplicates": None
             if study.prepare.near_duplicates is None
             else count_near_duplicates(cases, near),
-            "checksums": {"prepared": cases.fingerprint, "manifest": sha256(study.manifest_file)},
+            "checksums": {
+                "prepared": cases.fingerprint,
+                "manifest": sha256(folder.parent / "manifest.csv"),
+            },
         },
     )
     with mpl.rc_context(STYLE):
@@ -116,6 +123,8 @@ def measure(
         areas.append(cases.masks[block].mean(axis=(1, 2)))
         sums.append(images.sum(axis=(1, 2)))
         squares.append((images**2).sum(axis=(1, 2)))
+        for array in (cases.images, cases.masks):  # pages that were read count as memory held
+            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
     return np.concatenate(areas), np.concatenate(sums), np.concatenate(squares)
 
 

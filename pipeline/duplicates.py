@@ -35,7 +35,7 @@ NEIGHBOURS = 4  # places up an order that it looks
 MATCH_RATIO = 0.85  # nearest to second nearest descriptor; Lowe: 0.8
 MOST_ZOOM = 3.0  # between two pictures of one lesion
 BLOCK = 1 << 20  # hashes compared at once: memory stays flat
-CASES_IN_MEMORY = 4096  # whose features are kept while pairs are confirmed, 68 kB each
+CASES_IN_MEMORY = 1024  # whose features are kept while pairs are confirmed, 68 kB each
 
 FINGERPRINT = (HASHES, WORDS)  # the shape of a fingerprint
 

@@ -35,9 +35,8 @@ DECODING_ERRORS = (
 
 
 class Checksum(NamedTuple):
-    """A raw file's entry in the manifest."""
+    """What identifies a raw file's content."""
 
-    file: Path
     bytes: int
     sha256: str
 
@@ -54,7 +53,7 @@ class CheckedCase:
     mask: Image.Image | None
     size: Size
     shrunk: float
-    checksums: list[Checksum]
+    checksums: dict[Path, Checksum]  # of the files that could be read
     findings: list[Finding]
 
 
@@ -68,7 +67,7 @@ class UnusableError(Exception):
 
 def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
     """Decode and check a case's two files. Never raises for a bad file: the findings tell."""
-    checksums: list[Checksum] = []
+    checksums: dict[Path, Checksum] = {}
     findings: list[Finding] = []
     image = mask = None
     size, shrunk = (0, 0), 1.0
@@ -91,11 +90,11 @@ def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
 
 
 def read_image(
-    id: str, path: Path, prepare: Prepare, checksums: list[Checksum], findings: list[Finding]
+    id: str, path: Path, prepare: Prepare, checksums: dict[Path, Checksum], findings: list[Finding]
 ) -> tuple[Image.Image, Size, float]:
     """The image as RGB, its original height and width, and how many times smaller it is decoded.
 
-    The file's checksum and what was converted are added to the two lists. Raises UnusableError.
+    The file's checksum and what was converted are added to the last two. Raises UnusableError.
     """
     picture = _open(path, checksums)
     size = (picture.height, picture.width)
@@ -103,13 +102,13 @@ def read_image(
     return _to_rgb(id, path, _load(picture), findings), size, shrunk
 
 
-def _open(path: Path, checksums: list[Checksum]) -> Image.Image:
+def _open(path: Path, checksums: dict[Path, Checksum]) -> Image.Image:
     """The picture in `path`, not yet decoded, of a kind whose numbers leave no doubt."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UnusableError("unreadable", f"cannot be read: {error.strerror}") from None
-    checksums.append(Checksum(path, len(content), hashlib.sha256(content).hexdigest()))
+    checksums[path] = Checksum(len(content), hashlib.sha256(content).hexdigest())
     if not content:
         raise UnusableError("empty file", "is empty (0 bytes)")
     try:

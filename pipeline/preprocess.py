@@ -5,6 +5,7 @@ Writes data/manifest.csv, the checksum of every raw file read, and beside the ar
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import os
 import tempfile
@@ -12,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline import datacard, duplicates
+from pipeline import duplicates
 from pipeline.errors import UserError, run_command
 from pipeline.files import read_json, replacing
 from pipeline.geometry import Size, lay_image, lay_mask, place
@@ -43,11 +45,13 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A raw case after its check; `arrays` is None where it cannot be used."""
+    """A raw case after its check; `arrays` is None where it cannot be used.
 
-    case: RawCase
+    checksums: of the image and of the mask, None for a file that cannot be read.
+    """
+
     size: Size
-    checksums: list[Checksum]
+    checksums: tuple[Checksum | None, Checksum | None]
     findings: list[Finding]
     arrays: Arrays | None
 
@@ -65,7 +69,8 @@ def decode_case(case: RawCase, prepare: Prepare) -> Decoded:
             small,
             duplicates.fingerprint(small) if prepare.near_duplicates is not None else NO_FEATURES,
         )
-    return Decoded(case, checked.size, checked.checksums, checked.findings, arrays)
+    checksums = (checked.checksums.get(case.image), checked.checksums.get(case.mask))
+    return Decoded(checked.size, checksums, checked.findings, arrays)
 
 
 def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
@@ -97,35 +102,44 @@ class Kept:
     """The usable cases, in the order of the arrays, and what was found on the way."""
 
     cases: list[RawCase] = field(default_factory=list)
-    rows: list[tuple[int, int, str, str]] = field(default_factory=list)  # of cases.csv
-    checksums: list[Checksum] = field(default_factory=list)  # of every file read
+    rows: list[tuple[Any, ...]] = field(default_factory=list)  # of cases.csv
     findings: list[Finding] = field(default_factory=list)
 
 
 def write_arrays(
     cases: Sequence[RawCase],
-    prepare: Prepare,
+    study: Study,
     folder: Path,
     thumbnails: Thumbnails,
     fingerprints: NDArray[np.uint64],
 ) -> Kept:
     """Write those of `cases` that can be used into `folder`/images.npy and masks.npy, and what
-    near-duplicates are found by into `thumbnails` and `fingerprints`, in the same order."""
+    near-duplicates are found by into `thumbnails` and `fingerprints`, in the same order.
+
+    `folder`/manifest.csv gets path in the raw folder, bytes and sha256 of every file read.
+    """
     kept = Kept()
     first_with: dict[str, RawCase] = {}  # sha256 of an image -> the case that has it
-    size = (prepare.height, prepare.width)
+    size = (study.prepare.height, study.prepare.width)
     with (
         ArrayWriter(folder / "images.npy", (*size, 3)) as images,
         ArrayWriter(folder / "masks.npy", size) as masks,
+        (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as manifest,
     ):
-        for decoded in tqdm(decode_all(cases, prepare), "preprocess", len(cases), unit="case"):
-            kept.checksums.extend(decoded.checksums)
+        listed = csv.writer(manifest, lineterminator="\n")
+        listed.writerow(["path", *Checksum._fields])
+        shown = tqdm(decode_all(cases, study.prepare), "preprocess", len(cases), unit="case")
+        for case, decoded in zip(cases, shown, strict=True):
             kept.findings.extend(decoded.findings)
-            case, arrays = decoded.case, decoded.arrays
+            sums = []
+            for path, checksum in zip((case.image, case.mask), decoded.checksums, strict=True):
+                if checksum is not None:
+                    listed.writerow([path.relative_to(study.raw_dir).as_posix(), *checksum])
+                    sums.append(checksum.sha256)
+            arrays = decoded.arrays
             if arrays is None:
                 continue
-            image_sha256, mask_sha256 = (checksum.sha256 for checksum in decoded.checksums)
-            first = first_with.setdefault(image_sha256, case)
+            first = first_with.setdefault(sums[0], case)
             if first is not case:
                 detail = f"has the bytes of {first.image}: one photograph under two ids"
                 kept.findings.append(Finding(case.id, case.image, "identical images", detail))
@@ -135,7 +149,7 @@ def write_arrays(
             thumbnails.append(arrays.thumbnail)
             fingerprints[len(kept.cases)] = arrays.fingerprint
             kept.cases.append(case)
-            kept.rows.append((*decoded.size, image_sha256, mask_sha256))
+            kept.rows.append((*decoded.size, *sums))
     return kept
 
 
@@ -150,7 +164,7 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     folder.mkdir()
     thumbnails = Thumbnails(folder)
     fingerprints = np.zeros((len(cases), *duplicates.FINGERPRINT), np.uint64)
-    kept = write_arrays(cases, prepare, folder, thumbnails, fingerprints)
+    kept = write_arrays(cases, study, folder, thumbnails, fingerprints)
     findings = sorted(findings + kept.findings, key=str)
     _stop_at(findings, study, usable=len(kept.cases))
 
@@ -171,9 +185,11 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     table["group"] = groups
     table.to_csv(folder / "cases.csv", index=False)
     seal(folder)
-    write_manifest(kept.checksums, study)
     prepared = PreparedCases.open(folder)
+    from pipeline import datacard  # and with it matplotlib, which the processes need not have
+
     datacard.write(study, prepared, findings, pairs, source, folder / "card")
+    (folder / "manifest.csv").replace(study.manifest_file)
     return prepared
 
 
@@ -206,14 +222,6 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
         raise UserError(
             "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *problems])
         )
-
-
-def write_manifest(checksums: Sequence[Checksum], study: Study) -> None:
-    """data/manifest.csv: path in the raw folder, bytes and sha256 of each file, by path."""
-    rows = sorted((file.relative_to(study.raw_dir).as_posix(), *sum) for file, *sum in checksums)
-    with replacing(study.manifest_file) as temporary:
-        table = pd.DataFrame(rows, columns=["path", "bytes", "sha256"])
-        table.to_csv(temporary, index=False)
 
 
 def main() -> None:

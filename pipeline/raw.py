@@ -55,7 +55,7 @@ Defect = Literal[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be 100,000
 class RawCase:
     """One image with its mask. `split` is the official one, None where the layout has none."""
 

@@ -98,7 +98,7 @@ def _write_prepared(
         table = table.rename(columns={"split": "fold"})
     table.to_csv(folder / "cases.csv", index=False)
     seal(folder)
-    study.manifest_file.write_text("path,bytes,sha256\n")
+    (folder / "manifest.csv").write_text("path,bytes,sha256\n")
     source = {"source": study.data.source, "licence": "<own> & free", "archives": []}
     datacard.write(study, PreparedCases.open(folder), [], [], source, folder / "card")
 

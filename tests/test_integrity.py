@@ -64,10 +64,10 @@ def test_a_sound_case_has_no_findings_and_its_pixels(tmp_path):
 
 def test_checksums_are_those_of_the_two_files(tmp_path):
     checked = check(tmp_path)
-    expected = [
-        (path, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    expected = {
+        path: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in (tmp_path / "a.jpg", tmp_path / "a_segmentation.png")
-    ]
+    }
     assert checked.checksums == expected
 
 

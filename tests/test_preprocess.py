@@ -133,10 +133,11 @@ def test_checksums_in_the_table_are_those_of_the_raw_files(tmp_path):
             assert found == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_manifest_lists_every_raw_file_by_path(tmp_path):
+def test_the_manifest_lists_every_raw_file_by_case(tmp_path):
     add_three_cases(tmp_path / "raw")
     prepare_cases(study_in(tmp_path), tmp_path / "prepared")
-    files = sorted(path for path in (tmp_path / "raw").rglob("*") if path.is_file())
+    files = [path for path in (tmp_path / "raw").rglob("*") if path.is_file()]
+    files.sort(key=lambda path: path.stem)  # case0, case0_segmentation, case1, ...
     assert table(tmp_path / "data" / "manifest.csv") == [
         {
             "path": path.relative_to(tmp_path / "raw").as_posix(),

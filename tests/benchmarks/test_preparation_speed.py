@@ -41,7 +41,7 @@ def plain(path: Path) -> NDArray[np.uint8]:
 
 def ours(path: Path, prepare: Prepare = PREPARE) -> NDArray[np.uint8]:
     """The image as preprocess reads, checks and hashes it."""
-    image, size, shrunk = read_image("", path, prepare, [], [])
+    image, size, shrunk = read_image("", path, prepare, {}, [])
     return lay_image(image, place(size, (SIDE, SIDE), "stretch"), shrunk)
 
 
