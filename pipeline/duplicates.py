@@ -176,18 +176,17 @@ def _nearest_cases(
     index_mask = (np.uint64(1) << index_bits) - np.uint64(1)
     for table in range(TABLES):
         word, turn = hashes[:, table % WORDS], table // WORDS * (64 * WORDS // TABLES)
-        keys = word << np.uint64(turn)
-        keys |= word >> np.uint64((64 - turn) % 64)
-        # The index in the last bits leaves no ties, and sorting is faster than argsort.
-        keys &= ~index_mask
-        keys |= np.arange(len(keys), dtype=np.uint64)
+        keys = np.empty(len(hashes), np.uint64)
+        for start in range(0, len(keys), BLOCK):
+            part = word[start : start + BLOCK]
+            rotated = (part << np.uint64(turn)) | (part >> np.uint64((64 - turn) % 64))
+            # The index in the last bits leaves no ties, and sorting is faster than argsort.
+            indices = np.arange(start, start + len(part), dtype=np.uint64)
+            keys[start : start + BLOCK] = (rotated & ~index_mask) | indices
         keys.sort()
-        keys &= index_mask
-        order = keys.astype(np.int32)
-        del keys
-        order = order[word[order] != 0]  # 0 is no feature
-        for start in range(0, len(order), BLOCK):
-            block = order[start : start + BLOCK + NEIGHBOURS]
+        for start in range(0, len(keys), BLOCK):
+            block = (keys[start : start + BLOCK + NEIGHBOURS] & index_mask).astype(np.int32)
+            block = block[word[block] != 0]  # 0 is no feature
             values = [hashes[block, column] for column in range(WORDS)]
             for step in range(1, NEIGHBOURS + 1):
                 distance = np.zeros(max(0, len(block) - step), np.uint8)

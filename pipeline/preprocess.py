@@ -25,7 +25,7 @@ from pipeline.errors import UserError, run_command
 from pipeline.files import read_json, replacing
 from pipeline.geometry import Size, lay_image, lay_mask, place
 from pipeline.integrity import Checksum, check_case
-from pipeline.params import Prepare, Study, load_study
+from pipeline.params import Prepare, Split, Study, load_study
 from pipeline.prepared import ArrayWriter, PreparedCases, seal
 from pipeline.raw import Finding, RawCase, find_cases
 from pipeline.splits import divide, listed_cases
@@ -101,7 +101,8 @@ class Thumbnails:
 class Kept:
     """The usable cases, in the order of the arrays, and what was found on the way."""
 
-    cases: list[RawCase] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    splits: list[Split | None] = field(default_factory=list)  # the cases' own
     rows: list[tuple[Any, ...]] = field(default_factory=list)  # of cases.csv
     findings: list[Finding] = field(default_factory=list)
 
@@ -119,7 +120,7 @@ def write_arrays(
     `folder`/manifest.csv gets path in the raw folder, bytes and sha256 of every file read.
     """
     kept = Kept()
-    first_with: dict[str, RawCase] = {}  # sha256 of an image -> the case that has it
+    first_with: dict[str, Path] = {}  # sha256 -> the image that has it
     size = (study.prepare.height, study.prepare.width)
     with (
         ArrayWriter(folder / "images.npy", (*size, 3)) as images,
@@ -139,16 +140,17 @@ def write_arrays(
             arrays = decoded.arrays
             if arrays is None:
                 continue
-            first = first_with.setdefault(sums[0], case)
-            if first is not case:
-                detail = f"has the bytes of {first.image}: one photograph under two ids"
+            first = first_with.setdefault(sums[0], case.image)
+            if first is not case.image:
+                detail = f"has the bytes of {first}: one photograph under two ids"
                 kept.findings.append(Finding(case.id, case.image, "identical images", detail))
                 continue
             images.append(arrays.image)
             masks.append(arrays.mask)
             thumbnails.append(arrays.thumbnail)
-            fingerprints[len(kept.cases)] = arrays.fingerprint
-            kept.cases.append(case)
+            fingerprints[len(kept.ids)] = arrays.fingerprint
+            kept.ids.append(case.id)
+            kept.splits.append(case.split)
             kept.rows.append((*decoded.size, *sums))
     return kept
 
@@ -165,22 +167,21 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     thumbnails = Thumbnails(folder)
     fingerprints = np.zeros((len(cases), *duplicates.FINGERPRINT), np.uint64)
     kept = write_arrays(cases, study, folder, thumbnails, fingerprints)
+    del cases  # a hundred megabytes, if there are 100,000
     findings = sorted(findings + kept.findings, key=str)
-    _stop_at(findings, study, usable=len(kept.cases))
+    _stop_at(findings, study, usable=len(kept.ids))
 
     near = prepare.near_duplicates
     pairs = (
-        duplicates.find(
-            fingerprints[: len(kept.cases)], thumbnails.__getitem__, **near.model_dump()
-        )
+        duplicates.find(fingerprints[: len(kept.ids)], thumbnails.__getitem__, **near.model_dump())
         if near is not None
         else []
     )
-    ids = [case.id for case in kept.cases]
-    groups = [ids[first] for first in duplicates.groups(len(ids), pairs)]
+    del fingerprints
+    groups = [kept.ids[first] for first in duplicates.groups(len(kept.ids), pairs)]
     table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
-    table.insert(0, "id", ids)
-    divided = divide(kept.cases, groups, prepare.split)
+    table.insert(0, "id", kept.ids)
+    divided = divide(kept.splits, groups, prepare.split)
     table.insert(1, divided.columns[0], divided.iloc[:, 0])
     table["group"] = groups
     table.to_csv(folder / "cases.csv", index=False)
@@ -209,7 +210,7 @@ def _choose(study: Study) -> tuple[list[RawCase], list[Finding]]:
         known = {case.id for case in cases} | {finding.id for finding in findings}
         cases = listed_cases(cases, known, split, study.folder)
     if not findings:
-        divide(cases, [case.id for case in cases], split)
+        divide([case.split for case in cases], [case.id for case in cases], split)
     return cases, findings
 
 

@@ -26,14 +26,14 @@ from pipeline.raw import RawCase
 
 
 def divide(
-    cases: Sequence[RawCase],
+    own: Sequence[Split | None],
     groups: Sequence[str],
     split: OfficialSplit | RandomSplit | FoldSplit | ListSplit,
 ) -> pd.DataFrame:
-    """How `cases` are divided: a row a case, in their order.
+    """How cases are divided, a row a case.
 
     The column is `fold` (0 to k - 1) with the method folds and `split` with the others. random and
-    folds never divide the cases of one of the `groups`; official and lists take each case's own
+    folds never divide the cases of one of the `groups`; official and lists take each case's `own`
     split. Raises UserError when a split or fold would be empty, or a case is in none.
     """
     if split.method == "folds":
@@ -49,10 +49,10 @@ def divide(
         named = [SPLITS[part] for part in _cut(groups, bounds, split.seed)]
         told = "random needs fractions that give each split a case"
     elif split.method == "official":
-        named = [case.split or "elsewhere" for case in cases]
+        named = [each or "elsewhere" for each in own]
         told = "official needs every case in one of the Training, Validation and Test folders"
     else:
-        named = [case.split or "elsewhere" for case in cases]
+        named = [each or "elsewhere" for each in own]
         told = "lists needs each list to name a case"
     if set(named) != set(SPLITS):
         names = [*SPLITS, "elsewhere"] if "elsewhere" in named else SPLITS
