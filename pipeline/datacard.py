@@ -6,6 +6,7 @@ card.json (see `describe`), problems.csv, near_duplicates.csv, and PNG pictures.
 from __future__ import annotations
 
 import mmap
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,13 @@ def write(
     folder.mkdir()
     problems = pd.DataFrame(
         [
-            (f.id, f.file.relative_to(study.raw_dir).as_posix(), f.defect, f.detail, f.outcome)
+            (
+                _text(f.id),
+                _text(f.file.relative_to(study.raw_dir).as_posix()),
+                f.defect,
+                f.detail,
+                f.outcome,
+            )
             for f in findings
         ],
         columns=["id", "file", "defect", "detail", "outcome"],
@@ -80,7 +87,7 @@ def write(
                 for part in cases.counts()
             },
             "original_sizes": original_sizes(cases.table),
-            "cases_left_out": problems.loc[problems["outcome"] == "left out", "id"].nunique(),
+            "cases_left_out": len({f.id for f in findings if f.outcome == "left out"} - {""}),
             "problems": {
                 outcome: dict(Counter(problems.loc[problems["outcome"] == outcome, "defect"]))
                 for outcome in ("left out", "converted")
@@ -102,6 +109,11 @@ def write(
         if len(near):
             drawn = draw_near_duplicates(cases, near, resize)
             save_png(drawn, folder / "near_duplicates.png", photographs=True)
+
+
+def _text(name: str) -> str:
+    """A file's name for a table; its bytes that are no UTF-8 as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def part_of_each(cases: PreparedCases) -> NDArray[np.str_]:
@@ -213,13 +225,15 @@ def draw_lesion_areas(areas: NDArray[np.float64], parts: NDArray[np.str_]) -> Fi
     """Histograms of the lesions' share of the picture, one for each split or fold."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     ax = figure.subplots()
-    names = [name for name in dict.fromkeys([*SPLITS, *sorted(parts)]) if name in parts]
+    names = [str(name) for name in SPLITS if name in parts]
+    if not names:  # folds: alike by their making
+        names, parts = ["all folds"], np.full(len(parts), "all folds")
     sns.histplot(
         pd.DataFrame({"area": areas, "part": parts}),
         x="area",
         hue="part",
         hue_order=names,
-        palette=dict(zip(names, [*COLOURS, *COLOURS], strict=False)),
+        palette=dict(zip(names, COLOURS, strict=False)),
         bins=np.linspace(0, 1, 26),
         stat="percent",
         common_norm=False,

@@ -35,7 +35,6 @@ NEIGHBOURS = 4  # places up an order that it looks
 MATCH_RATIO = 0.85  # nearest to second nearest descriptor; Lowe: 0.8
 MOST_ZOOM = 3.0  # between two pictures of one lesion
 BLOCK = 1 << 20  # hashes compared at once: memory stays flat
-CASES_IN_MEMORY = 1024  # whose features are kept while pairs are confirmed, 68 kB each
 
 FINGERPRINT = (HASHES, WORDS)  # the shape of a fingerprint
 
@@ -79,8 +78,9 @@ def equalised(small: Thumbnail) -> Picture:
     return np.asarray(cv2.createCLAHE(3.0, (4, 4)).apply(small), np.uint8)
 
 
-def local_features(picture: Picture, count: int = FEATURES) -> Features:
-    """The `count` strongest SIFT features of a picture; fewer, or none, where it is flat."""
+def local_features(small: Thumbnail, count: int = FEATURES) -> Features:
+    """The `count` strongest SIFT features of a thumbnail; fewer, or none, where it is flat."""
+    picture = equalised(small)
     # A lower contrast than Lowe's 0.04 counts: skin has little.
     sift = cv2.SIFT.create(count, contrastThreshold=0.01)
     keypoints, descriptors = sift.detectAndCompute(picture, None)
@@ -98,14 +98,14 @@ def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1)))
 
 
-def fingerprint(small: Thumbnail) -> NDArray[np.uint64]:
-    """Hashes (HASHES, WORDS), uint64, of a thumbnail's strongest local features.
+def fingerprint(features: Features) -> NDArray[np.uint64]:
+    """Hashes (HASHES, WORDS), uint64, of a thumbnail's first local features.
 
     Each bit tells on which side of the image's mean descriptor a feature lies along one random
     direction (Charikar 2002, doi:10.1145/509907.509965), so features that are alike differ in few
     of the 128 bits. 0 stands where the image has fewer features.
     """
-    descriptors = root_sift(local_features(equalised(small)).descriptors)
+    descriptors = root_sift(features.descriptors)
     hashes = np.zeros((HASHES, WORDS), np.uint64)
     if len(descriptors):
         centred = descriptors[:HASHES] - descriptors.mean(axis=0)
@@ -219,20 +219,18 @@ def confirm(
     pairs: NDArray[np.int64],
     distances: NDArray[np.int64],
     thumbnail_of: Callable[[int], Thumbnail],
+    features_of: Callable[[int], Features],
     *,
     min_inliers: int = 9,
     min_correlation: float = 0.15,
 ) -> list[Pair]:
     """Those of the candidate pairs (n, 2) that show one lesion, in their order.
 
-    thumbnail_of gives a case's `thumbnail` by its index; threads call it at once. A pair needs
-    `min_inliers` features that one affine map carries over, and pictures whose details correlate by
-    `min_correlation` under it: scales, bubbles and hairs give a few inliers, not a like picture.
+    thumbnail_of and features_of give a case's `thumbnail` and `local_features` by its index;
+    threads call them at once. A pair needs `min_inliers` features that one affine map carries over,
+    and pictures whose details correlate by `min_correlation` under it: scales, bubbles and
+    hairs give a few inliers, not a like picture.
     """
-
-    @lru_cache(CASES_IN_MEMORY)
-    def features_of(index: int) -> Features:
-        return local_features(equalised(thumbnail_of(index)))
 
     def compare(pair: NDArray[np.int64]) -> tuple[int, float]:
         first, second = (int(index) for index in pair)
@@ -242,7 +240,7 @@ def confirm(
         one, other = (equalised(thumbnail_of(index)) for index in (first, second))
         return inliers, correlation(one, other, transform)
 
-    # Threads share the features; OpenCV and NumPy let go of the interpreter's lock.
+    # Threads suffice: OpenCV and NumPy let go of the interpreter's lock.
     with ThreadPool(len(os.sched_getaffinity(0))) as pool:
         results = pool.map(compare, pairs)
     return [
@@ -308,6 +306,7 @@ def correlation(one: Picture, other: Picture, transform: NDArray[np.float64]) ->
 def find(
     fingerprints: NDArray[np.uint64],
     thumbnail_of: Callable[[int], Thumbnail],
+    features_of: Callable[[int], Features],
     *,
     hash_distance: int = 28,
     min_matches: int = 3,
@@ -320,7 +319,12 @@ def find(
         fingerprints, hash_distance=hash_distance, min_matches=min_matches, candidates=candidates
     )
     return confirm(
-        pairs, distances, thumbnail_of, min_inliers=min_inliers, min_correlation=min_correlation
+        pairs,
+        distances,
+        thumbnail_of,
+        features_of,
+        min_inliers=min_inliers,
+        min_correlation=min_correlation,
     )
 
 

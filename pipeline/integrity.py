@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -30,8 +31,9 @@ DECODING_ERRORS = (
     ValueError,
     EOFError,
     struct.error,
-    Image.DecompressionBombError,
 )
+# Pictures of 90 to 180 megapixels are read without a warning between the progress bars.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Checksum(NamedTuple):
@@ -84,8 +86,9 @@ def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
             )
     except UnusableError as problem:
         findings.append(Finding(case.id, case.mask, problem.defect, str(problem)))
-    if any(finding.outcome == "left out" for finding in findings):
-        image = mask = None
+    problems = [finding for finding in findings if finding.outcome == "left out"]
+    if problems:
+        image, mask, findings = None, None, problems
     return CheckedCase(image, mask, size, shrunk, checksums, findings)
 
 
@@ -118,6 +121,10 @@ def _open(path: Path, checksums: dict[Path, Checksum]) -> Image.Image:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except UnidentifiedImageError:
         raise UnusableError("not an image", "is neither a JPEG nor a PNG image") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        detail = f"has more pixels than are read, {most}; save it smaller"
+        raise UnusableError("too large", detail) from None
     except DECODING_ERRORS as error:
         raise UnusableError("cannot be decoded", f"{BROKEN}: {error}") from None
     if "16" in stored:
@@ -126,7 +133,10 @@ def _open(path: Path, checksums: dict[Path, Checksum]) -> Image.Image:
         )
     if picture.mode == "CMYK":
         raise UnusableError("CMYK", "is CMYK: its colours depend on a profile; save it as RGB")
-    if orientation not in (0, 1):
+    if orientation not in range(9):
+        detail = f"has an EXIF orientation that does not exist, {orientation}; remove it"
+        raise UnusableError("EXIF-rotated", detail)
+    if orientation > 1:
         raise UnusableError(
             "EXIF-rotated",
             f"is to be turned before it is shown (EXIF orientation {orientation}): whether its "
@@ -162,6 +172,8 @@ def _drop_alpha(id: str, path: Path, picture: Image.Image, findings: list[Findin
         findings.append(Finding(id, path, "palette", "palette resolved", "converted"))
         has_alpha = picture.mode == "PA" or "transparency" in picture.info
         picture = picture.convert("RGBA" if has_alpha else "RGB")
+    elif picture.mode in ("L", "RGB") and "transparency" in picture.info:  # one colour for none
+        picture = picture.convert("LA" if picture.mode == "L" else "RGBA")
     if picture.mode in ("LA", "RGBA"):
         seen = picture.getchannel("A").histogram()[255]
         detail = f"alpha channel dropped, {picture.width * picture.height - seen} pixels not opaque"
@@ -183,6 +195,12 @@ def _to_rgb(id: str, path: Path, picture: Image.Image, findings: list[Finding]) 
 
 def _to_binary(id: str, path: Path, picture: Image.Image, findings: list[Finding]) -> Image.Image:
     """The mask as 0 and 255 in mode L; at least one pixel is lesion and one is not."""
+    if "A" in picture.mode and picture.getchannel("A").getextrema() != (255, 255):
+        raise UnusableError(
+            "alpha channel",
+            "has transparent pixels: whether they or the colours are the lesion cannot be told; "
+            "save it in black and white",
+        )
     picture = _drop_alpha(id, path, picture, findings)
     if picture.mode == "RGB":
         red, green, blue = picture.split()

@@ -465,7 +465,15 @@ class Study(Block):
         return words if self.folds == [0] else f"{words}, fold {run.fold}"
 
     def check_inputs(self) -> None:
-        """Raise UserError for a named folder or weights file that is not there."""
+        """Raise UserError for a named folder or weights file that is not there, and for raw cases
+        that would be lost with the outputs."""
+        raw, prepared = self.raw_dir.resolve(), self.prepared_dir.resolve()
+        if raw == prepared or raw in prepared.parents or prepared in raw.parents:
+            raise UserError(
+                f"{self._folder / 'params.yaml'}: data.raw must lie beside data/prepared, which is "
+                f"replaced by each preparation, got {self.data.raw!r}; move the cases to another "
+                "folder"
+            )
         if self.data.source == "directory" and not self.raw_dir.is_dir():
             raise UserError(
                 f"{self._folder / 'params.yaml'}: data.raw must be an existing folder of cases, "

@@ -8,16 +8,20 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import signal
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from pipeline import duplicates
@@ -25,12 +29,13 @@ from pipeline.errors import UserError, run_command
 from pipeline.files import read_json, replacing
 from pipeline.geometry import Size, lay_image, lay_mask, place
 from pipeline.integrity import Checksum, check_case
-from pipeline.params import Prepare, Split, Study, load_study
+from pipeline.params import NearDuplicates, Prepare, Split, Study, load_study
 from pipeline.prepared import ArrayWriter, PreparedCases, seal
 from pipeline.raw import Finding, RawCase, find_cases
-from pipeline.splits import divide, listed_cases
+from pipeline.splits import AnySplit, divide, listed_cases
 
-NO_FEATURES = np.zeros(duplicates.FINGERPRINT, np.uint64)
+CHUNK = 8  # cases that a process is given at a time
+NO_FEATURES = duplicates.Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Arrays:
     image: NDArray[np.uint8]  # (height, width, 3) RGB
     mask: NDArray[np.uint8]  # (height, width) in {0, 1}
     thumbnail: NDArray[np.uint8]
-    fingerprint: NDArray[np.uint64]
+    features: duplicates.Features
 
 
 @dataclass(frozen=True)
@@ -59,42 +64,111 @@ class Decoded:
 def decode_case(case: RawCase, prepare: Prepare) -> Decoded:
     """Check one case and bring it to the prepared size. Never raises for a bad file."""
     checked = check_case(case, prepare)
-    arrays = None
-    if checked.image is not None and checked.mask is not None:
-        placement = place(checked.size, (prepare.height, prepare.width), prepare.resize)
-        small = duplicates.thumbnail(np.asarray(checked.image))
-        arrays = Arrays(
-            lay_image(checked.image, placement, checked.shrunk),
-            lay_mask(checked.mask, placement),
-            small,
-            duplicates.fingerprint(small) if prepare.near_duplicates is not None else NO_FEATURES,
-        )
     checksums = (checked.checksums.get(case.image), checked.checksums.get(case.mask))
+    if checked.image is None or checked.mask is None:
+        return Decoded(checked.size, checksums, checked.findings, None)
+    placement = place(checked.size, (prepare.height, prepare.width), prepare.resize)
+    mask = lay_mask(checked.mask, placement)
+    if not mask.any() or mask.all():
+        finding = _lost_in_preparation(case, checked.mask, mask, prepare)
+        return Decoded(checked.size, checksums, [finding], None)
+    small = duplicates.thumbnail(np.asarray(checked.image))
+    arrays = Arrays(
+        lay_image(checked.image, placement, checked.shrunk),
+        mask,
+        small,
+        duplicates.local_features(small) if prepare.near_duplicates is not None else NO_FEATURES,
+    )
     return Decoded(checked.size, checksums, checked.findings, arrays)
 
 
+def _lost_in_preparation(
+    case: RawCase, original: Image.Image, mask: NDArray[np.uint8], prepare: Prepare
+) -> Finding:
+    """What to say of a mask that is empty or full at the prepared size, and was not before."""
+    lesion = original.histogram()[255]
+    made = f"at {prepare.width}x{prepare.height} after resize: {prepare.resize}"
+    share = f"{lesion} of {original.width * original.height} pixels are lesion in the original"
+    if mask.any():
+        return Finding(case.id, case.mask, "full mask", f"holds nothing but lesion {made}; {share}")
+    return Finding(case.id, case.mask, "empty mask", f"holds no lesion {made}; {share}")
+
+
 def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
-    """Decode every case, in order, on every core this process may use."""
-    with multiprocessing.Pool(len(os.sched_getaffinity(0))) as pool:
-        yield from pool.imap(partial(decode_case, prepare=prepare), cases, chunksize=8)
+    """Decode every case, in order, on every core this process may use.
+
+    Raises UserError if a process is ended from outside.
+    """
+    processes = len(os.sched_getaffinity(0))
+    pool = ProcessPoolExecutor(
+        processes,
+        multiprocessing.get_context("fork"),
+        signal.signal,  # Ctrl-C is this process's to tell of
+        (signal.SIGINT, signal.SIG_IGN),
+    )
+    waiting: deque[Future[list[Decoded]]] = deque()  # bounded: results may be large
+    try:
+        for start in range(0, len(cases), CHUNK):
+            waiting.append(pool.submit(_decode_some, cases[start : start + CHUNK], prepare))
+            if len(waiting) > 4 * processes:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    except BrokenProcessPool:
+        raise UserError(
+            "preprocess: a process was ended from outside, most likely for want of memory; free "
+            "some, or use fewer cores (taskset -c 0), then run again"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-class Thumbnails:
-    """Thumbnails in a file without a name: there may be gigabytes of them."""
+def _decode_some(cases: Sequence[RawCase], prepare: Prepare) -> list[Decoded]:
+    return [decode_case(case, prepare) for case in cases]
+
+
+class Spool:
+    """Arrays in a file without a name, read back by their number: there may be gigabytes."""
 
     def __init__(self, folder: Path) -> None:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the process
         self.places: list[tuple[int, tuple[int, ...]]] = []  # offset and shape of each
 
-    def append(self, thumbnail: NDArray[np.uint8]) -> None:
-        self.places.append((self.file.tell(), thumbnail.shape))
-        self.file.write(thumbnail.tobytes())
+    def append(self, array: NDArray[Any]) -> None:
+        self.places.append((self.file.tell(), array.shape))
+        self.file.write(array.tobytes())
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int, dtype: type[np.generic]) -> NDArray[Any]:
         self.file.flush()
         offset, shape = self.places[index]
-        content = os.pread(self.file.fileno(), int(np.prod(shape)), offset)
-        return np.frombuffer(content, np.uint8).reshape(shape)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer(os.pread(self.file.fileno(), size, offset), dtype).reshape(shape)
+
+
+class Lookalikes:
+    """What near-duplicates are found by, of each usable case in order."""
+
+    def __init__(self, cases: int, folder: Path) -> None:
+        self.count = 0
+        self.fingerprints = np.zeros((cases, *duplicates.FINGERPRINT), np.uint64)
+        self.thumbnails, self.places, self.descriptors = (Spool(folder) for _ in range(3))
+
+    def append(self, arrays: Arrays) -> None:
+        self.fingerprints[self.count] = duplicates.fingerprint(arrays.features)
+        self.thumbnails.append(arrays.thumbnail)
+        self.places.append(arrays.features.places)
+        self.descriptors.append(arrays.features.descriptors)
+        self.count += 1
+
+    def find(self, thresholds: NearDuplicates) -> list[duplicates.Pair]:
+        return duplicates.find(
+            self.fingerprints[: self.count],
+            lambda case: self.thumbnails.read(case, np.uint8),
+            lambda case: duplicates.Features(
+                self.places.read(case, np.float32), self.descriptors.read(case, np.uint8)
+            ),
+            **thresholds.model_dump(),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +177,7 @@ class Kept:
 
     ids: list[str] = field(default_factory=list)
     splits: list[Split | None] = field(default_factory=list)  # the cases' own
-    rows: list[tuple[Any, ...]] = field(default_factory=list)  # of cases.csv
+    rows: list[tuple[int, int, str, str]] = field(default_factory=list)  # of cases.csv
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -111,11 +185,10 @@ def write_arrays(
     cases: Sequence[RawCase],
     study: Study,
     folder: Path,
-    thumbnails: Thumbnails,
-    fingerprints: NDArray[np.uint64],
+    lookalikes: Lookalikes,
 ) -> Kept:
     """Write those of `cases` that can be used into `folder`/images.npy and masks.npy, and what
-    near-duplicates are found by into `thumbnails` and `fingerprints`, in the same order.
+    near-duplicates are found by into `lookalikes`, in the same order.
 
     `folder`/manifest.csv gets path in the raw folder, bytes and sha256 of every file read.
     """
@@ -131,32 +204,30 @@ def write_arrays(
         listed.writerow(["path", *Checksum._fields])
         shown = tqdm(decode_all(cases, study.prepare), "preprocess", len(cases), unit="case")
         for case, decoded in zip(cases, shown, strict=True):
-            kept.findings.extend(decoded.findings)
-            sums = []
             for path, checksum in zip((case.image, case.mask), decoded.checksums, strict=True):
                 if checksum is not None:
                     listed.writerow([path.relative_to(study.raw_dir).as_posix(), *checksum])
-                    sums.append(checksum.sha256)
-            arrays = decoded.arrays
-            if arrays is None:
+            arrays, (image, mask) = decoded.arrays, decoded.checksums
+            if arrays is None or image is None or mask is None:
+                kept.findings.extend(decoded.findings)
                 continue
-            first = first_with.setdefault(sums[0], case.image)
+            first = first_with.setdefault(image.sha256, case.image)
             if first is not case.image:
                 detail = f"has the bytes of {first}: one photograph under two ids"
                 kept.findings.append(Finding(case.id, case.image, "identical images", detail))
                 continue
+            kept.findings.extend(decoded.findings)
             images.append(arrays.image)
             masks.append(arrays.mask)
-            thumbnails.append(arrays.thumbnail)
-            fingerprints[len(kept.ids)] = arrays.fingerprint
+            lookalikes.append(arrays)
             kept.ids.append(case.id)
             kept.splits.append(case.split)
-            kept.rows.append((*decoded.size, *sums))
+            kept.rows.append((*decoded.size, image.sha256, mask.sha256))
     return kept
 
 
 def prepare_cases(study: Study, folder: Path) -> PreparedCases:
-    """Write the arrays, cases.csv, prepared.json and the data card into `folder`, and the manifest.
+    """Write arrays, cases.csv, prepared.json, the data card and manifest.csv into `folder`.
 
     Raises UserError listing every raw file that cannot be used, unless data.on_problem is skip.
     """
@@ -164,24 +235,19 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     prepare = study.prepare
     cases, findings = _choose(study)
     folder.mkdir()
-    thumbnails = Thumbnails(folder)
-    fingerprints = np.zeros((len(cases), *duplicates.FINGERPRINT), np.uint64)
-    kept = write_arrays(cases, study, folder, thumbnails, fingerprints)
+    lookalikes = Lookalikes(len(cases), folder)
+    kept = write_arrays(cases, study, folder, lookalikes)
     del cases  # a hundred megabytes, if there are 100,000
     findings = sorted(findings + kept.findings, key=str)
     _stop_at(findings, study, usable=len(kept.ids))
 
     near = prepare.near_duplicates
-    pairs = (
-        duplicates.find(fingerprints[: len(kept.ids)], thumbnails.__getitem__, **near.model_dump())
-        if near is not None
-        else []
-    )
-    del fingerprints
+    pairs = lookalikes.find(near) if near is not None else []
+    del lookalikes
     groups = [kept.ids[first] for first in duplicates.groups(len(kept.ids), pairs)]
     table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
     table.insert(0, "id", kept.ids)
-    divided = divide(kept.splits, groups, prepare.split)
+    divided = _divide(kept.splits, groups, prepare.split, findings)
     table.insert(1, divided.columns[0], divided.iloc[:, 0])
     table["group"] = groups
     table.to_csv(folder / "cases.csv", index=False)
@@ -190,7 +256,6 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     from pipeline import datacard  # and with it matplotlib, which the processes need not have
 
     datacard.write(study, prepared, findings, pairs, source, folder / "card")
-    (folder / "manifest.csv").replace(study.manifest_file)
     return prepared
 
 
@@ -208,10 +273,23 @@ def _choose(study: Study) -> tuple[list[RawCase], list[Finding]]:
     split = study.prepare.split
     if split.method == "lists":
         known = {case.id for case in cases} | {finding.id for finding in findings}
-        cases = listed_cases(cases, known, split, study.folder)
+        listed, cases = listed_cases(cases, known, split, study.folder)
+        findings = [finding for finding in findings if finding.id in listed]
     if not findings:
         divide([case.split for case in cases], [case.id for case in cases], split)
     return cases, findings
+
+
+def _divide(
+    own: Sequence[Split | None], groups: Sequence[str], split: AnySplit, findings: list[Finding]
+) -> pd.DataFrame:
+    """`divide`; its error also tells which files could not be used, for they may be its cause."""
+    try:
+        return divide(own, groups, split)
+    except UserError as error:
+        lost = [str(finding) for finding in findings if finding.outcome == "left out"]
+        told = f"{error}; {len(lost)} files could not be used" if lost else str(error)
+        raise UserError("\n       ".join([told, *lost])) from None
 
 
 def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
@@ -228,9 +306,16 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
 def main() -> None:
     study = load_study()
     study.check_inputs()
-    with replacing(study.prepared_dir) as folder:
-        prepared = prepare_cases(study, folder)
-        counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
+    try:
+        with replacing(study.prepared_dir) as folder:
+            prepared = prepare_cases(study, folder)
+            counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
+        (study.prepared_dir / "manifest.csv").replace(study.manifest_file)
+    except OSError as error:
+        raise UserError(
+            f"{study.prepared_dir} cannot be written: {error.strerror or error}; make room or "
+            "allow writing, then run again"
+        ) from None
     print(f"preprocess: {len(prepared.table)} cases ({counts}) in {study.prepared_dir}")
 
 

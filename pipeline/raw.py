@@ -7,11 +7,13 @@ folders, images/ and masks/, is read as well.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.errors import UserError
 from pipeline.params import Split
 
 IMAGE_FOLDERS: dict[Split, str] = {
@@ -37,6 +39,7 @@ Defect = Literal[
     "unreadable",
     "empty file",
     "not an image",
+    "too large",
     "cannot be decoded",
     "16 bit",
     "CMYK",
@@ -86,7 +89,8 @@ class Finding:
 def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
     """The cases under `raw_dir`, by id, and a finding for each file that is no part of a case.
 
-    The archives' licence and attribution, hidden files and superpixels are passed over.
+    A case with a finding is not among them. The archives' licence and attribution, hidden files and
+    superpixels are passed over.
     """
     folders: list[tuple[Split | None, Path, Path]] = [
         (split, raw_dir / IMAGE_FOLDERS[split], raw_dir / MASK_FOLDERS[split])
@@ -100,10 +104,10 @@ def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
         for id in images.keys() | masks.keys():
             if id not in masks:
                 detail = f"has no mask in {mask_dir}"
-                findings.append(Finding(id, images[id][0], "missing mask", detail))
+                findings += [Finding(id, path, "missing mask", detail) for path in images[id]]
             elif id not in images:
                 detail = f"has no image in {image_dir}"
-                findings.append(Finding(id, masks[id][0], "missing image", detail))
+                findings += [Finding(id, path, "missing image", detail) for path in masks[id]]
             elif len(images[id]) == len(masks[id]) == 1:
                 cases[id].append(RawCase(id, split, images[id][0], masks[id][0]))
             else:
@@ -111,24 +115,33 @@ def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
                     findings += _duplicates(id, files)
     for id, several in cases.items():
         findings += _duplicates(id, [case.image for case in several])
-    whole = [cases[id][0] for id in sorted(cases) if len(cases[id]) == 1]
+    broken = {finding.id for finding in findings}
+    whole = [cases[id][0] for id in sorted(cases) if id not in broken]
     return whole, sorted(findings, key=str)
 
 
 def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
     """The folder's pictures by case id; what is no picture is added to `findings`."""
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        id = path.stem.removesuffix(MASK_ENDING)
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror}; allow it, then run again"
+        ) from None
+    for path in paths:
+        # macOS takes letters with accents apart; the same name must be the same id everywhere.
+        id = unicodedata.normalize("NFC", path.stem.removesuffix(MASK_ENDING))
         if path.name.startswith(".") or path.suffix.lower() in (".txt", ".csv", ".md", ".json"):
             continue
         if path.stem.endswith("_superpixels"):
             continue
-        if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
-            detail = (
-                f"must be a file that ends in {', '.join(sorted(IMAGE_SUFFIXES))}; move it away"
-            )
-            findings.append(Finding(id, path, "odd file name", detail))
+        dangling = path.is_symlink() and not path.exists()
+        if not (path.is_file() or dangling) or path.suffix.lower() not in IMAGE_SUFFIXES:
+            kind = "file" if path.is_file() else "folder" if path.is_dir() else "special file"
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            detail = f"must be a picture that ends in {endings}, got a {kind}; move it away"
+            findings.append(Finding("", path, "odd file name", detail))
         elif not ID.fullmatch(id):
             detail = f"must have letters, digits, -, _ and . as its id, got {id!r}; rename it"
             findings.append(Finding(id, path, "odd file name", detail))

@@ -24,11 +24,13 @@ from pipeline.params import (
 )
 from pipeline.raw import RawCase
 
+AnySplit = OfficialSplit | RandomSplit | FoldSplit | ListSplit
+
 
 def divide(
     own: Sequence[Split | None],
     groups: Sequence[str],
-    split: OfficialSplit | RandomSplit | FoldSplit | ListSplit,
+    split: AnySplit,
 ) -> pd.DataFrame:
     """How cases are divided, a row a case.
 
@@ -37,23 +39,25 @@ def divide(
     split. Raises UserError when a split or fold would be empty, or a case is in none.
     """
     if split.method == "folds":
-        parts = _cut(groups, np.arange(1, split.k) / split.k, split.seed)
-        if len(set(parts)) < split.k:
+        if len(set(groups)) < split.k:
             raise UserError(
                 f"params.yaml: prepare.split.k must leave each fold a case, got {split.k} folds "
                 f"for {len(set(groups))} groups of cases"
             )
-        return pd.DataFrame({"fold": parts})
+        return pd.DataFrame({"fold": _deal(groups, split.k, split.seed)})
     if split.method == "random":
         bounds = np.cumsum([split.training, split.validation])
         named = [SPLITS[part] for part in _cut(groups, bounds, split.seed)]
         told = "random needs fractions that give each split a case"
     elif split.method == "official":
         named = [each or "elsewhere" for each in own]
-        told = "official needs every case in one of the Training, Validation and Test folders"
+        told = (
+            "official needs usable cases in each of the Training, Validation and Test folders and "
+            "none elsewhere"
+        )
     else:
         named = [each or "elsewhere" for each in own]
-        told = "lists needs each list to name a case"
+        told = "lists needs a usable case in each list"
     if set(named) != set(SPLITS):
         names = [*SPLITS, "elsewhere"] if "elsewhere" in named else SPLITS
         counts = ", ".join(f"{named.count(name)} {name}" for name in names)
@@ -71,10 +75,24 @@ def _cut(groups: Sequence[str], bounds: NDArray[np.float64], seed: int) -> NDArr
     return part.loc[list(groups)].to_numpy(np.int64)
 
 
+def _deal(groups: Sequence[str], k: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each case: shuffled groups, the largest first, each go to the smallest fold."""
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    sizes = pd.Series(groups).value_counts().loc[order]
+    folds = np.zeros(k, np.int64)
+    fold_of = {}
+    for group, size in sizes.sort_values(ascending=False, kind="stable").items():
+        fold_of[group] = int(folds.argmin())
+        folds[fold_of[group]] += size
+    return np.array([fold_of[group] for group in groups])
+
+
 def listed_cases(
     cases: Sequence[RawCase], known: set[str], split: ListSplit, folder: Path
-) -> list[RawCase]:
-    """The cases that the lists name, each with its list's split; files seen from `folder`.
+) -> tuple[set[str], list[RawCase]]:
+    """The ids that the lists name, and their cases, each with its list's split.
+
+    Files are seen from `folder`.
 
     known: the ids that lists may name; beside those of `cases` they may be ids of cases that cannot
     be used. Raises UserError for a file that is missing or of another sha256 than declared, an id
@@ -92,7 +110,10 @@ def listed_cases(
                 f"{key}.sha256 must be that of {entry.file}, {found}, got {entry.sha256!r}: put it "
                 "there if the file is what you mean"
             )
-        ids = path.read_text(encoding="utf-8").split()
+        try:
+            ids = path.read_text(encoding="utf-8-sig").split()
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: must be UTF-8 text, save it as that") from None
         unknown = sorted(set(ids) - known)
         if unknown:
             raise UserError(
@@ -107,4 +128,5 @@ def listed_cases(
             f"{len(twice)} ids more than once such as {', '.join(twice[:3])}"
         )
     split_of = dict(named)
-    return [replace(case, split=split_of[case.id]) for case in cases if case.id in split_of]
+    chosen = [replace(case, split=split_of[case.id]) for case in cases if case.id in split_of]
+    return set(split_of), chosen

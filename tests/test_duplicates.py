@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from pipeline import duplicates
-from pipeline.duplicates import HASHES, Pair, candidate_pairs, find, fingerprint, groups, thumbnail
+from pipeline.duplicates import (
+    HASHES,
+    Pair,
+    candidate_pairs,
+    find,
+    fingerprint,
+    groups,
+    local_features,
+    thumbnail,
+)
 from pipeline.synthetic import draw_case
 
 Picture = NDArray[np.uint8]  # (height, width, 3) RGB
@@ -20,7 +29,9 @@ Picture = NDArray[np.uint8]  # (height, width, 3) RGB
 
 def found_among(images: list[Picture]) -> list[Pair]:
     thumbnails = [thumbnail(image) for image in images]
-    return find(np.array([fingerprint(small) for small in thumbnails]), thumbnails.__getitem__)
+    features = [local_features(small) for small in thumbnails]
+    fingerprints = np.array([fingerprint(each) for each in features])
+    return find(fingerprints, thumbnails.__getitem__, features.__getitem__)
 
 
 def drawn(count: int, height: int = 192, width: int = 256) -> list[Picture]:

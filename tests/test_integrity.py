@@ -104,6 +104,8 @@ IMAGE_DEFECTS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "16 bit grey": (lambda: encoded(IMAGE[..., 0].astype(np.uint16) * 257), "16 bit", "16 bits"),
     "16 bit colours": (sixteen_bit_colours, "16 bit", "16 bits a channel"),
     "CMYK": (lambda: encoded(Image.fromarray(IMAGE).convert("CMYK"), "JPEG"), "CMYK", "as RGB"),
+    "orientation 99": (lambda: with_orientation(99), "EXIF-rotated", "does not exist, 99"),
+    "too large": (lambda: encoded(Image.new("1", (20000, 10000))), "too large", "more pixels than"),
     "turned": (lambda: with_orientation(6), "EXIF-rotated", "EXIF orientation 6"),
     "mirrored": (lambda: with_orientation(2), "EXIF-rotated", "EXIF orientation 2"),
     "animated": (animated, "several frames", "animated"),
@@ -140,6 +142,11 @@ MASK_DEFECTS: dict[str, tuple[Callable[[], bytes], str, str]] = {
         lambda: encoded(MASK[:-1]), "sizes differ", "must have its image's size, 64x48, got 64x47"
     ),
     "turned": (lambda: encoded(MASK.T.copy()), "sizes differ", "got 48x64"),
+    "in its alpha": (
+        lambda: encoded(np.dstack([0 * MASK, 0 * MASK, 0 * MASK, MASK])),
+        "alpha channel",
+        "has transparent pixels",
+    ),
     "no bytes": (lambda: b"", "empty file", "is empty (0 bytes)"),
     "cut": (lambda: encoded(MASK)[:80], "cannot be decoded", "cut short"),
 }  # fmt: skip
@@ -198,6 +205,18 @@ def test_an_image_that_shows_the_same_is_converted_and_noted(tmp_path, name):
 def test_dropped_alpha_says_how_many_pixels_were_not_opaque(tmp_path):
     checked = check(tmp_path, image=encoded(np.dstack([IMAGE, ALPHA])))
     assert f"{(ALPHA < 255).sum()} pixels not opaque" in checked.findings[0].detail
+
+
+def test_what_was_converted_of_a_case_left_out_is_not_told(tmp_path):
+    checked = check(tmp_path, image=encoded(IMAGE[..., 0]), mask=encoded(0 * MASK))
+    assert [finding.defect for finding in checked.findings] == ["empty mask"]
+
+
+def test_a_colour_declared_transparent_is_noted(tmp_path):
+    colour = tuple(int(value) for value in IMAGE[0, 0])
+    checked = check(tmp_path, image=encoded(IMAGE, transparency=colour))
+    assert [finding.defect for finding in checked.findings] == ["alpha channel"]
+    np.testing.assert_array_equal(np.asarray(checked.image), IMAGE)
 
 
 def test_a_grey_image_with_alpha_is_noted_for_both(tmp_path):

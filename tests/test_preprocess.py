@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_the_manifest_lists_every_raw_file_by_case(tmp_path):
     prepare_cases(study_in(tmp_path), tmp_path / "prepared")
     files = [path for path in (tmp_path / "raw").rglob("*") if path.is_file()]
     files.sort(key=lambda path: path.stem)  # case0, case0_segmentation, case1, ...
-    assert table(tmp_path / "data" / "manifest.csv") == [
+    assert table(tmp_path / "prepared" / "manifest.csv") == [
         {
             "path": path.relative_to(tmp_path / "raw").as_posix(),
             "bytes": str(path.stat().st_size),
@@ -248,7 +249,7 @@ def test_skip_leaves_them_out_and_lists_them(tmp_path):
     assert card["cases"] == 4
     assert card["cases_left_out"] == 3
     assert card["problems"]["converted"] == {"grayscale": 1}
-    manifest = {row["path"] for row in table(tmp_path / "data" / "manifest.csv")}
+    manifest = {row["path"] for row in table(tmp_path / "prepared" / "manifest.csv")}
     assert "ISIC2018_Task1-2_Training_Input/cut.png" in manifest
 
 
@@ -257,6 +258,83 @@ def test_skip_with_no_case_left_stops(tmp_path):
         add_case(tmp_path / "raw", split, f"case{number}", draw(number)[0], 0 * draw(0)[1])
     with pytest.raises(UserError, match=r"3 files cannot be used"):
         prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize(
+    ("resize", "place", "defect"),
+    [
+        ("center_crop", (slice(0, 40), slice(0, 20)), "empty mask"),
+        ("center_crop", (slice(0, 40), slice(30, 100)), "full mask"),
+        ("stretch", (slice(5, 6), slice(7, 8)), "empty mask"),
+    ],
+)
+def test_a_lesion_lost_in_the_preparation_is_told(tmp_path, resize, place, defect):
+    add_three_cases(tmp_path / "raw")
+    mask = np.zeros((40, 120), np.uint8)
+    mask[place] = 255
+    add_case(tmp_path / "raw", "Training", "lost", draw(3, 40, 120)[0], mask)
+    study = study_in(tmp_path, height=32, width=32, resize=resize)
+    made = rf"at 32x32 after resize: {resize}; {(mask > 0).sum()} of 4800 pixels are lesion"
+    with pytest.raises(UserError, match=rf"lost_segmentation\.png: holds .* {made}"):
+        prepare_cases(study, tmp_path / "prepared")
+    study = study_in(tmp_path, height=32, width=32, resize=resize, on_problem="skip")
+    assert len(prepare_cases(study, tmp_path / "skipped").table) == 3
+    (problem,) = table(tmp_path / "skipped" / "card" / "problems.csv")
+    assert (problem["id"], problem["defect"]) == ("lost", defect)
+
+
+def test_used_and_left_out_cases_are_all_ids_there_are(tmp_path):
+    raw = tmp_path / "raw"
+    add_three_cases(raw)
+    spoil(raw)
+    stray = raw / "ISIC2018_Task1-2_Test_Input"
+    (stray / "Thumbs.db").write_bytes(b"0")
+    (stray / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"0")
+    (stray / "twice.jpg").write_bytes(b"0")
+    (stray / "twice.png").write_bytes(b"0")
+    cases = prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
+    card = json.loads((tmp_path / "prepared" / "card" / "card.json").read_text())
+    assert len(cases.table) == card["cases"] == 4
+    assert card["cases_left_out"] == 5  # three spoilt, twice, caf\xe9
+
+
+def test_a_split_emptied_by_skip_names_the_files_that_emptied_it(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    broken = next((tmp_path / "raw").glob("*Validation_Input/*"))
+    broken.write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
+    assert "got cases: 1 training, 0 validation, 1 test; 1 files could not be used" in str(
+        error.value
+    )
+    assert f"{broken}: is empty (0 bytes)" in str(error.value)
+
+
+def test_a_process_that_is_killed_ends_the_stage_with_one_error(tmp_path, monkeypatch):
+    add_three_cases(tmp_path / "raw")
+    monkeypatch.setattr(preprocess, "decode_case", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="a process was ended from outside"):
+        prepare_cases(study_in(tmp_path), tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("raw", ["data/prepared", "data/prepared/raw", "data", "."])
+def test_raw_cases_that_the_outputs_would_replace_are_refused(tmp_path, monkeypatch, raw):
+    study_in(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / raw / "images").mkdir(parents=True)
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["data"]["raw"] = raw
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError, match=r"data\.raw must lie beside data/prepared"):
+        preprocess.main()
+    assert (tmp_path / raw / "images").is_dir()
+
+
+def test_thirty_folds_are_prepared(tmp_path):
+    for number in range(30):
+        add_case(tmp_path / "raw", "Training", f"case{number:02d}", *draw(number, 120, 160))
+    study = study_in(tmp_path, split={"method": "folds", "k": 30, "seed": 0})
+    assert set(prepare_cases(study, tmp_path / "prepared").counts().values()) == {1}
 
 
 def test_one_photograph_under_two_ids_is_found_whatever_its_mask(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,30 @@ def test_an_odd_file_name_is_told_and_not_passed_over(tmp_path, name):
     cases, (finding,) = find_cases(tmp_path)
     assert cases == []
     assert (finding.defect, finding.file) == ("odd file name", tmp_path / "images" / name)
+
+
+def test_a_pipe_among_the_images_is_told_and_not_read(tmp_path):
+    touch(tmp_path, "masks/p.png")
+    (tmp_path / "images").mkdir()
+    os.mkfifo(tmp_path / "images" / "p.jpg")
+    _, findings = find_cases(tmp_path)
+    assert {finding.defect for finding in findings} == {"odd file name", "missing image"}
+    assert any("got a special file" in finding.detail for finding in findings)
+
+
+def test_no_case_is_used_whose_id_a_stray_file_has_too(tmp_path):
+    images, masks = TRAINING
+    touch(tmp_path, f"{images}/a.jpg", f"{masks}/a_segmentation.png", f"{TEST[0]}/a.jpg")
+    touch(tmp_path, f"{images}/b.jpg", f"{images}/b.png")
+    cases, findings = find_cases(tmp_path)
+    assert cases == []
+    assert sorted(finding.file.name for finding in findings) == ["a.jpg", "b.jpg", "b.png"]
+
+
+def test_accents_composed_or_apart_are_one_id(tmp_path):
+    touch(tmp_path, "images/n\u00e9vus.jpg", "masks/ne\u0301vus.png")
+    (case,) = find_cases(tmp_path)[0]
+    assert case.id == "n\u00e9vus"
 
 
 def test_a_folder_among_the_images_is_told(tmp_path):

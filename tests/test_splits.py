@@ -114,7 +114,7 @@ def lists_in(folder: Path, **ids: list[str]) -> ListSplit:
 
 def choose(split: ListSplit, folder: Path, known: tuple[str, ...] = ()) -> list[RawCase]:
     cases = named(5)
-    return listed_cases(cases, {case.id for case in cases} | set(known), split, folder)
+    return listed_cases(cases, {case.id for case in cases} | set(known), split, folder)[1]
 
 
 def test_lists_choose_their_cases_and_leave_the_others(tmp_path):
@@ -145,6 +145,34 @@ def test_a_list_changed_after_it_was_declared_is_refused(tmp_path):
         choose(split, tmp_path)
 
 
+def relist(folder: Path, content: bytes) -> ListSplit:
+    """A split whose training list has those bytes."""
+    split = lists_in(folder)
+    (folder / "training.txt").write_bytes(content)
+    changed = split.training.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    return split.model_copy(update={"training": changed})
+
+
+def test_a_list_of_windows_is_read(tmp_path):
+    content = b"\xef\xbb\xbfcase0000\r\n\r\n  case0001 \r\n"
+    assert [case.id for case in choose(relist(tmp_path, content), tmp_path)] == [
+        "case0000",
+        "case0001",
+    ]
+
+
+def test_a_list_that_is_no_utf8_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"training\.txt: must be UTF-8 text"):
+        choose(relist(tmp_path, "case0000\n".encode("utf-16")), tmp_path)
+
+
+def test_a_group_larger_than_a_fold_leaves_the_others_to_the_other_folds():
+    for seed in range(3):
+        folds = folds_of(["a"] * 10 + ["b", "c"], 3, seed)
+        assert len(set(folds[:10])) == 1
+        assert sorted(set(folds)) == [0, 1, 2]
+
+
 def test_a_list_that_is_missing_is_named(tmp_path):
     split = lists_in(tmp_path)
     (tmp_path / "test.txt").unlink()
@@ -171,5 +199,5 @@ def test_an_id_listed_twice_is_refused(tmp_path, ids):
 def test_a_list_that_leaves_a_split_empty_is_refused(tmp_path):
     split = lists_in(tmp_path, training=["case0000"], validation=["case0001"])
     cases = choose(split, tmp_path)
-    with pytest.raises(UserError, match=r"lists needs each list to name a case, got cases: 1 tr"):
+    with pytest.raises(UserError, match=r"lists needs a usable case in each list, got cases: 1 tr"):
         divide([case.split for case in cases], [case.id for case in cases], split)
