@@ -43,7 +43,7 @@ lint: $(READY)
 	mypy
 
 lock:
-	uv pip compile -q --generate-hashes --universal --python-version 3.11 --group test --group lint \
+	uv pip compile -q --generate-hashes --universal --python-version 3.11 --group test --group benchmark --group lint \
 	    --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 # pip is kept quiet: its messages name the user's package index, which may hold a password.
