@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,7 @@ def page(
         readings=readings(study),
         card=data_card(study),
         environment=environment(facts),
+        cost=COST,
         run_rows=run_rows(study, facts),
         commands=commands(study, facts),
     )
@@ -399,19 +400,37 @@ def _commit(run: dict[str, Any]) -> str | None:
     return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
 
 
+COST = (  # of run_rows, after the variant's name
+    "Parameters",
+    "GFLOPs an image",
+    "Training, images/s",
+    "Validation, images/s",
+    "Seconds an epoch",
+    "Training a run",
+    "Peak memory, highest",
+)
+
+
 def run_rows(study: Study, facts: dict[Run, dict[str, Any]]) -> list[list[str]]:
-    """A row a variant: its parameters, its mean training time a run, its highest peak of memory."""
+    """A row a variant: what its network and its runs cost, in the order of COST."""
     rows = []
     for variant in study.variants:
         runs = [facts[run] for run in facts if run.variant == variant]
-        parameters = _numbers(runs, "parameters")
-        seconds = _numbers(runs, "wall_seconds")
+
+        def mean(key: str, text: Callable[[float], str], runs: list[Any] = runs) -> str:
+            found = _numbers(runs, key)
+            return text(sum(found) / len(found)) if found else DASH
+
         memory = _numbers(runs, "peak_memory_bytes")
         rows.append(
             [
                 variant,
-                f"{max(parameters) / 1e6:.2f} M" if parameters else DASH,
-                _duration(sum(seconds) / len(seconds)) if seconds else DASH,
+                mean("parameters", lambda value: f"{value / 1e6:.2f} M"),
+                mean("gflops", lambda value: f"{value:.1f}"),
+                mean("images_per_second", lambda value: f"{value:.1f}"),
+                mean("validation_images_per_second", lambda value: f"{value:.1f}"),
+                mean("seconds_per_epoch", lambda value: f"{value:.1f}"),
+                mean("wall_seconds", _duration),
                 f"{max(memory) / 2**30:.1f} GiB" if memory else DASH,
             ]
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from models import build_model
+from models import NetworkConfig, build_model
 from pipeline import losses, overlap
 from pipeline.compute import (
     autocast,
@@ -294,6 +294,37 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
+def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
+    """Of one image's forward pass, by torch's counter: multiply and add counted apart."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # On "meta" nothing is computed. The counter does not know the CPU's fused attention; the plain
+    # kernel does the same arithmetic.
+    with (
+        torch.device("meta"),
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.no_grad(),
+    ):
+        build_model(config).eval()(torch.empty(1, 3, height, width))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def speeds(history: pd.DataFrame, cases: PreparedCases) -> Row:
+    """For run.json: seconds an epoch, and images a second in training (mean over epochs) and in
+    validation, a forward pass with losses and Dice."""
+    seconds, trained = history["seconds"], history["images_per_second"]
+    validating = (seconds - len(cases.indices("training")) / trained).sum()
+    return {
+        "seconds_per_epoch": float(seconds.mean()),
+        "images_per_second": float(trained.mean()),
+        "validation_images_per_second": float(
+            len(history) * len(cases.indices("validation")) / validating
+        ),
+    }
+
+
 def main() -> None:
     started, start = time.time(), time.perf_counter()
     study = load_study()
@@ -347,7 +378,8 @@ def main() -> None:
         "selected_epoch": selected,
         "weights_sha256": sha256(weights),
         "wall_seconds": time.perf_counter() - start,
-        "images_per_second": float(history["images_per_second"].mean()),
+        **speeds(history, cases),
+        "gflops": forward_gflops(config, *cases.masks.shape[1:]),
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     write_json(run_dir / "run.json", record)

@@ -49,11 +49,18 @@ def test_each_purpose_of_a_seed_has_a_stream_of_its_own():
 
 
 def test_precision_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     for able, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(compute, "cpu_has", lambda feature, able=able: able)
         assert compute.choose_dtype(CPU, "auto") == expected
     assert compute.choose_dtype(CPU, "float32") == torch.float32
     assert compute.choose_dtype(CPU, "bfloat16") == torch.bfloat16
+
+
+def test_precision_auto_is_float32_where_amx_is_broken(monkeypatch):
+    monkeypatch.setattr(compute, "cpu_has", lambda feature: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert compute.choose_dtype(CPU, "auto") == torch.float32
 
 
 def test_a_bfloat16_product_does_not_kill_the_process_on_this_machine():

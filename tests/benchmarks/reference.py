@@ -25,12 +25,26 @@ from models.attention import EncoderAttention
 from pipeline import train
 from pipeline.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
 from pipeline.dataset import TrainingBatches
-from pipeline.params import Focal, load_study
+from pipeline.params import Adam, Focal, Schedule, Train
 from pipeline.prepared import PreparedCases
 from pipeline.synthetic import draw_case
 
 Augmentation = list[dict[str, dict[str, Any]]]
-ROOT = Path(__file__).resolve().parents[2]
+# The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.
+PROTOCOL = Train.model_construct(
+    epochs=10,
+    batch_size=16,
+    loss="bce",
+    optimizer=Adam(method="adam", learning_rate=1e-3, encoder_learning_rate=None, weight_decay=0.0),
+    schedule=Schedule(method="constant", warmup_epochs=0),
+    gradient_clip=None,
+    early_stopping=None,
+    select="last",
+    freeze_encoder=False,
+    precision="auto",
+    augmentation=[],
+    deterministic=True,
+)
 
 LIMIT = NetworkConfig(encoder_attention=(1, 2, 3), decoder_gates=True)
 ORIGINAL = (3008, 2000)  # pixels, the median of a sample of ISIC 2018's originals
@@ -113,14 +127,13 @@ def our_steps(
     model: nn.Module, cases: PreparedCases, batch: int, augmentation: Augmentation
 ) -> Iterator[None]:
     """The suite's own training, an epoch of `cases` at a time, with all its bookkeeping."""
-    protocol = load_study(ROOT).train
     device = next(model.parameters()).device
-    dtype = choose_dtype(device, protocol.precision)
+    dtype = choose_dtype(device, PROTOCOL.precision)
     batches = TrainingBatches(cases, augmentation, batch_size=batch, seed=0, workers="auto")
-    training = train.Training.start(model, protocol, len(batches))
+    training = train.Training.start(model, PROTOCOL, len(batches))
     for epoch in count(1):
-        means = train.LossMeans(protocol.loss, Focal(alpha=0.25, gamma=2.0))
-        train.train_epoch(training, batches, epoch, protocol, means, dtype)
+        means = train.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
+        train.train_epoch(training, batches, epoch, PROTOCOL, means, dtype)
         means.means("train")
         yield
 
@@ -138,8 +151,8 @@ def drawn_cases(cases: int, side: int, split: str = "training") -> PreparedCases
 def network_steps(
     model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype
 ) -> Iterator[float]:
-    """Training steps on one batch of uint8 images in our own form, without its bookkeeping: what
-    any network costs in a given precision, to compare networks with."""
+    """Training steps on one batch of uint8 images (N, H, W, 3) and masks (N, H, W), each yielding
+    its loss: what a network costs in a given precision, to compare networks with."""
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     model.train()

@@ -70,11 +70,11 @@ def compare(
     return figures["ratio"]
 
 
-# Asked are 2.2 at 256x256 and 1.4 at 128x128, which take a processor whose bfloat16 is faster than
-# its float32 (AMX); without it what is left is the fused attention and not decoding JPEGs.
+# Asked are 2.2 at 256x256 and 1.4 at 128x128. Without AMX ours is float32 as well: what is left is
+# the fused attention, channels_last and not decoding photographs.
 @pytest.mark.parametrize(
     ("side", "batch", "repeats", "asked", "without_amx"),
-    [(128, 8, 3, 1.4, 1.1), (256, 4, 2, 2.2, 1.1)],
+    [(128, 8, 3, 1.4, 1.2), (256, 4, 2, 2.2, 1.8)],
 )
 def test_limit_variant_trains_faster_than_the_plain_loop(
     side, batch, repeats, asked, without_amx, tmp_path, benchmark
@@ -213,5 +213,6 @@ def test_a_run_costs_little_beside_its_training(tiny_study, benchmark):
         f"\na run took {wall:.1f} s, its epoch {epochs:.1f}: {wall - epochs:.1f} s beside it; "
         f"{processor:.1f} processor seconds in all"
     )
-    # Processor seconds, the epoch's included: others' use of the cores does not count.
-    assert processor < 12
+    # Asked: 12 s by the clock beside the epochs. The bound holds where others use the cores too:
+    # processor seconds, the two cores' together and the epoch's included.
+    assert processor < 24
