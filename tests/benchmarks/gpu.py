@@ -263,8 +263,8 @@ def training(bench: Bench) -> Rows:
     unet = unet.to(memory_format=torch.channels_last)
     deterministic(False)
     other = bench.rate(network_steps(unet, held, bench.dtype), bench.batch)
-    tell("smp's Unet(resnet34), bfloat16, channels_last (asked: 1.3)", other)
-    rows.append(("resunet against smp", f"{resunet / other:.2f} times"))
+    tell("smp's Unet(resnet34), same precision, channels_last", other)
+    rows.append(("resunet against smp (asked: 1.3)", f"{resunet / other:.2f} times"))
     return rows
 
 
@@ -283,8 +283,8 @@ def variants(bench: Bench) -> Rows:
         rows.append(
             (
                 name,
-                f"{size:.2f} M parameters, {gflops(config, bench.side):.1f} GFLOPs, training "
-                f"{trained:.1f} and inference {inferred:.1f} images/s, peak "
+                f"{size:.2f} M parameters, {gflops(bench.sized(config), bench.side):.1f} GFLOPs, "
+                f"training {trained:.1f} and inference {inferred:.1f} images/s, peak "
                 f"{peaks[name] / 2**30:.2f} GiB",
             )
         )
