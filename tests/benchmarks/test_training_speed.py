@@ -41,6 +41,10 @@ CPU = torch.device("cpu")
 AMX = cpu_has("amx_bf16") and "ONEDNN_MAX_CPU_ISA" not in os.environ
 FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
 MEGABYTE = 1e6
+long = pytest.mark.skipif(
+    "LESION_LONG_BENCHMARKS" not in os.environ,
+    reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
+)
 
 
 def network(config: NetworkConfig) -> nn.Module:
@@ -75,7 +79,7 @@ def compare(
 # 256x256 in processor time on two busy cores, where the asked 2.2 was not reached.
 @pytest.mark.parametrize(
     ("side", "batch", "repeats", "asked", "without_amx"),
-    [(128, 8, 3, 1.4, 1.2), (256, 4, 2, 2.2, 1.3)],
+    [(128, 8, 3, 1.4, 1.2), pytest.param(256, 4, 2, 2.2, 1.3, marks=long)],
 )
 def test_limit_variant_trains_faster_than_the_plain_loop(
     side, batch, repeats, asked, without_amx, tmp_path, benchmark
@@ -96,6 +100,7 @@ def test_limit_variant_trains_faster_than_the_plain_loop(
     assert ratio > (asked if AMX else without_amx)
 
 
+@long
 def test_resunet_trains_no_slower_than_smps_unet(benchmark):
     smp = pytest.importorskip("segmentation_models_pytorch", reason="smp is not installed")
     torch.manual_seed(0)
