@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,27 +14,56 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+# What a disk or its owner refuses: full, over quota, read-only, not allowed, broken.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError where the disk refuses that `path` be written: full, read-only, broken."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise UserError(
+            f"{path} cannot be written: {os.strerror(error.errno)}; what was there before is kept: "
+            "make room or allow writing, then run again"
+        ) from None
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (a file's or a folder's) to be written in its place.
 
     It takes the name of `path` only when the block ends without an error; else it is removed and
-    what was there before stays. A file's bytes are on the disk before the rename.
+    what was there before stays. A file's bytes are on the disk before the rename, and the new name
+    is when the block has ended. Raises UserError where the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    _remove(temporary)
-    try:
-        yield temporary
-        if temporary.is_file():
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
-        else:
-            _remove(path)  # a folder cannot be renamed over a filled one
-        temporary.replace(path)
-    finally:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")
         _remove(temporary)
+        try:
+            yield temporary
+            if temporary.is_file():
+                with temporary.open("rb+") as written:
+                    os.fsync(written.fileno())
+            else:
+                _remove(path)  # a folder cannot be renamed over a filled one
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            _remove(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk: a power cut then keeps a rename."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _remove(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -75,9 +77,23 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the model's state as safetensors, whole or not at all."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_tensors(path, model.state_dict())
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, whole or not at all; UserError where the disk refuses."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(state, temporary)
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:
+            # It tells of the system's error in words alone: "... (os error 28)".
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Module:
