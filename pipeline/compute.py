@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import sys
 from typing import Literal
 
 import torch
@@ -78,14 +79,24 @@ def stream(seed: int, purpose: Literal["initialisation", "order", "augmentation"
     return int.from_bytes(digest[:8]) >> 1  # torch takes 63 bits
 
 
-def make_deterministic() -> None:
-    """Ask torch for repeatable kernels; on a GPU a kernel without one warns."""
+def make_deterministic(deterministic: bool = True) -> None:
+    """Ask torch for repeatable kernels, where a GPU's without one warns; or for the fastest."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+    if not deterministic:
+        return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling fresh memory guards against kernels that read what they never wrote; it costs time and
     # changes no result of correct ones.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory held so far: on the GPU by torch, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:

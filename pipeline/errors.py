@@ -11,6 +11,11 @@ class UserError(Exception):
     """Bad input. The message names file or key, the value found, what is expected, what to do."""
 
 
+def warn(message: str) -> None:
+    """Tell, in one line on stderr, of something that does not end the stage."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a UserError becomes one message on stderr and exit status 1, Ctrl-C
     the shell's status for it and no traceback."""

@@ -270,7 +270,8 @@ class Train(Block):
     `early_stopping`: training ends after so many epochs without a better validation Dice; null
     trains every epoch. `select`: the epoch whose weights are kept and evaluated.
     `freeze_encoder`: the encoder's weights and BatchNorm statistics stay as they were loaded; the
-    attention modules that stand between its layers are new and are trained.
+    attention modules that stand between its layers are new and are trained. `deterministic`: only
+    kernels that repeat to the bit; false takes the fastest that a GPU has.
     """
 
     epochs: Count
@@ -285,6 +286,7 @@ class Train(Block):
     select: Select
     freeze_encoder: bool
     precision: Precision
+    deterministic: bool
     augmentation: list[dict[str, dict[str, Any]]]
 
     @field_validator("schedule")
@@ -357,9 +359,11 @@ class Evaluate(Block):
 
 class Tracking(Block):
     """`live`: log each epoch to MLflow while training. Either way the stage `track` completes the
-    record at the end; short studies save each process's seconds of opening the store."""
+    record at the end; short studies save each process's seconds of opening the store.
+    `required`: a live run does not start without the store; false trains on with a warning."""
 
     live: bool
+    required: bool
 
 
 class Study(Block):
@@ -446,6 +450,9 @@ class Study(Block):
 
     def run_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
         return self._folder / "runs" / variant / str(seed) / str(fold)
+
+    def resume_file(self, variant: str, seed: int, fold: int = 0) -> Path:
+        return self._folder / ".resume" / variant / str(seed) / f"{fold}.safetensors"
 
     def evaluation_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
         return self.run_dir(variant, seed, fold) / "evaluation"

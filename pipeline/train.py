@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import platform
-import resource
+import re
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from models import NetworkConfig, build_model
@@ -35,43 +34,20 @@ from pipeline.compute import (
 from pipeline.dataset import TrainingBatches, compose, split_batches
 from pipeline.errors import UserError, run_command
 from pipeline.files import replacing, sha256, write_json
-from pipeline.optimisation import build_optimizer, build_schedule, start_training_mode
-from pipeline.params import Focal, Loss, Study, Train, load_study, parse_run
+from pipeline.optimisation import start_training_mode
+from pipeline.params import Focal, Loss, Run, Study, Train, load_study, parse_run
 from pipeline.prepared import PreparedCases
+from pipeline.resume import (
+    ResumeFile,
+    Row,
+    Training,
+    alone,
+    differences,
+    fingerprint,
+    identity,
+    source_hashes,
+)
 from pipeline.weights import load_encoder, save_weights, weights_file_sha256
-
-Row = dict[str, float]  # one epoch of history.csv
-
-
-@dataclass
-class Training:
-    """All that changes while a network is trained.
-
-    schedule: of the optimizer's learning rates, stepped after each step of it.
-    history: a row an epoch trained.
-    best_weights: the model's state, on the CPU, after the epoch of the best validation Dice so far;
-    empty where the last epoch's are kept.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: LambdaLR
-    history: list[Row] = field(default_factory=list)
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def start(cls, model: nn.Module, train: Train, steps_per_epoch: int) -> Training:
-        optimizer = build_optimizer(model, train)
-        schedule = build_schedule(
-            optimizer, train.schedule, epochs=train.epochs, steps_per_epoch=steps_per_epoch
-        )
-        return cls(model, optimizer, schedule)
-
-    def learning_rates(self) -> Row:
-        """Of the next step; the encoder's where it has its own."""
-        names = ("learning_rate", "encoder_learning_rate")
-        groups = self.optimizer.param_groups
-        return {name: group["lr"] for name, group in zip(names, groups, strict=False)}
 
 
 class LossMeans:
@@ -168,10 +144,13 @@ def fit(
     study: Study,
     seed: int,
     log_epoch: Callable[[int, Row], None] = lambda epoch, row: None,
+    resume_file: ResumeFile | None = None,
 ) -> pd.DataFrame:
     """Train `model` in place by the study's protocol; return history.csv, a row an epoch.
 
-    The weights it ends with are those of the epoch that `selected_epoch` names.
+    The weights it ends with are those of the epoch that `selected_epoch` names. With `resume_file`
+    it goes on from there and keeps its state there after each epoch; `log_epoch` is given the
+    epochs of before as well.
     """
     train = study.train
     device = next(model.parameters()).device
@@ -191,14 +170,19 @@ def fit(
             "whose BatchNorm at 32x32 pixels would have a single value: choose another"
         )
     training = Training.start(model, train, len(batches))
-    epochs = tqdm(range(1, train.epochs + 1), "train", unit="epoch")
-    for epoch in epochs:
+    if resume_file is not None:
+        resume_file.load(training)
+    for row in training.history:
+        log_epoch(int(row["epoch"]), row)
+    bar = tqdm(total=train.epochs, desc="train", unit="epoch", initial=len(training.history))
+    while not is_done(training.history, train):
+        epoch = len(training.history) + 1
         means = LossMeans(train.loss, study.focal)
         start = time.perf_counter()
         rates = train_epoch(training, batches, epoch, train, means, dtype)
         images_per_second = training_cases / (time.perf_counter() - start)
         validation = LossMeans(train.loss, study.focal)
-        row: Row = {
+        row = {
             "epoch": epoch,
             **rates,
             **means.means("train"),
@@ -211,41 +195,54 @@ def fit(
                 f"the validation loss is {row['validation_loss']} after epoch {epoch}", rates
             )
         training.history.append(row)
+        if train.select == "best_validation_dice" and best_epoch(training.history) == epoch:
+            training.best_weights = {
+                name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
+            }
+        if resume_file is not None:
+            resume_file.save(training)
         log_epoch(epoch, row)
-        epochs.set_postfix(
+        bar.update()
+        bar.set_postfix(
             loss=f"{row['train_loss']:.3f}",
             dice=f"{row['validation_dice']:.3f}",
             images_s=f"{images_per_second:.1f}",
         )
-        best = best_epoch([each["validation_dice"] for each in training.history])
-        if train.select == "best_validation_dice" and best == epoch:
-            training.best_weights = {
-                name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
-            }
-        if train.early_stopping is not None and epoch - best >= train.early_stopping:
-            break
+    bar.close()
     if training.best_weights:
         model.load_state_dict(training.best_weights)
     return pd.DataFrame(training.history).astype({"epoch": int})
 
 
-def best_epoch(validation_dices: Sequence[float]) -> int:
-    """The epoch, from 1, of the highest mean Dice; of equals the earliest."""
-    return 1 + int(np.argmax(validation_dices))
+def best_epoch(history: Sequence[Row]) -> int:
+    """The epoch, from 1, of the highest validation Dice; of equals the earliest."""
+    return 1 + int(np.argmax([row["validation_dice"] for row in history]))
+
+
+def is_done(history: Sequence[Row], train: Train) -> bool:
+    """Whether a training with that history has its last epoch behind it."""
+    if not history or train.early_stopping is None:
+        return len(history) >= train.epochs
+    waited = len(history) - best_epoch(history)
+    return len(history) >= train.epochs or waited >= train.early_stopping
 
 
 def selected_epoch(history: pd.DataFrame, train: Train) -> int:
     """The epoch, from 1, whose weights a training with that history kept."""
     if train.select == "last":
         return len(history)
-    return best_epoch(history["validation_dice"].tolist())
+    return 1 + int(history["validation_dice"].argmax())
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What the run computed with, for run.json."""
     names = ("torchvision", "numpy", "albumentations", "dvc", "mlflow")
+    on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        if on_gpu
+        else None,
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -272,26 +269,20 @@ def _version(package: str) -> str | None:
 
 def describe_commit(folder: Path) -> dict[str, Any]:
     """The commit of the sources and whether tracked files differ from it; None outside git."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else status != ""}
+    status = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _output("git", "-C", str(folder), "rev-parse", "HEAD"),
+        "dirty": None if status is None else status != "",
+    }
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held so far: on the GPU by torch, else by this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+def _output(*command: str) -> str | None:
+    """What a command prints; None where there is none such, or it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
@@ -325,36 +316,95 @@ def speeds(history: pd.DataFrame, cases: PreparedCases) -> Row:
     }
 
 
-def main() -> None:
-    started, start = time.time(), time.perf_counter()
-    study = load_study()
-    run = parse_run(study)
-    variant, seed, fold = run
-    study.check_inputs()
-    cases = PreparedCases.open(study.prepared_dir, fold)
-    run_dir = study.run_dir(*run)
-    config = study.models[variant]
-
-    device = choose_device()
-    make_deterministic()
-    torch.manual_seed(stream(seed, "initialisation"))
-    model = build_model(config)
-    load_encoder(model, config, study.folder)
-    model.to(device).to(memory_format=torch.channels_last)
-    record = {
-        "study": study.name,
-        "variant": variant,
-        "seed": seed,
-        "fold": fold,
-        "started": started,
-        **describe_commit(Path(study.code)),
-        "data_fingerprint": cases.fingerprint,
+def describe_training(study: Study, run: Run, device: torch.device) -> dict[str, Any]:
+    """What decides the run's result, as the files are now: its part of run.json."""
+    config = study.models[run.variant]
+    return {
+        **run._asdict(),
+        "sources": source_hashes(),
+        "data_fingerprint": PreparedCases.open(study.prepared_dir).fingerprint,
         "params": {
             **study.model_dump(mode="json", include={"data", "prepare", "train", "focal"}),
             "model": asdict(config),
         },
         "encoder_weights_sha256": weights_file_sha256(config, study.folder),
         **describe_machine(device, choose_dtype(device, study.train.precision)),
+    }
+
+
+def check_unchanged(study: Study, run: Run, record: dict[str, Any], device: torch.device) -> None:
+    """Raise UserError if what decides the run's result is no longer as it was at its start.
+
+    DVC takes the hashes of a stage's dependencies after its command (treeverse/dvc#11058): it would
+    record this result as that of the files as they are now.
+    """
+    now = describe_training(load_study(study.folder), run, device)
+    changed = differences(identity(record), identity(now))
+    if changed:
+        raise UserError(
+            f"{changed} changed while {study.label(run)} was trained: run again to train it anew, "
+            "or put back what was there and run again to write what was trained"
+        )
+
+
+@contextmanager
+def machine_faults_told(study: Study) -> Iterator[None]:
+    """Raise UserError, in one sentence, for memory that ran out and a loader's worker that died."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = str(error)
+        died = re.match(r"DataLoader worker \(pid.*?\) [^.]*", told)
+        if died:
+            raise UserError(
+                f"{died[0]}: run again to go on after the last finished epoch; if it happens "
+                "again, memory or /dev/shm may be too small: set loader_workers: 0"
+            ) from None
+        if isinstance(error, MemoryError) or re.search(_OUT_OF_MEMORY, told):
+            size = f"{study.prepare.height}x{study.prepare.width}"
+            raise UserError(
+                f"memory ran out with train.batch_size {study.train.batch_size} at {size} pixels: "
+                "set a smaller train.batch_size, or free memory and run again"
+            ) from None
+        raise
+    except UserError as error:
+        # What a worker raises comes with the worker's traceback before it.
+        raise UserError(str(error).rpartition("pipeline.errors.UserError: ")[2].strip()) from None
+
+
+# CUDA's, oneDNN's and the CPU allocator's words for it.
+_OUT_OF_MEMORY = r"out of memory|can't allocate memory|could not allocate|CUDNN_STATUS_ALLOC_FAILED"
+
+
+def main() -> None:
+    study = load_study()
+    run = parse_run(study)
+    study.check_inputs()
+    lock = study.resume_file(*run).with_suffix(".lock")
+    with alone(lock, study.label(run)), machine_faults_told(study):
+        train_run(study, run)
+
+
+def train_run(study: Study, run: Run) -> None:
+    """Train one run, or go on with it where it was interrupted, and write its folder."""
+    cases = PreparedCases.open(study.prepared_dir, run.fold)
+    run_dir = study.run_dir(*run)
+    config = study.models[run.variant]
+    device = choose_device()
+    make_deterministic(study.train.deterministic)
+    decisive = describe_training(study, run, device)
+    resume_file = ResumeFile(study.resume_file(*run), identity(decisive), device)
+
+    torch.manual_seed(stream(run.seed, "initialisation"))
+    model = build_model(config)
+    load_encoder(model, config, study.folder)
+    model.to(device).to(memory_format=torch.channels_last)
+    record = {
+        "study": study.name,
+        **resume_file.parts(),
+        **describe_commit(Path(study.code)),
+        **decisive,
+        "fingerprint": fingerprint(decisive),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     if study.train.augmentation:
@@ -363,10 +413,11 @@ def main() -> None:
         from pipeline.tracking import live_run
 
         with live_run(study, run, record, cases) as live:
-            record["mlflow_run_id"] = live.id
-            history = fit(model, cases, study, seed, live.log_epoch)
+            history = fit(model, cases, study, run.seed, live.log_epoch, resume_file)
+        record["mlflow_run_id"] = live.id
     else:
-        history = fit(model, cases, study, seed)
+        history = fit(model, cases, study, run.seed, resume_file=resume_file)
+    check_unchanged(study, run, record, device)
 
     weights = run_dir / "weights.safetensors"
     save_weights(model, weights)
@@ -377,16 +428,18 @@ def main() -> None:
         "epochs_trained": len(history),
         "selected_epoch": selected,
         "weights_sha256": sha256(weights),
-        "wall_seconds": time.perf_counter() - start,
         **speeds(history, cases),
         "gflops": forward_gflops(config, *cases.masks.shape[1:]),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        **resume_file.parts(),
     }
     write_json(run_dir / "run.json", record)
+    resume_file.delete()
     dice = history["validation_dice"].iloc[selected - 1]
+    resumed = ", ".join(map(str, record["resumed_epochs"]))
     print(
         f"train: {study.label(run)}: validation Dice {dice:.4f} after epoch {selected} of "
         f"{len(history)}, {record['images_per_second']:.1f} images/s"
+        + (f", resumed after epoch {resumed}" if resumed else "")
     )
 
 
