@@ -87,23 +87,26 @@ def train_epoch(
     device = next(model.parameters()).device
     start_training_mode(model, freeze_encoder=train.freeze_encoder)
     rates: Row = {}
-    bar = tqdm(batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="batch", leave=False)
-    for step, (images, masks) in enumerate(bar, start=1):
-        rates = training.learning_rates()
-        inputs, targets = to_input(images, device), to_target(masks, device)
-        with autocast(device, dtype):
-            logits = model(inputs)
-        loss = means.add(logits, targets).mean()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise diverged(f"the training loss is {value} in epoch {epoch}, step {step}", rates)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if train.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip)
-        optimizer.step()
-        training.schedule.step()
-        bar.set_postfix(loss=f"{value:.3f}")
+    # As a block: a bar that an error leaves open would stand before its message.
+    with tqdm(
+        batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="batch", leave=False
+    ) as bar:
+        for step, (images, masks) in enumerate(bar, start=1):
+            rates = training.learning_rates()
+            inputs, targets = to_input(images, device), to_target(masks, device)
+            with autocast(device, dtype):
+                logits = model(inputs)
+            loss = means.add(logits, targets).mean()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise diverged(f"the training loss is {value} in epoch {epoch}, step {step}", rates)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if train.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip)
+            optimizer.step()
+            training.schedule.step()
+            bar.set_postfix(loss=f"{value:.3f}")
     return rates
 
 
@@ -174,41 +177,41 @@ def fit(
         resume_file.load(training)
     for row in training.history:
         log_epoch(int(row["epoch"]), row)
-    bar = tqdm(total=train.epochs, desc="train", unit="epoch", initial=len(training.history))
-    while not is_done(training.history, train):
-        epoch = len(training.history) + 1
-        means = LossMeans(train.loss, study.focal)
-        start = time.perf_counter()
-        rates = train_epoch(training, batches, epoch, train, means, dtype)
-        images_per_second = training_cases / (time.perf_counter() - start)
-        validation = LossMeans(train.loss, study.focal)
-        row = {
-            "epoch": epoch,
-            **rates,
-            **means.means("train"),
-            **validate(model, cases, train.batch_size, validation, dtype),
-            "seconds": time.perf_counter() - start,
-            "images_per_second": images_per_second,
-        }
-        if not math.isfinite(row["validation_loss"]):
-            raise diverged(
-                f"the validation loss is {row['validation_loss']} after epoch {epoch}", rates
-            )
-        training.history.append(row)
-        if train.select == "best_validation_dice" and best_epoch(training.history) == epoch:
-            training.best_weights = {
-                name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
+    done = len(training.history)
+    with tqdm(total=train.epochs, desc="train", unit="epoch", initial=done) as bar:
+        while not is_done(training.history, train):
+            epoch = len(training.history) + 1
+            means = LossMeans(train.loss, study.focal)
+            start = time.perf_counter()
+            rates = train_epoch(training, batches, epoch, train, means, dtype)
+            images_per_second = training_cases / (time.perf_counter() - start)
+            validation = LossMeans(train.loss, study.focal)
+            row = {
+                "epoch": epoch,
+                **rates,
+                **means.means("train"),
+                **validate(model, cases, train.batch_size, validation, dtype),
+                "seconds": time.perf_counter() - start,
+                "images_per_second": images_per_second,
             }
-        if resume_file is not None:
-            resume_file.save(training)
-        log_epoch(epoch, row)
-        bar.update()
-        bar.set_postfix(
-            loss=f"{row['train_loss']:.3f}",
-            dice=f"{row['validation_dice']:.3f}",
-            images_s=f"{images_per_second:.1f}",
-        )
-    bar.close()
+            if not math.isfinite(row["validation_loss"]):
+                raise diverged(
+                    f"the validation loss is {row['validation_loss']} after epoch {epoch}", rates
+                )
+            training.history.append(row)
+            if train.select == "best_validation_dice" and best_epoch(training.history) == epoch:
+                training.best_weights = {
+                    name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
+                }
+            if resume_file is not None:
+                resume_file.save(training)
+            log_epoch(epoch, row)
+            bar.update()
+            bar.set_postfix(
+                loss=f"{row['train_loss']:.3f}",
+                dice=f"{row['validation_dice']:.3f}",
+                images_s=f"{images_per_second:.1f}",
+            )
     if training.best_weights:
         model.load_state_dict(training.best_weights)
     return pd.DataFrame(training.history).astype({"epoch": int})

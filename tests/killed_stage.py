@@ -22,7 +22,7 @@ _server.set_forkserver_preload(["pipeline.train", "pipeline.evaluate", "pandas"]
 def start(
     stage: str, folder: Path, *arguments: str, prepare: Callable[[], None] | None = None
 ) -> ForkServerProcess:
-    """Run `pipeline.<stage>` in a study's folder; what it prints goes to `folder`/printed.
+    """Run `pipeline.<stage>` in a study's folder; what it prints goes to `<folder>.printed`.
 
     prepare: a function of an importable module, called in the process first.
     """
@@ -36,7 +36,12 @@ def _work(
 ) -> None:
     import importlib
 
+    import torch.utils.data._utils
+
     from pipeline.errors import run_command
+
+    # A forked process waits for its loader's workers to end by looking, each 5 seconds.
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
 
     os.chdir(folder)
     sys.argv = [stage, *arguments]
@@ -44,7 +49,7 @@ def _work(
         prepare()
     main = importlib.import_module(f"pipeline.{stage}").main
     with (
-        Path("printed").open("a") as printed,
+        Path(f"{folder}.printed").open("a") as printed,
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
     ):
@@ -85,3 +90,19 @@ def kill_before_state_is_deleted() -> None:
     from pipeline.resume import ResumeFile
 
     ResumeFile.delete = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+
+
+def kill_a_worker_in_second_epoch() -> None:
+    """One of the loader's workers is killed, as the system does when memory runs out."""
+    from pipeline import train
+
+    original = train.train_epoch
+
+    def killing(training: object, batches: object, epoch: int, *rest: object) -> object:
+        if epoch == 2:
+            worker = multiprocessing.active_children()[0]
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+        return original(training, batches, epoch, *rest)  # type: ignore[arg-type]
+
+    train.train_epoch = killing  # type: ignore[assignment]
