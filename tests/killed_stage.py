@@ -36,13 +36,10 @@ def _work(
 ) -> None:
     import importlib
 
-    import torch.utils.data._utils
-
     from pipeline.errors import run_command
 
-    # A forked process waits for its loader's workers to end by looking, each 5 seconds.
-    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
-
+    # A loader's workers, too, would come from the server, and import all that it has not.
+    multiprocessing.set_start_method("fork", force=True)
     os.chdir(folder)
     sys.argv = [stage, *arguments]
     if prepare is not None:

@@ -144,7 +144,7 @@ def files_in(folder: Path) -> set[str]:
 
 def bars_off(text: str) -> str:
     """The lines that a stage printed, without its progress bars."""
-    lines = re.split(r"[\r\n]+", text)
+    lines = re.split(r"[\r\n]+", text.replace("\x1b[A", "").rstrip())
     return "\n".join(line for line in lines if line.strip() and "%|" not in line)
 
 
