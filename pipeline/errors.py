@@ -6,14 +6,16 @@ import gc
 import sys
 from collections.abc import Callable
 
+from tqdm import tqdm
+
 
 class UserError(Exception):
     """Bad input. The message names file or key, the value found, what is expected, what to do."""
 
 
 def warn(message: str) -> None:
-    """Tell, in one line on stderr, of something that does not end the stage."""
-    print(f"warning: {message}", file=sys.stderr)
+    """Tell, in one line on stderr, of something that does not end the stage; above any bars."""
+    tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
 def run_command(main: Callable[[], None]) -> None:

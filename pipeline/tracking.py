@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock
 
-from pipeline.errors import UserError, run_command
+from pipeline.errors import UserError, run_command, warn
 from pipeline.files import sha256
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases
@@ -38,8 +39,10 @@ def open_store() -> MlflowClient:
     """The store that MLFLOW_TRACKING_URI names, else mlflow.db at the project's root.
 
     Under a lock: processes that create one SQLite store at the same time spoil it.
-    Raises UserError if it cannot be reached.
+    Raises UserError if it cannot be reached: two retries, which take seconds, where the library
+    would try for minutes.
     """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -257,47 +260,94 @@ def _requirements() -> list[str]:
 
 
 def _hush() -> None:
-    """Pass over MLflow's advice on data sources and examples (the signature is given),
-    and its progress bars. After its import, which puts a filter of its own first."""
+    """Pass over MLflow's advice on data sources and examples (the signature is given), its progress
+    bars, and what it and its HTTP client say of each try to reach a lost server: that is told once,
+    in a line of ours. After its import, which puts a filter of its own first."""
     import mlflow.pyfunc
 
     assert mlflow.pyfunc  # imported for its filters
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow.system_metrics.system_metrics_monitor", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class LiveRun:
-    """A run being trained, recorded epoch by epoch."""
+    """A run being trained, recorded epoch by epoch for as long as the store can be reached.
 
-    def __init__(self, record: StudyRecord, run_id: str) -> None:
-        self.record = record
-        self.id = run_id
+    id: the record's; None once something could not be recorded. `sync` then makes a new record of
+    the run folder.
+    """
+
+    def __init__(self, required: bool) -> None:
+        self.required = required
+        self.store: StudyRecord | None = None
+        self.id: str | None = None
+
+    def open(self, study: Study, run: Run, record: dict[str, Any], cases: PreparedCases) -> None:
+        """Begin the record, in place of any earlier one of that run. Raises UserError if the store
+        is required and cannot be used."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.store = StudyRecord.open(study)
+            self.store.discard(self.store.find(run))
+            self.id = self.store.create(run, record, cases.table)
+        except (UserError, MlflowException) as error:
+            reason = str(error).splitlines()[0]
+            if self.required:
+                raise UserError(
+                    f"{reason}; or set tracking.required: false to train without it"
+                ) from None
+            self._lose(reason)
 
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
-        self.record.log_epoch(self.id, epoch, row)
+        if self.store is None or self.id is None:
+            return
+        try:
+            self.store.log_epoch(self.id, epoch, row)
+        except Exception as error:  # whatever it is: a view of the run must not cost the run
+            self._lose(str(error).splitlines()[0])
+
+    def close(self, status: str) -> None:
+        if self.store is None or self.id is None:
+            return
+        try:
+            self.store.client.set_terminated(self.id, status)
+        except Exception as error:
+            self._lose(str(error).splitlines()[0])
+
+    def _lose(self, reason: str) -> None:
+        """Record no more: waiting for a lost store costs seconds, once and not in each epoch."""
+        self.id = None
+        warn(
+            f"MLflow's record of this run is incomplete ({reason}); training goes on, and "
+            "`python -m pipeline.tracking sync` completes it from the run folder"
+        )
 
 
 @contextmanager
 def live_run(
     study: Study, run: Run, record: dict[str, Any], cases: PreparedCases
 ) -> Iterator[LiveRun]:
-    """Record a training while it goes on, with system metrics, in place of any earlier record
-    of that run. `sync` completes it."""
+    """Record a training while it goes on, with system metrics. `sync` completes it."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; the library's is 120
     _hush()
-    store = StudyRecord.open(study)
-    store.discard(store.find(run))
-    run_id = store.create(run, record, cases.table)
-    monitor = SystemMetricsMonitor(run_id)
-    monitor.start()
+    live = LiveRun(study.tracking.required)
+    live.open(study, run, record, cases)
+    monitor = SystemMetricsMonitor(live.id) if live.id is not None else None
+    if monitor is not None:
+        monitor.start()
     status = "FAILED"
     try:
-        yield LiveRun(store, run_id)
+        yield live
         status = "FINISHED"
     finally:
-        monitor.finish()
-        store.client.set_terminated(run_id, status)
+        if monitor is not None:
+            monitor.finish()
+        live.close(status)
 
 
 def sync(study: Study) -> tuple[int, int]:

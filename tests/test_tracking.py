@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -198,6 +204,27 @@ def test_a_variant_that_left_the_study_leaves_the_store(both_trained):
     assert set(recorded(study)["tags.variant"].dropna()) == {VARIANT}
 
 
+def test_a_resumed_training_has_one_record_with_each_epoch_once(tiny_study, monkeypatch):
+    study = change_params(variants=[VARIANT], tracking={"live": True}, train={"epochs": 2})
+    validate, validated = train.validate, []
+
+    def fail(*arguments: object) -> dict[str, float]:
+        validated.append(len(validated))
+        if len(validated) == 2:
+            raise RuntimeError("in mid-epoch")
+        return validate(*arguments)
+
+    monkeypatch.setattr(train, "validate", fail)
+    with pytest.raises(RuntimeError, match="in mid-epoch"):
+        run_stages(monkeypatch, VARIANT)
+    run_stages(monkeypatch, VARIANT)
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert record["resumed_epochs"] == [1]
+    assert tracking.sync(study) == (1, 0)
+    check_record(study)  # fails if there are two, or an epoch is there twice
+    assert only_run(study)["run_id"] == record["mlflow_run_id"]
+
+
 def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
     study = change_params(tracking={"live": True})
 
@@ -210,6 +237,133 @@ def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
         train.main()
     assert only_run(study)["status"] == "FAILED"
     assert not (study.run_dir(VARIANT, 0) / "weights.safetensors").exists()
+
+
+class Server:
+    """A real `mlflow server` on a free port of this machine, with its store in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        store = f"sqlite:///{folder}/server.db"
+        tracking_store = ["--backend-store-uri", store, "--artifacts-destination", str(folder)]
+        self.command = [sys.executable, "-m", "mlflow", "server", *tracking_store]
+        self.command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(self.command, start_new_session=True, **quiet)
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, "the server ended by itself"
+                time.sleep(0.1)
+        pytest.fail("the server did not start in two minutes")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server that MLFLOW_TRACKING_URI names, not started."""
+    server = Server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # so that what the pipeline sets is gone with the test
+        monkeypatch.delenv(name)
+    yield server
+    server.kill()
+
+
+def metric_steps(study: Study) -> list[int]:
+    run_id = only_run(study)["run_id"]
+    history = mlflow.MlflowClient().get_metric_history(run_id, "train_bce")
+    return [metric.step for metric in history]
+
+
+def test_a_server_that_is_away_or_lost_costs_no_training(tiny_study, monkeypatch, capfd, server):
+    """Absent at the start, lost in mid-run, back: the record is complete, and each is said once."""
+    # Retries wait for seconds, which the next test holds; here they would be waited for in vain.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
+    network = {"encoder": "plain", "plain_width": 2}
+    study = change_params(
+        variants=[VARIANT],
+        models={VARIANT: network},
+        train={"epochs": 3},
+        tracking={"live": True, "required": True},
+    )
+    with pytest.raises(UserError, match=r"cannot be used: .*; or set tracking\.required: false to"):
+        train.main()
+    assert not study.run_dir(VARIANT, 0).exists()
+    assert not study.resume_file(VARIANT, 0).exists()
+
+    study = change_params(tracking={"required": False})
+    capfd.readouterr()
+    train.main()
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert record["mlflow_run_id"] is None
+    assert warnings_in(capfd.readouterr().err) == 1
+    server.start()
+    assert tracking.sync(study) == (1, 0)
+    assert metric_steps(study) == [1, 2, 3]
+    assert tracking.sync(study) == (0, 1)
+
+    # Lost after the first epoch of another training, with the record begun.
+    study = change_params(focal={"gamma": 1.0}, tracking={"required": True})
+    validate = train.validate
+    asked: list[int] = []
+
+    def losing(*arguments: object) -> dict[str, float]:
+        asked.append(0)
+        if len(asked) == 2:
+            server.kill()
+        return validate(*arguments)
+
+    monkeypatch.setattr(train, "validate", losing)
+    train.main()
+    printed = capfd.readouterr()
+    assert warnings_in(printed.err) == 1
+    assert "train: gated_attention, seed 0: validation Dice" in printed.out
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert (record["epochs_trained"], record["mlflow_run_id"]) == (3, None)
+    server.start()
+    assert metric_steps(study) == [1]
+    assert tracking.sync(study) == (1, 0)
+    assert metric_steps(study) == [1, 2, 3]  # fails if there are two records
+    assert only_run(study)["status"] == "FINISHED"
+    assert only_run(study)["params.focal.gamma"] == "1.0"
+
+
+def warnings_in(printed: str) -> int:
+    """How many lines the training wrote beside its progress bars, each a warning of ours."""
+    lines = [line for line in printed.replace("\x1b[A", "").splitlines() if line.strip()]
+    told = [line for line in lines if "%|" not in line]
+    for line in told:
+        assert line.strip().startswith("warning: MLflow's record of this run is incomplete ("), line
+    return len(told)
+
+
+def test_a_lost_server_is_waited_for_in_seconds_and_once(tiny_study, server, capsys):
+    """Nothing listens on the port. The library alone would try for four minutes, each epoch."""
+    live = tracking.LiveRun(required=False)
+    start = time.perf_counter()
+    live.open(tiny_study, tiny_study.runs()[0], {}, None)
+    for epoch in (1, 2, 3):
+        live.log_epoch(epoch, {"train_bce": 0.5})
+    live.close("FINISHED")
+    assert time.perf_counter() - start < 30
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert live.id is None
 
 
 def test_a_server_that_is_not_there_is_one_clear_error(tiny_study, monkeypatch):
