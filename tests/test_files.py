@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.files import replacing, sha256, write_json
 
 
@@ -61,6 +64,20 @@ def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path):
     with pytest.raises(InterruptedError):
         write_half_a_folder(path)
     assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_disk_that_refuses_is_told_and_the_old_file_stays(tmp_path, number):
+    path = tmp_path / "history.csv"
+    path.write_text("old")
+    with pytest.raises(UserError) as error, replacing(path):
+        raise OSError(number, os.strerror(number))
+    assert str(error.value) == (
+        f"{path} cannot be written: {os.strerror(number)}; what was there before is kept: make "
+        "room or allow writing, then run again"
+    )
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -174,6 +174,8 @@ TRAIN = demo_params()["train"]
         ("prepare.split", "official", "prepare.split must be a block of keys, got 'official'"),
         ("data.raw", 3, "data.raw must be text, got 3"),
         ("tracking.live", "on", "tracking.live must be true or false, got 'on'"),
+        ("tracking.required", 1, "tracking.required must be true or false, got 1"),
+        ("train.deterministic", 0, "train.deterministic must be true or false, got 0"),
         ("seeds", 3, "seeds must be a list, got 3"),
         ("seeds", [0, "one"], f"seeds.1 {SEED}, got 'one'"),
         ("models.resunet", None, "models.resunet must be a block of keys, got nothing"),

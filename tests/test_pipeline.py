@@ -193,6 +193,7 @@ def set_in(params: dict, path: str, value: object) -> None:
         ("prepare.height", 64, {"preprocess"}),
         ("train.optimizer.learning_rate", 0.002, ALL_TRAIN),
         ("train.augmentation", [], ALL_TRAIN),
+        ("train.deterministic", False, ALL_TRAIN),
         ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE),
         ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE),
         (
@@ -209,6 +210,7 @@ def set_in(params: dict, path: str, value: object) -> None:
             {f"{s}@encoder_attention-{n}-0" for s in ("train", "evaluate") for n in SEEDS},
         ),
         ("tracking.live", True, set()),
+        ("tracking.required", False, set()),
         ("loader_workers", 2, set()),
     ],
 )

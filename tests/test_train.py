@@ -368,6 +368,45 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tiny_study):
     )
 
 
+@pytest.mark.parametrize(
+    "take", [lambda: torch.empty(2**50), lambda: np.empty(2**50)], ids=["torch", "numpy"]
+)
+def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, monkeypatch, take):
+    """The allocators' own errors, asked for more than any machine has."""
+    change_params(tracking={"live": False})
+    monkeypatch.setattr(train, "to_input", lambda *_: take())
+    monkeypatch.setattr(sys, "argv", ["train", "gated_attention", "0"])
+    with pytest.raises(UserError) as error:
+        train.main()
+    assert str(error.value) == (
+        "memory ran out with train.batch_size 8 at 32x64 pixels: set a smaller train.batch_size, "
+        "or free memory and run again"
+    )
+    assert not tiny_study.run_dir("gated_attention", 0).exists()
+
+
+def test_cudas_word_for_it_is_memory_that_ran_out_and_other_errors_stay(tiny_study):
+    told = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"
+    with (
+        pytest.raises(UserError, match=r"^memory ran out with train\.batch_size 8 at 32x64"),
+        train.machine_faults_told(tiny_study),
+    ):
+        raise torch.OutOfMemoryError(told)
+    with pytest.raises(RuntimeError, match="another"), train.machine_faults_told(tiny_study):
+        raise RuntimeError("another")
+
+
+def test_a_workers_error_is_told_without_its_traceback(tiny_study, monkeypatch):
+    change_params(
+        tracking={"live": False}, loader_workers=1, train={"augmentation": [{"Normalize": {}}]}
+    )
+    monkeypatch.setattr(sys, "argv", ["train", "gated_attention", "0"])
+    with pytest.raises(UserError) as error:
+        train.main()
+    assert str(error.value).startswith("params.yaml: train.augmentation must keep an image's shape")
+    assert "\n" not in str(error.value)
+
+
 def test_weights_that_the_last_step_spoiled_are_not_kept(tiny_study):
     settings = Adam(method="adam", learning_rate=1e30, **COMMON)
     study = protocol(tiny_study, epochs=1, batch_size=20, optimizer=settings)
