@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from torchvision.transforms import v2
 
@@ -84,3 +85,14 @@ def test_a_users_own_limit_of_onednn_is_left_alone(monkeypatch):
     monkeypatch.setattr(compute.os, "fork", no_fork)
     compute.avoid_broken_amx()
     assert compute.os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_fastest_kernels_are_taken_only_when_asked_for(monkeypatch, deterministic):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        compute.make_deterministic(deterministic)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.backends.cudnn.benchmark != deterministic
+    finally:
+        compute.make_deterministic()
