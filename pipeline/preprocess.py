@@ -253,7 +253,8 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     table.to_csv(folder / "cases.csv", index=False)
     seal(folder)
     prepared = PreparedCases.open(folder)
-    from pipeline import datacard  # and with it matplotlib, which the processes need not have
+    # Here, for it brings matplotlib, which the processes that decode need not have.
+    from pipeline import datacard
 
     datacard.write(study, prepared, findings, pairs, source, folder / "card")
     return prepared

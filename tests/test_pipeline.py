@@ -269,17 +269,17 @@ def test_every_module_that_decides_a_result_is_a_dependency():
 
 
 def imported(module: str) -> set[str]:
-    """`module` and every module of pipeline/ that it imports at its top, directly or not."""
+    """`module` and every module of pipeline/ that it imports, directly or not."""
     found: set[str] = set()
     wanted = {module}
     while wanted:
         found |= wanted
         texts = [(REPOSITORY / f"pipeline/{name}.py").read_text() for name in wanted]
         names = {
-            name for text in texts for name in re.findall(r"^from pipeline\.(\w+)", text, re.M)
+            name for text in texts for name in re.findall(r"^\s*from pipeline\.(\w+)", text, re.M)
         }
         for text in texts:
-            for line in re.findall(r"^from pipeline import (.+)", text, re.M):
+            for line in re.findall(r"^\s*from pipeline import (.+)", text, re.M):
                 names |= {name.strip() for name in line.split(",")}
         wanted = names - found
     return found
