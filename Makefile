@@ -43,10 +43,11 @@ lint: $(READY)
 	mypy
 
 lock:
-	uv pip compile -q --generate-hashes --universal --python-version 3.11 --group test --group benchmark --group lint \
+	uv pip compile -q --generate-hashes --universal --python-version 3.11 --all-extras --group test --group lint \
 	    --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 # pip is kept quiet: its messages name the user's package index, which may hold a password.
+# The lock is whole: without --no-deps older pips look for newer releases of packages with extras.
 $(READY): requirements.lock pyproject.toml
 	@command -v git >/dev/null || { echo "git is missing: install it first" >&2; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
@@ -54,6 +55,6 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it first (Debian: python3-venv)" >&2; exit 1; }
 	@echo "Making $(VENV) from requirements.lock (several GB: some minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)

@@ -11,9 +11,21 @@ from typing import Literal
 EncoderName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "plain"]
 
 
+# torchvision has ImageNet weights for these, and smp's encoders of the same names take them.
+IMAGENET_RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """One variant's network.
+    """One variant's network: the paper's, or a part of it.
 
     Args:
         family: the module that builds it, a key of models.FAMILIES.
@@ -54,3 +66,31 @@ class NetworkConfig:
                 "weights must be 'none' with encoder 'plain': no pretrained weights fit it, "
                 f"got {self.weights!r}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmpConfig:
+    """One variant's network: one of segmentation_models_pytorch's, as that package builds it.
+
+    Args:
+        family: smp.
+        architecture: the name of its class, such as Unet, UnetPlusPlus or DeepLabV3Plus.
+        encoder: its encoder's name there, such as resnet34, efficientnet-b0 or mit_b0.
+        weights: what the encoder starts from: `imagenet` (torchvision's, downloaded; ResNets only),
+            `none` (random), or the path of a state dict of that encoder.
+    """
+
+    family: Literal["smp"] = "smp"
+    architecture: str
+    encoder: str
+    weights: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.weights == "imagenet" and self.encoder not in IMAGENET_RESNETS:
+            raise ValueError(
+                f"weights must be none or a file with encoder {self.encoder!r}: torchvision's "
+                f"ImageNet weights fit {', '.join(IMAGENET_RESNETS)} alone, got 'imagenet'"
+            )
+
+
+AnyConfig = NetworkConfig | SmpConfig

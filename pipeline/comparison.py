@@ -1,182 +1,181 @@
-"""The variants side by side: what a metric means, how runs are summed up, what the paper found.
+"""The protocol: from a table of scores to what can be said of the variants.
 
-Tables in, tables out; no file is read here. A table of scores is long: a row a (variant, seed,
-case), with the columns variant, seed, id, CASE_METRICS and overlap.COUNTS.
+It knows of no file: a table in, records of pipeline/results.py out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from pipeline.overlap import COUNTS, dice
+from pipeline.crossed import Values, mean_interval, single_run_interval, variance_components
+from pipeline.factorial import effects
+from pipeline.ordering import order_all, rank_all
+from pipeline.pairs import FEWEST_SEEDS, against_baseline, choose_pairing, compare_pairs
+from pipeline.power import plan
+from pipeline.results import Comparison, Estimate
+
+NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A column of the comparison.
+class Design:
+    """The fully crossed part of a table: `scores` (V, S, C) of `variants`, `seeds`, `cases`.
 
-    definition: one sentence; {jaccard_threshold}, {alpha} and {gamma} stand for the
-        study's constants (str.format).
+    Variants that were not scored on the same cases as most, or that have a score that is not a
+    number, are left out; then seeds that not every variant has; `notes` tell of both.
+    Source of the order: the table. Raises ValueError if a (variant, seed, case) stands twice.
     """
 
-    label: str
-    better: Literal["higher", "lower"]
-    definition: str
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.notes: list[str] = []
+        keys = table.set_index(["variant", "seed", "case"])["value"]
+        if keys.index.has_duplicates:
+            raise ValueError("a (variant, seed, case) stands in the table twice")
+        wide = keys.where(np.isfinite(keys)).unstack()  # noqa: PD010 - pivot_table would average
+        sets = {
+            str(name): frozenset(own["case"]) for name, own in table.groupby("variant", sort=False)
+        }
+        most, _ = Counter(sets.values()).most_common(1)[0]
+        self.cases = [case for case in dict.fromkeys(table["case"]) if case in most]
+        wide = wide[self.cases]
+        self.variants = [
+            name
+            for name, scored in sets.items()
+            if self._usable(name, wide.loc[[name]].droplevel("variant"), table, len(scored - most))
+        ]
+        runs = {name: set(wide.loc[name].index) for name in self.variants}
+        every = dict.fromkeys(table["seed"])
+        self.seeds = [seed for seed in every if all(seed in seeds for seeds in runs.values())]
+        for seed in every:
+            lacking = [name for name, seeds in runs.items() if seed not in seeds]
+            if lacking and len(lacking) < len(runs):
+                self.notes.append(
+                    f"Seed {seed} is left out of comparisons: no run of {', '.join(lacking)}."
+                )
+        rows = [(name, seed) for name in self.variants for seed in self.seeds]
+        shape = (len(self.variants), len(self.seeds), len(self.cases))
+        self.scores: Values = wide.loc[rows].to_numpy(dtype=np.float64).reshape(shape)
+
+    def _usable(self, name: str, runs: pd.DataFrame, table: pd.DataFrame, others: int) -> bool:
+        """Whether every run of a variant has a number for every case, and none for `others`; `runs`
+        (seeds, cases)."""
+        gaps = runs.isna().to_numpy()
+        if not gaps.any() and not others:
+            return True
+        scored = len(table[(table["variant"] == name) & table["case"].isin(runs.columns)])
+        if others:
+            what = f"it was scored on {others} cases that most were not (unequal case sets)"
+        elif scored < runs.size:
+            what = f"{runs.size - scored} of {runs.size} scores are missing (unequal case sets)"
+        else:
+            what = f"it has no number for {int(gaps.sum())} of {runs.size} scores"
+        self.notes.append(f"{name} is left out of comparisons: {what}.")
+        return False
 
 
-METRICS: dict[str, Metric] = {
-    "dice": Metric(
-        "Dice",
-        "higher",
-        "Mean per-case Dice: 2 TP / (2 TP + FP + FN) of each test case, then the mean over cases. "
-        "Primary metric, fixed before looking.",
-    ),
-    "iou": Metric(
-        "IoU",
-        "higher",
-        "Mean per-case intersection over union (Jaccard index): TP / (TP + FP + FN) of each test "
-        "case, then the mean over cases.",
-    ),
-    "focal_loss": Metric(
-        "Focal loss",
-        "lower",
-        "Sigmoid focal loss, alpha {alpha:g}, gamma {gamma:g} (Lin et al. 2017, torchvision's "
-        "form), mean over pixels, then over cases. It needs no threshold.",
-    ),
-    "sensitivity": Metric(
-        "Sensitivity",
-        "higher",
-        "Mean per-case TP / (TP + FN): the share of the lesion's pixels that is found.",
-    ),
-    "specificity": Metric(
-        "Specificity",
-        "higher",
-        "Mean per-case TN / (TN + FP): the share of the background's pixels that is left alone.",
-    ),
-    "thresholded_jaccard": Metric(
-        "Thresholded Jaccard",
-        "higher",
-        "The ISIC 2018 challenge's score: a case's IoU, or 0 where it is below "
-        "{jaccard_threshold:g}, then the mean over cases.",
-    ),
-    "pooled_dice": Metric(
-        "Pooled Dice",
-        "higher",
-        "2 TP / (2 TP + FP + FN) with the pixels of all test cases counted together, so that "
-        "large lesions weigh more. Not comparable with the mean per-case Dice.",
-    ),
-}
-CASE_METRICS = tuple(name for name in METRICS if name != "pooled_dice")
-
-
-class PaperRow(NamedTuple):
-    """A row of the paper's Table 1 (section 10), each figure one run; None where it gives none."""
-
-    name: str
-    dice: float | None = None
-    iou: float | None = None
-    focal_loss: float | None = None
-
-
-# By variant name in params.yaml. The paper does not say how its Dice is averaged; its IoU fits a
-# mean over cases (pooled, IoU would be Dice / (2 - Dice) = 0.764 for the first row, not 0.795).
-PAPER: dict[str, PaperRow] = {
-    "limit_encoder_attention": PaperRow(
-        "U-Net + ResNet + LimitEncoderAttention (Model 4)", 0.8660, 0.795, 0.245
-    ),
-    "encoder_attention": PaperRow(
-        "U-Net + ResNet + EncoderAttention (Model 3)", 0.8615, 0.789, 0.257
-    ),
-    "gated_attention": PaperRow("U-Net + ResNet + GatedAttention (Model 1)", 0.856, 0.782, 0.263),
-    "encoder_and_gated_attention": PaperRow(
-        "U-Net + ResNet + EncoderAttention + GatedAttention (Model 2)", 0.8529, 0.778, 0.270
-    ),
-    "resunet": PaperRow("baseline: U-Net + ResNet"),
-    "attention_unet": PaperRow("baseline: Attention U-Net"),
-    "unet": PaperRow("baseline: U-Net"),
-}
-
-
-def score_runs(scores: pd.DataFrame) -> pd.DataFrame:
-    """One figure a run and metric: the mean over cases, or for pooled Dice the ratio of sums.
-
-    Returns a table indexed by (variant, seed) in the order of `scores`, with a column for each of
-    METRICS. A case without a value (NaN) leaves the run without one.
-    Raises ValueError if two runs were not scored on the same cases.
-    """
-    runs = dict(iter(scores.groupby(["variant", "seed"], sort=False)))
-    first = next(iter(runs.values()))
-    for run, cases in runs.items():
-        if sorted(cases["id"]) != sorted(first["id"]):
-            raise ValueError(f"run {run} was scored on other cases than the first run")
-    means = {
-        run: cases[list(CASE_METRICS)].mean(skipna=False).to_dict()
-        | {"pooled_dice": float(dice(cases[list(COUNTS)].to_numpy().sum(axis=0)))}
-        for run, cases in runs.items()
-    }
-    table = pd.DataFrame.from_dict(means, orient="index", columns=list(METRICS))
-    table.index = pd.MultiIndex.from_tuples(means, names=["variant", "seed"])
-    return table
-
-
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Each variant and metric over its seeds.
-
-    Returns a table indexed by (variant, metric), variants in the order of `scores`, metrics in
-    that of METRICS, with the columns mean, standard_deviation (over seeds, n - 1 in the
-    denominator; NaN for one seed), seeds and cases (counts).
-    """
-    rows = {}
-    for variant, runs in score_runs(scores).groupby(level="variant", sort=False):
-        for metric in METRICS:
-            rows[variant, metric] = {
-                "mean": runs[metric].mean(skipna=False),
-                "standard_deviation": runs[metric].std(skipna=False, ddof=1),
-                "seeds": len(runs),
-                "cases": scores["id"].nunique(),
-            }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["variant", "metric"])
-    return table
-
-
-def both_empty(scores: pd.DataFrame) -> int:
-    """How many scored cases have no lesion pixel in truth and prediction (Dice and IoU are 1)."""
-    lesion = scores[["true_positives", "false_positives", "false_negatives"]].sum(axis="columns")
-    return int((lesion == 0).sum())
-
-
-class ExampleCase(NamedTuple):
-    """A test case picked to be looked at; `dice` is its mean over all runs."""
-
-    rank: Literal["best", "median", "worst"]
-    id: str
-    dice: float
-
-
-def example_cases(scores: pd.DataFrame, each: int = 2) -> list[ExampleCase]:
-    """The best, median and worst cases by mean Dice over all runs, best first, none twice.
-
-    `each` of every rank, fewer where there are fewer than 3 x `each` cases. Equal means keep the
-    order of `scores`.
-    """
-    means = (
-        scores.groupby("id", sort=False)["dice"].mean().sort_values(ascending=False, kind="stable")
+def estimate(
+    values: Values | None, *, variant: str, metric: str, paper: float | None = None
+) -> Estimate:
+    """A variant's values (S, C) summed up; None or values that are not numbers give no figure."""
+    if values is None or not np.isfinite(values).all():
+        shape = (0, 0) if values is None else values.shape
+        return Estimate(
+            variant=variant, metric=metric, mean=None, standard_deviation=None, interval=None,
+            seeds=shape[0], cases=shape[1], paper=paper, single_run=None,
+        )  # fmt: skip
+    seeds, cases = values.shape
+    crossed = seeds > 1 and cases > 1
+    return Estimate(
+        variant=variant,
+        metric=metric,
+        mean=float(values.mean()),
+        standard_deviation=float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
+        interval=mean_interval(values) if crossed else None,
+        seeds=seeds,
+        cases=cases,
+        paper=paper,
+        single_run=single_run_interval(values) if crossed and paper is not None else None,
     )
-    each = min(each, max(1, len(means) // 3))
-    starts: dict[Literal["best", "median", "worst"], int] = {
-        "best": 0,
-        "worst": len(means) - each,
-        "median": (len(means) - each) // 2,
-    }
-    ranks: dict[int, Literal["best", "median", "worst"]] = {}
-    for rank, start in starts.items():
-        for position in range(start, start + each):
-            ranks.setdefault(position, rank)
-    return [
-        ExampleCase(ranks[position], str(means.index[position]), float(means.iloc[position]))
-        for position in sorted(ranks)
-    ]
+
+
+def compare(
+    table: pd.DataFrame,
+    *,
+    metric: str,
+    baseline: str | None,
+    margin: float,
+    paper: Mapping[str, float],
+    factors: Mapping[str, tuple[bool, bool]],
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """The whole protocol on a table with the columns variant, seed, case and value.
+
+    Values are of the primary metric, higher is better. margin: of equivalence, in its units.
+    paper: the figures of the variants that the paper reports. factors: variant -> (gates, encoder
+    attention), the 2 x 2 design's four. draws, seed: of the bootstraps.
+    Source: the protocol of the design, fixed before any result was looked at.
+    """
+    design = Design(table)
+    names, values, notes = design.variants, design.scores, design.notes
+    pairing, pairs, dunnett, factorial = None, [], [], []
+    ranks = ordering = variance = power = None
+    enough = len(names) > 1
+    if not enough:
+        notes.append("There are no two variants to compare.")
+    elif len(design.seeds) == 0:
+        notes.append("No seed was run by all variants: nothing can be compared.")
+    elif len(design.seeds) == 1:
+        notes.append(NO_SPREAD)
+    elif len(design.cases) == 1:
+        notes.append("With one test case nothing can be said of others.")
+    else:
+        if len(design.seeds) < FEWEST_SEEDS:
+            notes.append(
+                f"Descriptive only: {len(design.seeds)} seeds; below {FEWEST_SEEDS} no difference "
+                "is called shown."
+            )
+        means = values.mean(axis=2)
+        pairing = choose_pairing(means)
+        pairs = compare_pairs(values, names, pairing.paired, margin=margin, draws=draws, seed=seed)
+        if baseline is not None and baseline in names and not pairing.paired:
+            dunnett = against_baseline(means, names, baseline, seed)
+        if factors and set(factors) <= set(names):
+            cells = {levels: values[names.index(name)] for name, levels in factors.items()}
+            factorial = effects(cells, pairing.paired)
+        ranks = rank_all(means, names)
+        ordering = order_all(
+            values, names, _best_first(paper, names), pairing.paired, draws=draws, seed=seed
+        )
+        variance = variance_components(values)
+        power = plan(values, pairing.paired, _first_gap(paper))
+    return Comparison(
+        metric=metric,
+        variants=names,
+        seeds=design.seeds,
+        cases=len(design.cases),
+        notes=notes,
+        pairing=pairing,
+        pairs=pairs,
+        baseline=baseline if baseline in names else None,
+        against_baseline=dunnett,
+        equivalence_margin=margin,
+        factorial=factorial,
+        ranks=ranks,
+        ordering=ordering,
+        variance=variance,
+        power=power,
+    )
+
+
+def _best_first(paper: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return sorted((name for name in names if name in paper), key=lambda name: -paper[name])
+
+
+def _first_gap(paper: Mapping[str, float]) -> float | None:
+    """Between the paper's two best figures."""
+    best = sorted(paper.values(), reverse=True)
+    return best[0] - best[1] if len(best) > 1 else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import resource
 import sys
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -73,15 +75,21 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-def stream(seed: int, purpose: Literal["initialisation", "order", "augmentation"]) -> int:
+def stream(
+    seed: int, purpose: Literal["initialisation", "order", "augmentation", "dropout"]
+) -> int:
     """A seed of its own for each use of randomness, so that one use cannot shift another."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1  # torch takes 63 bits
 
 
 def make_deterministic(deterministic: bool = True) -> None:
-    """Ask torch for repeatable kernels, where a GPU's without one warns; or for the fastest."""
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    """Ask torch for repeatable kernels, or for the fastest.
+
+    An operation that has no repeatable kernel then raises: with warnings alone torch would also
+    take a GPU's faster attention, whose gradients do not repeat.
+    """
+    torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     if not deterministic:
         return
@@ -114,3 +122,13 @@ def to_input(images: Tensor, device: torch.device) -> Tensor:
 def to_target(masks: Tensor, device: torch.device) -> Tensor:
     """uint8 in {0, 1} (N, H, W) -> float32 (N, 1, H, W) on `device`."""
     return masks.to(device).unsqueeze(1).float()
+
+
+def processor() -> str:
+    """The CPU's name, as its maker writes it; the machine's kind where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

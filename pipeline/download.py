@@ -6,6 +6,7 @@ has. Writes data/source.json: what the source was and which archives were verifi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -148,15 +149,17 @@ def _in_threads(
         Thread(target=run, args=(position, archive), daemon=True)
         for position, archive in enumerate(archives)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
     finally:
         stop.set()
+        end = time.monotonic() + 1  # for all of them together
         for thread in threads:
-            thread.join(1)
+            if thread.ident is not None:
+                thread.join(max(0.0, end - time.monotonic()))
     for error in failures:
         if not isinstance(error, UserError):
             raise error

@@ -1,17 +1,21 @@
-"""Stage 4: score one trained network on every test case.
+"""Stage 4: score one trained network on every test case, and sweep the threshold over validation.
 
 `python -m pipeline.evaluate <variant> <seed> [fold]`
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline import losses
+from pipeline.calibration import bin_pixels, brier, expected_calibration_error
 from pipeline.compute import (
     autocast,
     choose_device,
@@ -24,39 +28,90 @@ from pipeline.dataset import split_batches
 from pipeline.errors import run_command
 from pipeline.files import replacing, write_json
 from pipeline.metrics import METRICS, score_cases, summarise
+from pipeline.native import NativeScorer
 from pipeline.overlap import COUNTS, confusion
-from pipeline.params import Study, load_study, parse_run
+from pipeline.params import Evaluate, Split, Study, load_study, parse_run
 from pipeline.prepared import PreparedCases
+from pipeline.surface import score_surfaces
+from pipeline.thresholds import THRESHOLDS, dice_by_threshold
 from pipeline.weights import load_model
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, cases: PreparedCases, study: Study
-) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """Score every test case.
+class Evaluation(NamedTuple):
+    """What is kept of a run's test cases.
 
-    Returns evaluation/cases.csv (id, the columns of metrics.METRICS, the counts) and the predicted
-    masks, bits packed along the width: (test cases, height, width / 8) uint8.
+    table: evaluation/cases.csv: id, the columns of metrics.METRICS, the counts; with
+        evaluate.resolution native also the thresholded metrics and the counts at the originals'
+        size, each named native_.
+    predictions: the masks, bits packed along the width: (cases, height, width / 8) uint8.
+    binned: pixels by their probability: (cases, bins, 3), as calibration.bin_pixels gives them.
     """
-    evaluation = study.evaluate
+
+    table: pd.DataFrame
+    predictions: NDArray[np.uint8]
+    binned: NDArray[np.float64]
+
+
+def evaluate(model: nn.Module, cases: PreparedCases, study: Study) -> Evaluation:
+    """Score every test case. Raises UserError for a raw mask that is asked for and not there."""
+    settings = study.evaluate
+    rows = cases.table.iloc[cases.indices("test")]
+    native = NativeScorer(study) if settings.resolution == "native" else None
+    counts, predictions, binned, scores, scored = [], [], [], [], 0
+    for logits, targets in forward(model, cases, "test", settings):
+        predicted = logits.sigmoid() > settings.threshold
+        probabilities, found, truth = map(_pixels, (logits.sigmoid(), predicted, targets > 0))
+        if native is not None:
+            native.submit(probabilities, rows[scored : scored + len(truth)])
+        scored += len(truth)
+        counts.append(confusion(predicted, targets > 0))
+        predictions.append(np.packbits(found, axis=-1))
+        binned.append(bin_pixels(probabilities, truth, settings.calibration_bins))
+        by_case = {
+            "focal_loss": losses.focal_loss(logits, targets, study.focal).cpu().numpy(),
+            "bce": losses.bce(logits, targets).cpu().numpy(),
+            "brier": brier(probabilities, truth),
+            **score_surfaces(found, truth, tolerance=settings.surface_tolerance),
+        }
+        scores.append(pd.DataFrame(by_case))
+    overlap = score_cases(np.concatenate(counts), jaccard_threshold=settings.jaccard_threshold)
+    table = pd.concat([overlap, pd.concat(scores, ignore_index=True)], axis="columns")
+    table.insert(0, "id", rows["id"].to_numpy())
+    table = table[["id", *METRICS, *COUNTS]]
+    if native is not None:
+        own = score_cases(native.collect(), jaccard_threshold=settings.jaccard_threshold)
+        table = pd.concat([table, own.add_prefix("native_")], axis="columns")
+    return Evaluation(table, np.concatenate(predictions), np.concatenate(binned))
+
+
+def sweep_thresholds(model: nn.Module, cases: PreparedCases, settings: Evaluate) -> pd.DataFrame:
+    """evaluation/thresholds.csv: the mean Dice over validation cases at each threshold."""
+    dice = [
+        dice_by_threshold(*map(_pixels, (logits.sigmoid(), targets > 0)))
+        for logits, targets in forward(model, cases, "validation", settings)
+    ]
+    return pd.DataFrame(
+        {"threshold": THRESHOLDS.astype(np.float64).round(2), "dice": np.concatenate(dice).mean(0)}
+    )
+
+
+@torch.no_grad()
+def forward(
+    model: nn.Module, cases: PreparedCases, split: Split, settings: Evaluate
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The split's cases in their order: logits and targets, float32 (N, 1, H, W)."""
     device = next(model.parameters()).device
-    dtype = choose_dtype(device, evaluation.precision)
-    counts, focal, bce, predictions = [], [], [], []
-    for images, masks in split_batches(cases, "test", evaluation.batch_size):
-        targets = to_target(masks, device)
+    dtype = choose_dtype(device, settings.precision)
+    for images, masks in split_batches(cases, split, settings.batch_size):
         with autocast(device, dtype):
             logits = model(to_input(images, device)).float()
-        predicted = logits.sigmoid() > evaluation.threshold
-        counts.append(confusion(predicted, targets > 0))
-        focal.append(losses.focal_loss(logits, targets, study.focal))
-        bce.append(losses.bce(logits, targets))
-        predictions.append(np.packbits(predicted.squeeze(1).cpu().numpy(), axis=-1))
-    table = score_cases(np.concatenate(counts), jaccard_threshold=evaluation.jaccard_threshold)
-    table["focal_loss"] = torch.cat(focal).cpu().numpy()
-    table["bce"] = torch.cat(bce).cpu().numpy()
-    table["id"] = cases.table["id"].iloc[cases.indices("test")].to_numpy()
-    return table[["id", *METRICS, *COUNTS]], np.concatenate(predictions)
+        yield logits, to_target(masks, device)
+
+
+def _pixels(values: Tensor) -> NDArray[Any]:
+    """(N, 1, H, W) -> (N, H, W), the numbers that they are."""
+    array: NDArray[Any] = values.squeeze(1).cpu().numpy()
+    return array
 
 
 def main() -> None:
@@ -69,13 +124,18 @@ def main() -> None:
         study.run_dir(*run) / "weights.safetensors",
         choose_device(),
     )
-    table, predictions = evaluate(model, cases, study)
+    table, predictions, binned = evaluate(model, cases, study)
+    thresholds = sweep_thresholds(model, cases, study.evaluate)
     folder = study.evaluation_dir(*run)
-    with replacing(folder / "cases.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    with replacing(folder / "predictions.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, predictions, allow_pickle=False)
-    metrics = summarise(table)
+    for name, written in (("cases.csv", table), ("thresholds.csv", thresholds)):
+        with replacing(folder / name) as temporary:
+            written.to_csv(temporary, index=False)
+    for name, array in (("predictions.npy", predictions), ("calibration.npy", binned)):
+        with replacing(folder / name) as temporary, temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    metrics = summarise(table) | {
+        "expected_calibration_error": float(expected_calibration_error(binned.sum(axis=0)))
+    }
     write_json(folder / "metrics.json", metrics)
     print(
         f"evaluate: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "

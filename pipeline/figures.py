@@ -114,3 +114,10 @@ def save_png(figure: Figure, path: Path, *, photographs: bool = False) -> None:
     if photographs:
         with Image.open(path) as image:
             image.convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def save_webp(figure: Figure, path: Path) -> None:
+    """Write a WebP, for a page that holds its pictures: a quarter of the PNG's bytes, and colours
+    that grade into each other, where 256 of them would be steps. Colours of details finer than two
+    pixels are averaged."""
+    figure.savefig(path, dpi=120, pil_kwargs={"quality": 90, "method": 6})

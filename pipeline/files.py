@@ -73,10 +73,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     """Write `content` as indented JSON; NaN and infinity are refused, JSON has neither."""
     with replacing(path) as temporary:
-        text = json.dumps(content, indent=2, allow_nan=False)
+        text = json.dumps(content, indent=indent, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 

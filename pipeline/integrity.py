@@ -78,7 +78,7 @@ def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
     except UnusableError as problem:
         findings.append(Finding(case.id, case.image, problem.defect, str(problem)))
     try:
-        mask = _to_binary(case.id, case.mask, _load(_open(case.mask, checksums)), findings)
+        mask = read_mask(case.id, case.mask, checksums, findings)
         if image is not None and (mask.height, mask.width) != size:
             raise UnusableError(
                 "sizes differ",
@@ -103,6 +103,16 @@ def read_image(
     size = (picture.height, picture.width)
     shrunk = _shrink(picture, size, prepare)
     return _to_rgb(id, path, _load(picture), findings), size, shrunk
+
+
+def read_mask(
+    id: str, path: Path, checksums: dict[Path, Checksum], findings: list[Finding]
+) -> Image.Image:
+    """The mask as 0 and 255 in mode L; the last two get what read_image adds to them.
+
+    Raises UnusableError.
+    """
+    return _to_binary(id, path, _load(_open(path, checksums)), findings)
 
 
 def _open(path: Path, checksums: dict[Path, Checksum]) -> Image.Image:

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from pipeline import overlap
 from pipeline.overlap import COUNTS, dice, iou, ratio
+from pipeline.surface import SURFACE_METRICS
 
 # Columns of evaluation/cases.csv whose mean over cases is a metric of the run.
+OVERLAP = ("dice", "iou", "sensitivity", "specificity", "thresholded_jaccard")  # from counts
 METRICS = (
-    "dice",
-    "iou",
-    "sensitivity",
-    "specificity",
-    "thresholded_jaccard",
+    *OVERLAP,
     "focal_loss",
     "bce",
+    "brier",
+    *SURFACE_METRICS,
 )
 
 
@@ -42,12 +42,14 @@ def score_cases(counts: NDArray[np.int64], *, jaccard_threshold: float) -> pd.Da
 
 
 def summarise(cases: pd.DataFrame) -> dict[str, Any]:
-    """A run's metrics: means over cases; pooled_dice and pooled_iou from the summed counts; the
-    number of cases, and of those whose true and predicted mask are both empty."""
+    """A run's metrics: means over cases, native ones where they were scored; pooled_dice and
+    pooled_iou from the summed counts; the number of cases, and of those whose true and predicted
+    mask are both empty."""
     counts = cases[list(COUNTS)].to_numpy()
     pooled = counts.sum(axis=0)
+    native = [f"native_{name}" for name in OVERLAP if f"native_{name}" in cases]
     return {
-        **{name: float(cases[name].mean()) for name in METRICS},
+        **{name: float(cases[name].mean()) for name in (*METRICS, *native)},
         "pooled_dice": float(overlap.dice(pooled)),
         "pooled_iou": float(overlap.iou(pooled)),
         "cases": len(cases),

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from models.encoders import Encoder
 from pipeline.params import Schedule, Train
 
 
-def encoder_of(model: nn.Module) -> Encoder:
+def encoder_of(model: nn.Module) -> nn.Module:
     """The network's encoder: its own layers, without the attention modules that stand between."""
     encoder = model.encoder
-    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, nn.Module)
     return encoder
 
 

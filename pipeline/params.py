@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -19,8 +21,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PrivateAttr,
+    Tag,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -29,7 +33,7 @@ from pydantic import (
     model_validator,
 )
 
-from models.config import NetworkConfig
+from models import FAMILIES, NetworkConfig, SmpConfig
 from pipeline.errors import UserError
 
 
@@ -81,6 +85,7 @@ Name = Annotated[  # names folders and DVC's stages
 Precision = Literal["auto", "float32", "bfloat16"]
 OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
 Resize = Literal["stretch", "center_crop", "pad"]
+Resolution = Literal["network", "native"]
 Loss = Literal["bce", "dice", "bce_dice", "focal"]
 Select = Literal["last", "best_validation_dice"]
 Split = Literal["training", "validation", "test"]
@@ -349,12 +354,35 @@ class Train(Block):
 
 class Evaluate(Block):
     """How test cases are scored: a pixel is lesion where p > threshold; a Jaccard index below
-    `jaccard_threshold` counts as 0 in the challenge's thresholded Jaccard."""
+    `jaccard_threshold` counts as 0 in the challenge's thresholded Jaccard.
+
+    `resolution`: at the network's size, or beside that at the original image's too, against the raw
+    masks, as the challenge scores. `surface_tolerance`: pixels of the network's size by which an
+    outline may be off in the normalised surface Dice. `calibration_bins`: of the probability, for
+    reliability and its error.
+    """
 
     batch_size: Count
     precision: Precision
     threshold: Fraction
     jaccard_threshold: Share
+    resolution: Resolution
+    surface_tolerance: NotNegative
+    calibration_bins: Count
+
+
+class Compare(Block):
+    """The statistics over seeds that the protocol leaves open.
+
+    baseline: the variant that the others are held against; null for none, as one that the study
+    does not run. equivalence_margin: Dice by which two variants may differ and be called equal.
+    draws, seed: of the bootstraps.
+    """
+
+    baseline: Annotated[Name | None, _expect("an entry under models, or null")]
+    equivalence_margin: Positive
+    draws: Annotated[int, Field(ge=1000), _expect("a whole number of at least 1000")]
+    seed: Seed
 
 
 class Tracking(Block):
@@ -364,6 +392,19 @@ class Tracking(Block):
 
     live: bool
     required: bool
+
+
+def family(network: Any) -> str:
+    """Which kind of network an entry under `models:` is; the paper's where it does not say."""
+    if isinstance(network, dict):
+        return str(network.get("family", "attenresunet"))
+    return str(getattr(network, "family", "attenresunet"))
+
+
+Network = Annotated[
+    Annotated[NetworkConfig, Tag("attenresunet")] | Annotated[SmpConfig, Tag("smp")],
+    Discriminator(family),
+]
 
 
 class Study(Block):
@@ -376,6 +417,7 @@ class Study(Block):
     train: Train
     focal: Focal
     evaluate: Evaluate
+    compare: Compare
     tracking: Tracking
     loader_workers: Annotated[
         Annotated[int, Field(ge=0)] | Literal["auto"],
@@ -383,7 +425,7 @@ class Study(Block):
     ]
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
-    models: dict[Name, NetworkConfig]
+    models: dict[Name, Network]
     variants: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
 
     _folder: Path = PrivateAttr(default=Path())
@@ -414,6 +456,18 @@ class Study(Block):
         return variants
 
     @model_validator(mode="after")
+    def _have_packages(self) -> Study:
+        for variant in self.variants:
+            named = self.models[variant].family
+            missing = [each for each in FAMILIES[named].packages if find_spec(each) is None]
+            if missing:
+                raise ValueError(
+                    f"models.{variant}.family {named!r} needs {' and '.join(missing)}: "
+                    f"pip install lesion-ablation[{FAMILIES[named].extra}]"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _freezes_pretrained_encoders(self) -> Study:
         random = [name for name in self.variants if self.models[name].weights == "none"]
         if self.train.freeze_encoder and random:
@@ -439,6 +493,10 @@ class Study(Block):
     @property
     def manifest_file(self) -> Path:
         return self._folder / "data" / "manifest.csv"
+
+    @property
+    def results_file(self) -> Path:
+        return self.reports_dir / "results.json"
 
     @property
     def prepared_dir(self) -> Path:
@@ -472,8 +530,8 @@ class Study(Block):
         return words if self.folds == [0] else f"{words}, fold {run.fold}"
 
     def check_inputs(self) -> None:
-        """Raise UserError for a named folder or weights file that is not there, and for raw cases
-        that would be lost with the outputs."""
+        """Raise UserError for a named folder or weights file that is not there, for raw cases that
+        would be lost with the outputs, and for a network that another package does not have."""
         raw, prepared = self.raw_dir.resolve(), self.prepared_dir.resolve()
         if raw == prepared or raw in prepared.parents or prepared in raw.parents:
             raise UserError(
@@ -493,6 +551,20 @@ class Study(Block):
                     f"{self._folder / 'params.yaml'}: models.{variant}.weights must be imagenet, "
                     f"none or an existing file, got {weights!r}"
                 )
+        for variant in self.variants:
+            network, height, width = self.models[variant], self.prepare.height, self.prepare.width
+            if isinstance(network, SmpConfig):
+                from models.smp import check  # with torch: seconds
+
+                try:
+                    check(network, height, width)
+                except ValueError as error:
+                    raise UserError(
+                        f"{self._folder / 'params.yaml'}: models.{variant} must be a network of "
+                        f"segmentation_models_pytorch for {height}x{width} pixels, got "
+                        f"{network.architecture!r} on {network.encoder!r}: "
+                        f"{textwrap.shorten(str(error), 300)}"
+                    ) from None
 
 
 def load_study(folder: Path = Path()) -> Study:
@@ -585,8 +657,10 @@ def _sentence(error: Any) -> str:
     for block in (["data"], ["prepare", "split"], ["train", "optimizer"]):
         if steps[: len(block)] == block:
             del steps[len(block) : len(block) + 1]
+    if steps[:1] == ["models"]:  # the same, below the variant's name
+        del steps[2:3]
     if kind.startswith("union_tag"):
-        named_by = context["discriminator"].strip("'")
+        named_by = context["discriminator"].strip("'()")
         steps.append(named_by)
         value = value.get(named_by)
     key = ".".join(steps) or "the file"

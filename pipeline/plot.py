@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from pipeline.comparison import ExampleCase, example_cases, score_runs
-from pipeline.errors import UserError, run_command
+from pipeline.errors import run_command
+from pipeline.evaluation_figures import draw_reliability, draw_thresholds
 from pipeline.figures import (
     COLOURS,
     MARKERS,
@@ -37,7 +37,16 @@ from pipeline.figures import (
 from pipeline.files import replacing
 from pipeline.params import Resize, Study, load_study
 from pipeline.prepared import PreparedCases
-from pipeline.runs import read_histories, read_scores, test_ids
+from pipeline.result_figures import (
+    draw_cost,
+    draw_forest,
+    draw_ordering,
+    draw_ranks,
+    draw_variance,
+)
+from pipeline.results import Results, load_results
+from pipeline.runs import read_predictions
+from pipeline.scores import ExampleCase, disputed_cases, example_cases
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}
@@ -46,24 +55,59 @@ CURVE_SPLITS = {"train": "training", "validation": "validation"}
 def main() -> None:
     study = load_study()
     cases = PreparedCases.open(study.prepared_dir)
-    histories = read_histories(study)
-    scores = read_scores(study, cases)
-    examples = example_cases(scores)
-    masks = read_predictions(study, cases, [example.id for example in examples])
+    results = load_results(study.results_file, study.model_dump(mode="json"))
+    histories, scores = results.curves(), results.scores()
+    examples, disputed = example_cases(scores), disputed_cases(scores)
+    ids = list(dict.fromkeys(case.id for case in (*examples, *disputed)))
+    masks = predicted_masks(study, cases, ids)
     with mpl.rc_context(STYLE), replacing(study.reports_dir / "figures") as folder:
         folder.mkdir()
-        save(draw_loss_curves(histories), folder / "loss_curves")
-        save(draw_validation_dice(histories), folder / "validation_dice")
-        save(draw_dice_by_case(scores), folder / "dice_by_case")
-        save(
-            draw_examples(examples, cases, scores, masks, study.prepare.resize),
-            folder / "examples",
-            photographs=True,
-        )
+        drawn = {
+            "loss_curves": draw_loss_curves(histories),
+            "validation_dice": draw_validation_dice(histories),
+            "dice_by_case": draw_dice_by_case(scores),
+            **result_figures(results),
+        }
+        for name, figure in drawn.items():
+            save(figure, folder / name)
+        photographs = {"examples": examples, "disputed": disputed}
+        for name, chosen in photographs.items():
+            if chosen:
+                figure = draw_examples(chosen, cases, scores, masks, study.prepare.resize)
+                save(figure, folder / name, photographs=True)
+                drawn[name] = figure
     with replacing(study.reports_dir / "curves") as folder:
         folder.mkdir()
         write_curves(histories, folder)
-    print(f"plot: 4 figures in {study.reports_dir / 'figures'}, runs drawn: {len(study.runs())}")
+    print(
+        f"plot: {len(drawn)} figures in {study.reports_dir / 'figures'}, "
+        f"runs drawn: {len(study.runs())}"
+    )
+
+
+def result_figures(results: Results) -> dict[str, Figure]:
+    """The figures of results.json's conclusions that there is something to draw for."""
+    figures = {
+        "forest": draw_forest(results),
+        "ranks": draw_ranks(results),
+        "ordering": draw_ordering(results),
+        "variance": draw_variance(results),
+        "cost": draw_cost(results),
+        "reliability": draw_reliability(results),
+        "thresholds": draw_thresholds(results),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def predicted_masks(
+    study: Study, cases: PreparedCases, ids: Sequence[str]
+) -> dict[tuple[str, int], dict[str, NDArray[np.uint8]]]:
+    """(variant, seed) -> case -> the predicted mask (height, width) in {0, 1}."""
+    return {
+        (variant, seed): dict(zip(ids, np.unpackbits(packed, axis=-1), strict=True))
+        for seed in study.seeds
+        for variant, packed in read_predictions(study, cases, ids, seed).items()
+    }
 
 
 def write_curves(histories: pd.DataFrame, folder: Path) -> None:
@@ -75,40 +119,8 @@ def write_curves(histories: pd.DataFrame, folder: Path) -> None:
         means.to_csv(folder / f"{curve}.csv")
 
 
-def read_predictions(
-    study: Study, cases: PreparedCases, ids: Sequence[str]
-) -> dict[tuple[str, int], NDArray[np.uint8]]:
-    """The masks that each run predicted for the test cases `ids`: (ids, height, width) in {0, 1}.
-
-    Raises UserError if a run's predictions.npy is missing or of another shape.
-    """
-    _, height, width = cases.masks.shape
-    masks = {
-        (variant, seed): np.zeros((len(ids), height, width), np.uint8)
-        for variant, seed, _ in study.runs()
-    }
-    for run in study.runs():
-        tested = test_ids(cases, run.fold)
-        wanted = [place for place, id in enumerate(ids) if id in tested]
-        path = study.evaluation_dir(*run) / "predictions.npy"
-        try:
-            packed = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} is missing or unusable ({error}); run the stage evaluate"
-            ) from None
-        if packed.shape != (len(tested), height, width // 8):
-            raise UserError(
-                f"{path} must have the shape {(len(tested), height, width // 8)}, got "
-                f"{packed.shape}; run the stage evaluate again"
-            )
-        rows = [tested.index(ids[place]) for place in wanted]
-        masks[run.variant, run.seed][wanted] = np.unpackbits(packed[rows], axis=-1)
-    return masks
-
-
 def draw_loss_curves(histories: pd.DataFrame) -> Figure:
-    """A row a loss, training beside validation on one scale; histories as of read_histories."""
+    """A row a loss, training beside validation on one scale; histories as of Results.curves."""
     figure = Figure(figsize=(9, 9.2), layout="constrained")
     axes = figure.subplots(len(LOSSES), len(CURVE_SPLITS), sharex=True, sharey="row", squeeze=False)
     for row, (loss, loss_label) in zip(axes, LOSSES.items(), strict=True):
@@ -126,7 +138,7 @@ def draw_loss_curves(histories: pd.DataFrame) -> Figure:
 
 
 def draw_validation_dice(histories: pd.DataFrame) -> Figure:
-    """Mean per-case Dice on the validation cases by epoch; histories as of read_histories."""
+    """Mean per-case Dice on the validation cases by epoch; histories as of Results.curves."""
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     ax = figure.subplots()
     _draw_curves(ax, histories, "validation_dice")
@@ -184,8 +196,8 @@ def _add_legend(figure: Figure, histories: pd.DataFrame) -> None:
 
 
 def draw_dice_by_case(scores: pd.DataFrame) -> Figure:
-    """Per-case Dice of all seeds by variant, with the seeds' means; scores as of read_scores."""
-    means = score_runs(scores)["dice"].reset_index()
+    """Per-case Dice of all seeds by variant, with the seeds' means; scores as of Results."""
+    means = scores.groupby(["variant", "seed"], sort=False)["dice"].mean().reset_index()
     variants = list(scores["variant"].unique())
     figure = Figure(figsize=(9, 1.4 + 0.62 * len(variants)), layout="constrained")
     ax = figure.subplots()
@@ -240,12 +252,12 @@ def draw_examples(
     examples: Sequence[ExampleCase],
     cases: PreparedCases,
     scores: pd.DataFrame,
-    masks: dict[tuple[str, int], NDArray[np.uint8]],
+    masks: dict[tuple[str, int], dict[str, NDArray[np.uint8]]],
     resize: Resize,
 ) -> Figure:
     """A column a case: its image with the truth's contour, then a row a variant with every seed's.
 
-    masks: (variant, seed) -> (examples, height, width) in {0, 1}, as of read_predictions.
+    masks: as of predicted_masks.
     Images that were stretched are shown in the proportions of the originals.
     """
     table = cases.table.reset_index(drop=True)
@@ -273,7 +285,7 @@ def draw_examples(
                 variant = variants[row - 1]
                 for (name, _), predicted in masks.items():
                     if name == variant:
-                        draw_contour(ax, predicted[column], PREDICTION_COLOUR)
+                        draw_contour(ax, predicted[example.id], PREDICTION_COLOUR)
                 write_in_corner(ax, f"{dice[variant, example.id]:.3f}")
             draw_contour(ax, truth, TRUTH_COLOUR)  # last, so that what strays from it shows
         axes[0, column].set_title(

@@ -6,10 +6,12 @@ Writes data/manifest.csv, the checksum of every raw file read, and beside the ar
 from __future__ import annotations
 
 import csv
+import gc
 import multiprocessing
 import os
 import signal
 import tempfile
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,7 +28,7 @@ from tqdm import tqdm
 
 from pipeline import duplicates
 from pipeline.errors import UserError, run_command
-from pipeline.files import read_json, replacing
+from pipeline.files import read_json, replacing, writing
 from pipeline.geometry import Size, lay_image, lay_mask, place
 from pipeline.integrity import Checksum, check_case
 from pipeline.params import NearDuplicates, Prepare, Split, Study, load_study
@@ -35,7 +37,6 @@ from pipeline.raw import Finding, RawCase, find_cases
 from pipeline.splits import AnySplit, divide, listed_cases
 
 CHUNK = 8  # cases that a process is given at a time
-NO_FEATURES = duplicates.Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Arrays:
 
     image: NDArray[np.uint8]  # (height, width, 3) RGB
     mask: NDArray[np.uint8]  # (height, width) in {0, 1}
-    thumbnail: NDArray[np.uint8]
-    features: duplicates.Features
+    look: tuple[NDArray[np.uint8], duplicates.Features] | None  # thumbnail and its features
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,11 @@ def decode_case(case: RawCase, prepare: Prepare) -> Decoded:
     if not mask.any() or mask.all():
         finding = _lost_in_preparation(case, checked.mask, mask, prepare)
         return Decoded(checked.size, checksums, [finding], None)
-    small = duplicates.thumbnail(np.asarray(checked.image))
-    arrays = Arrays(
-        lay_image(checked.image, placement, checked.shrunk),
-        mask,
-        small,
-        duplicates.local_features(small) if prepare.near_duplicates is not None else NO_FEATURES,
-    )
+    look = None
+    if prepare.near_duplicates is not None:
+        small = duplicates.thumbnail(np.asarray(checked.image))
+        look = small, duplicates.local_features(small)
+    arrays = Arrays(lay_image(checked.image, placement, checked.shrunk), mask, look)
     return Decoded(checked.size, checksums, checked.findings, arrays)
 
 
@@ -100,6 +98,7 @@ def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
     Raises UserError if a process is ended from outside.
     """
     processes = len(os.sched_getaffinity(0))
+    gc.freeze()  # or each process's collector would touch, and so copy, the pages that it shares
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("fork"),
@@ -128,21 +127,24 @@ def _decode_some(cases: Sequence[RawCase], prepare: Prepare) -> list[Decoded]:
 
 
 class Spool:
-    """Arrays in a file without a name, read back by their number: there may be gigabytes."""
+    """Arrays of two axes in a file without a name, read back by their number: there may be
+    gigabytes of them."""
 
     def __init__(self, folder: Path) -> None:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the process
-        self.places: list[tuple[int, tuple[int, ...]]] = []  # offset and shape of each
+        self.places = array("q")  # offset, rows and columns of each
 
-    def append(self, array: NDArray[Any]) -> None:
-        self.places.append((self.file.tell(), array.shape))
-        self.file.write(array.tobytes())
+    def append(self, entry: NDArray[Any]) -> None:
+        rows, columns = entry.shape
+        self.places.extend((self.file.tell(), rows, columns))
+        self.file.write(entry.tobytes())
 
     def read(self, index: int, dtype: type[np.generic]) -> NDArray[Any]:
         self.file.flush()
-        offset, shape = self.places[index]
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.frombuffer(os.pread(self.file.fileno(), size, offset), dtype).reshape(shape)
+        offset, rows, columns = self.places[3 * index : 3 * index + 3]
+        size = rows * columns * np.dtype(dtype).itemsize
+        content = os.pread(self.file.fileno(), size, offset)
+        return np.frombuffer(content, dtype).reshape(rows, columns)
 
 
 class Lookalikes:
@@ -153,11 +155,11 @@ class Lookalikes:
         self.fingerprints = np.zeros((cases, *duplicates.FINGERPRINT), np.uint64)
         self.thumbnails, self.places, self.descriptors = (Spool(folder) for _ in range(3))
 
-    def append(self, arrays: Arrays) -> None:
-        self.fingerprints[self.count] = duplicates.fingerprint(arrays.features)
-        self.thumbnails.append(arrays.thumbnail)
-        self.places.append(arrays.features.places)
-        self.descriptors.append(arrays.features.descriptors)
+    def append(self, thumbnail: NDArray[np.uint8], features: duplicates.Features) -> None:
+        self.fingerprints[self.count] = duplicates.fingerprint(features)
+        self.thumbnails.append(thumbnail)
+        self.places.append(features.places)
+        self.descriptors.append(features.descriptors)
         self.count += 1
 
     def find(self, thresholds: NearDuplicates) -> list[duplicates.Pair]:
@@ -219,7 +221,8 @@ def write_arrays(
             kept.findings.extend(decoded.findings)
             images.append(arrays.image)
             masks.append(arrays.mask)
-            lookalikes.append(arrays)
+            if arrays.look is not None:
+                lookalikes.append(*arrays.look)
             kept.ids.append(case.id)
             kept.splits.append(case.split)
             kept.rows.append((*decoded.size, image.sha256, mask.sha256))
@@ -307,16 +310,11 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
 def main() -> None:
     study = load_study()
     study.check_inputs()
-    try:
-        with replacing(study.prepared_dir) as folder:
-            prepared = prepare_cases(study, folder)
-            counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
+    with replacing(study.prepared_dir) as folder:
+        prepared = prepare_cases(study, folder)
+        counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
+    with writing(study.manifest_file):
         (study.prepared_dir / "manifest.csv").replace(study.manifest_file)
-    except OSError as error:
-        raise UserError(
-            f"{study.prepared_dir} cannot be written: {error.strerror or error}; make room or "
-            "allow writing, then run again"
-        ) from None
     print(f"preprocess: {len(prepared.table)} cases ({counts}) in {study.prepared_dir}")
 
 

@@ -1,40 +1,30 @@
 """Stage report: the comparison as Markdown, CSV and LaTeX tables, and one page that shows it all.
 
-The page (reports/index.html, from report.html) holds its figures: it can be mailed as one file.
+Every number is results.json's or the data card's. The page (reports/index.html, from report.html)
+holds its figures and its explorer of cases: it can be mailed as one file.
 """
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.comparison import both_empty, example_cases, summarise
+from pipeline.attention_figures import CAPTION
 from pipeline.errors import UserError, run_command
+from pipeline.explorer import explorer, templates
 from pipeline.files import read_json, replacing
-from pipeline.params import Loss, Run, Study, Train, load_study
+from pipeline.params import Loss, Study, Train, load_study
 from pipeline.prepared import PreparedCases
-from pipeline.runs import read_run_facts, read_scores
-from pipeline.tables import (
-    BOLD,
-    DASH,
-    DESCRIPTIVE,
-    SYNTHETIC,
-    Table,
-    csv,
-    definitions,
-    latex,
-    main_table,
-    markdown,
-    number,
-    other_table,
-)
+from pipeline.results import Results, load_results
+from pipeline.runs import read_predictions
+from pipeline.scores import disputed_cases, example_cases
+from pipeline.tables import BOLD, SYNTHETIC, Table, all_tables, csv, latex, markdown, number
 
 LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls it
     "bce": "BCE",
@@ -44,15 +34,43 @@ LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls 
 }
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
+    "forest.svg": (
+        "Differences between variants",
+        "Every two variants' difference in mean per-case Dice, with its 95 % interval over seeds "
+        "and cases. Band: the margin within which two variants count as equal.",
+    ),
+    "ranks.svg": (
+        "Ranks",
+        "Average rank of each variant over seeds, 1 the best. Bars join variants whose ranks lie "
+        "within the critical difference (Nemenyi, 0.05).",
+    ),
+    "ordering.svg": (
+        "Orderings",
+        "How often each variant is the best, and which orderings come out, when seeds and cases "
+        "are drawn anew.",
+    ),
     "dice_by_case.svg": (
         "Dice by case",
         "Per-case Dice on the test cases, all seeds of a variant together. Box: quartiles and "
         "median; whiskers: 5 % to 95 %; dots: cases outside; diamonds: each seed's mean.",
     ),
-    "examples.png": (
-        "Best, median and worst cases",
-        "Test cases chosen by mean Dice over all runs. White: the true border; blue: the border "
-        "predicted with each seed; number: the variant's Dice on this case, mean over seeds.",
+    "variance.svg": (
+        "Where a score's variance comes from",
+        "Shares of a single case's Dice: the variant, the seed, the case, and what is left.",
+    ),
+    "cost.svg": (
+        "Dice against cost",
+        "Mean per-case Dice with its 95 % interval against what the network and its training cost.",
+    ),
+    "reliability.svg": (
+        "Reliability",
+        "Of the pixels given a probability of lesion, the share that is lesion: on the dashed line "
+        "the two agree. Below: how many pixels each bin holds. Test cases, all seeds.",
+    ),
+    "thresholds.svg": (
+        "Thresholds",
+        "Mean Dice over the validation cases at each threshold, mean over seeds; marked: the best. "
+        "Dotted: the study's threshold, which was fixed beforehand. Test cases have no part in it.",
     ),
     "validation_dice.svg": (
         "Validation Dice by epoch",
@@ -65,80 +83,70 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
         "{loss}. Line: mean over seeds; band: lowest to highest seed. The vertical axes are "
         "logarithmic.",
     ),
+    "examples.png": (
+        "Best, median and worst cases",
+        "Test cases chosen by mean Dice over all runs. White: the true border; blue: the border "
+        "predicted with each seed; number: the variant's Dice on this case, mean over seeds.",
+    ),
+    "disputed.png": (
+        "Cases on which variants disagree most",
+        "The largest standard deviation over variants of the Dice, most first. White: the true "
+        "border; blue: the border predicted with each seed.",
+    ),
 }
+
+# Those that a study of one seed or one variant has not.
+SOMETIMES = (
+    "forest.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg", "disputed.png",
+)  # fmt: skip
 
 
 def main() -> None:
     study = load_study()
     cases = PreparedCases.open(study.prepared_dir)
-    scores = read_scores(study, cases)
-    facts = read_run_facts(study)
-    summary = summarise(scores)
-    tables = [main_table(study, summary), other_table(study, summary)]
+    results = load_results(study.results_file, study.model_dump(mode="json"))
+    tables = all_tables(results)
     reports = study.reports_dir
-    write(reports / "table.md", markdown(study, tables))
-    write(reports / "table.csv", csv(study, summary))
-    write(reports / "table.tex", latex(study, tables))
-    write(reports / "index.html", page(study, cases, scores, summary, facts, tables))
-    best = summary["mean"].xs("dice", level="metric")
+    write(reports / "table.md", markdown(results, tables))
+    write(reports / "table.csv", csv(results))
+    write(reports / "table.tex", latex(results, tables))
+    write(reports / "index.html", page(study, cases, results, tables))
+    means = {found.variant: found.mean for found in results.estimates if found.metric == "dice"}
+    best = max(means, key=lambda variant: means[variant] or 0.0)
     print(
-        f"report: {reports / 'index.html'}, highest mean per-case Dice "
-        f"{number(best.max())} ({best.idxmax()})"
+        f"report: {reports / 'index.html'}, highest mean per-case Dice {number(means[best])} "
+        f"({best})"
     )
 
 
-def page(
-    study: Study,
-    cases: PreparedCases,
-    scores: pd.DataFrame,
-    summary: pd.DataFrame,
-    facts: dict[Run, dict[str, Any]],
-    tables: Sequence[Table],
-) -> str:
+def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[Table]) -> str:
     """reports/index.html: every text from data is escaped by the template."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    scores, seed = results.scores(), results.study.seeds[0]
+    predictions = read_predictions(study, cases, results.cases.ids, seed)
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            study=study,
+            synthetic=SYNTHETIC if results.study.synthetic else None,
+            counts=cases.counts(),
+            tables=tables,
+            verdict=results.verdict,
+            bold=BOLD,
+            figures=figures(study),
+            attention=attention_figures(study),
+            attention_caption=CAPTION,
+            explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
+            examples=[*example_cases(scores), *disputed_cases(scores)],
+            definitions=results.study.definitions.items(),
+            empty=f"{results.study.both_empty} of {results.study.both_empty_of}",
+            protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
+            readings=readings(study),
+            card=data_card(study),
+            environment=results.environment.items(),
+            commands=commands(study, results),
+        )
     )
-    return templates.get_template("report.html").render(
-        study=study,
-        synthetic=SYNTHETIC if study.data.source == "synthetic" else None,
-        counts=cases.counts(),
-        tables=tables,
-        descriptive=DESCRIPTIVE,
-        bold=BOLD,
-        spread=spread(study, summary),
-        figures=figures(study),
-        examples=example_cases(scores),
-        definitions=definitions(study),
-        empty=f"{both_empty(scores)} of {len(scores)}",
-        protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
-        readings=readings(study),
-        card=data_card(study),
-        environment=environment(facts),
-        cost=COST,
-        run_rows=run_rows(study, facts),
-        commands=commands(study, facts),
-    )
-
-
-def spread(study: Study, summary: pd.DataFrame) -> str:
-    """How far the variants' Dice lie apart, beside how far a variant's seeds do."""
-    dice = summary.xs("dice", level="metric")
-    if len(study.variants) == 1:
-        return ""
-    text = (
-        f"The variants' mean Dice spans {number(dice['mean'].max() - dice['mean'].min())}, from "
-        f"{number(dice['mean'].min())} ({dice['mean'].idxmin()}) to {number(dice['mean'].max())} "
-        f"({dice['mean'].idxmax()})"
-    )
-    if len(study.seeds) == 1:
-        return f"{text}; with one seed, how much of it is chance cannot be told."
-    deviation = number(dice["standard_deviation"].median())
-    return f"{text}; a variant's standard deviation over seeds is {deviation} (median of variants)."
 
 
 @dataclass(frozen=True)
@@ -151,9 +159,11 @@ class InlineFigure:
 
 
 def figures(study: Study) -> list[InlineFigure]:
-    """The figures that the page shows. Raises UserError if one is missing."""
+    """The figures that the page shows. Raises UserError if one is missing that is always drawn."""
     shown = []
     for name, (title, caption) in FIGURES.items():
+        if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
+            continue  # there was nothing to draw
         caption = caption.format(loss=LOSSES[study.train.loss])
         if study.train.early_stopping is not None and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."
@@ -161,12 +171,22 @@ def figures(study: Study) -> list[InlineFigure]:
     return shown
 
 
+def attention_figures(study: Study) -> list[InlineFigure]:
+    """The attention maps of the variants that have any, each a figure."""
+    folder = study.reports_dir / "attention"
+    return [
+        inline_figure(path, variant, "", "attention")
+        for variant in study.variants
+        if (path := folder / f"{variant}.webp").is_file()
+    ]
+
+
 def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:
     """The picture in `path`. Raises UserError naming the stage that draws it if it is missing.
 
     As an image, because inline SVGs of one page share their ids and would draw each other's parts.
     """
-    types = {".svg": "image/svg+xml", ".png": "image/png"}
+    types = {".svg": "image/svg+xml", ".png": "image/png", ".webp": "image/webp"}
     try:
         content = base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
@@ -189,9 +209,8 @@ def readings(study: Study) -> list[Reading]:
     prepare, train = study.prepare, study.train
 
     def switch(name: str) -> str:
-        return _by_value(
-            {variant: getattr(study.models[variant], name) for variant in study.variants}
-        )
+        having = [variant for variant in study.variants if hasattr(study.models[variant], name)]
+        return _by_value({variant: getattr(study.models[variant], name) for variant in having})
 
     return [
         Reading(
@@ -330,8 +349,8 @@ def _by_value(values: dict[str, Any]) -> str:
         names.setdefault(str(value).lower() if isinstance(value, bool) else str(value), []).append(
             name
         )
-    if len(names) == 1:
-        return next(iter(names))
+    if len(names) < 2:
+        return next(iter(names), "no such variant")
     return ", ".join(f"{value} ({', '.join(having)})" for value, having in names.items())
 
 
@@ -373,83 +392,12 @@ def data_card(study: Study) -> DataCard:
     return DataCard(facts, problems, pictures)
 
 
-def environment(facts: dict[Run, dict[str, Any]]) -> list[tuple[str, str]]:
-    """What the runs say about where they ran; more than one value where they differ."""
-    stated: dict[str, dict[str, None]] = {}  # name -> its values, each once, in order
-    for run in facts.values():
-        versions = run.get("versions")
-        found = {
-            "commit": _commit(run),
-            "device": run.get("device"),
-            "precision": run.get("precision"),
-            "threads": run.get("threads"),
-            "platform": run.get("platform"),
-            "python": run.get("python"),
-            **(versions if isinstance(versions, dict) else {}),
-        }
-        for name, value in found.items():
-            if value is not None:
-                stated.setdefault(name, {})[str(value)] = None
-    return [(name, "; ".join(values)) for name, values in stated.items()]
-
-
-def _commit(run: dict[str, Any]) -> str | None:
-    commit = run.get("commit")
-    if not commit:
-        return None
-    return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
-
-
-COST = (  # of run_rows, after the variant's name
-    "Parameters",
-    "GFLOPs an image",
-    "Training, images/s",
-    "Validation, images/s",
-    "Seconds an epoch",
-    "Training a run",
-    "Peak memory, highest",
-)
-
-
-def run_rows(study: Study, facts: dict[Run, dict[str, Any]]) -> list[list[str]]:
-    """A row a variant: what its network and its runs cost, in the order of COST."""
-    rows = []
-    for variant in study.variants:
-        runs = [facts[run] for run in facts if run.variant == variant]
-
-        def mean(key: str, text: Callable[[float], str], runs: list[Any] = runs) -> str:
-            found = _numbers(runs, key)
-            return text(sum(found) / len(found)) if found else DASH
-
-        memory = _numbers(runs, "peak_memory_bytes")
-        rows.append(
-            [
-                variant,
-                mean("parameters", lambda value: f"{value / 1e6:.2f} M"),
-                mean("gflops", lambda value: f"{value:.1f}"),
-                mean("images_per_second", lambda value: f"{value:.1f}"),
-                mean("validation_images_per_second", lambda value: f"{value:.1f}"),
-                mean("seconds_per_epoch", lambda value: f"{value:.1f}"),
-                mean("wall_seconds", _duration),
-                f"{max(memory) / 2**30:.1f} GiB" if memory else DASH,
-            ]
-        )
-    return rows
-
-
-def _numbers(runs: Iterable[dict[str, Any]], key: str) -> list[float]:
-    return [run[key] for run in runs if isinstance(run.get(key), int | float)]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def commands(study: Study, facts: dict[Run, dict[str, Any]]) -> str:
+def commands(study: Study, results: Results) -> str:
     """What to type, at the top of the sources, to get these figures again."""
     folder = os.path.relpath(study.folder, study.folder / study.code)
-    commits = {run.get("commit") for run in facts.values()} - {None}
-    lines = [f"git checkout {commits.pop()}"] if len(commits) == 1 else []
+    commit = results.environment.get("commit", "")
+    # Of several commits, or of one with changes, none gives these figures.
+    lines = [f"git checkout {commit}"] if commit and " " not in commit else []
     lines += ["make setup", ". .venv/bin/activate"]
     lines.append("dvc repro" if folder == "." else f"dvc repro {folder}/dvc.yaml")
     return "\n".join(lines)

@@ -82,11 +82,11 @@ def identity(record: dict[str, Any]) -> dict[str, str]:
     params, versions = record["params"], record["versions"]
     names = ("variant", "seed", "fold", "sources", "data_fingerprint", "encoder_weights_sha256")
     machine = ("device", "precision", "threads")
-    libraries = ("torch", "torchvision", "numpy", "albumentations")
+    views = ("dvc", "mlflow")  # they decide none
     return _flat(
         {name: record[name] for name in (*names, *machine)}
         | {name: params[name] for name in ("train", "focal", "model")}
-        | {"versions": {name: versions[name] for name in libraries}}
+        | {"versions": {name: versions[name] for name in versions if name not in views}}
     )
 
 
@@ -171,8 +171,16 @@ class ResumeFile:
 
     def _find(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What the file holds of this training; None where there is nothing to go on from."""
-        if not self.path.exists():
+        try:
+            with self.path.open("rb"):
+                pass
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be read: {error.strerror}; allow reading it, or remove it to "
+                "begin this training anew"
+            ) from None
         try:
             tensors, saved = _read(self.path)
         except (OSError, SafetensorError, KeyError, ValueError) as error:

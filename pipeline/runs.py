@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.params import Run, Study
 from pipeline.prepared import PreparedCases
+
+Binned = NDArray[np.float64]
 
 
 def read_histories(study: Study) -> pd.DataFrame:
@@ -54,6 +59,46 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Binned]:
+    """Each variant's and seed's pixels by probability, summed over test cases: (bins, 3), see
+    calibration.bin_pixels.
+
+    Raises UserError if a run's calibration.npy is missing or of another shape.
+    """
+    found: dict[tuple[str, int], Binned] = {}
+    for run in study.runs():
+        path = study.evaluation_dir(*run) / "calibration.npy"
+        try:
+            binned = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is missing or unusable ({error}); run the stage evaluate"
+            ) from None
+        expected = (len(test_ids(cases, run.fold)), study.evaluate.calibration_bins, 3)
+        if binned.shape != expected:
+            raise UserError(
+                f"{path} must have the shape {expected}, got {binned.shape}; run the stage "
+                "evaluate again"
+            )
+        key = (run.variant, run.seed)
+        found[key] = found.get(key, 0) + binned.sum(axis=0)
+    return found
+
+
+def read_thresholds(study: Study) -> pd.DataFrame:
+    """Every run's evaluation/thresholds.csv, one below the other, with the columns variant and
+    seed. Raises UserError if one is missing."""
+    return pd.concat(
+        [
+            _read_csv(study.evaluation_dir(*run) / "thresholds.csv", "evaluate").assign(
+                variant=run.variant, seed=run.seed
+            )
+            for run in study.runs()
+        ],
+        ignore_index=True,
+    )
+
+
 def test_ids(cases: PreparedCases, fold: int) -> list[str]:
     """The ids of a fold's test cases, in the order that runs score them in."""
     return list(cases.table["id"].iloc[replace(cases, fold=fold).indices("test")])
@@ -62,6 +107,40 @@ def test_ids(cases: PreparedCases, fold: int) -> list[str]:
 def read_run_facts(study: Study) -> dict[Run, dict[str, Any]]:
     """Each run's run.json. Raises UserError if one is missing."""
     return {run: read_json(study.run_dir(*run) / "run.json", "train") for run in study.runs()}
+
+
+def read_predictions(
+    study: Study, cases: PreparedCases, ids: Sequence[str], seed: int
+) -> dict[str, NDArray[np.uint8]]:
+    """variant -> the masks that `seed` predicted for the test cases `ids`, in their order and
+    still packed: (ids, height, width / 8).
+
+    Each case's is of the fold that tested it. Raises UserError if a run's predictions.npy is
+    missing or of another shape.
+    """
+    place = {id: index for index, id in enumerate(ids)}
+    _, height, width = cases.masks.shape
+    packed = {name: np.zeros((len(ids), height, width // 8), np.uint8) for name in study.variants}
+    for run in study.runs():
+        if run.seed != seed:
+            continue
+        path = study.evaluation_dir(*run) / "predictions.npy"
+        tested = test_ids(cases, run.fold)
+        expected = (len(tested), height, width // 8)
+        try:
+            predicted = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is missing or unusable ({error}); run the stage evaluate"
+            ) from None
+        if predicted.shape != expected:
+            raise UserError(
+                f"{path} must have the shape {expected}, got {predicted.shape}; run the stage "
+                "evaluate again"
+            )
+        rows = [row for row, id in enumerate(tested) if id in place]
+        packed[run.variant][[place[tested[row]] for row in rows]] = predicted[rows]
+    return packed
 
 
 def _read_csv(path: Path, stage: str) -> pd.DataFrame:

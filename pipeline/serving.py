@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from models import NetworkConfig
+from models import FAMILIES
 from pipeline.compute import choose_device, to_input
 from pipeline.weights import load_model
 
@@ -22,7 +22,9 @@ class LesionSegmenter(PythonModel):
         network = json.loads(Path(context.artifacts["network"]).read_text())
         self.device = choose_device()
         self.model = load_model(
-            NetworkConfig(**network), Path(context.artifacts["weights"]), self.device
+            FAMILIES[network["family"]].config(**network),
+            Path(context.artifacts["weights"]),
+            self.device,
         )
 
     # Without type hints: MLflow would check inputs by them in place of the signature.

@@ -92,11 +92,9 @@ def listed_cases(
 ) -> tuple[set[str], list[RawCase]]:
     """The ids that the lists name, and their cases, each with its list's split.
 
-    Files are seen from `folder`.
-
     known: the ids that lists may name; beside those of `cases` they may be ids of cases that cannot
-    be used. Raises UserError for a file that is missing or of another sha256 than declared, an id
-    that is unknown, and an id that stands in the lists twice.
+    be used. folder: from where the files are seen. Raises UserError for a file that is missing or
+    of another sha256 than declared, an id that is unknown, and one that stands in the lists twice.
     """
     named: list[tuple[str, Split]] = []
     for name in SPLITS:

@@ -1,25 +1,33 @@
-"""The comparison as tables: what stands in them, and how Markdown, CSV and LaTeX write it."""
+"""The comparison as tables: what stands in them, and how Markdown, CSV and LaTeX write it.
+
+Every number is one of results.json's.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from pipeline.comparison import METRICS, PAPER, PaperRow
-from pipeline.params import Study
+from pipeline.definitions import METRICS
+from pipeline.paper import PAPER, PaperRow
+from pipeline.results import Comparison, Cost, Effect, Estimate, Interval, Results
 
 DASH = "\N{EN DASH}"
 DECIMALS = 4
 MAIN_METRICS = ("dice", "iou", "focal_loss")  # those of the paper's Table 1
+BOUNDARY_METRICS = (
+    "hausdorff_95", "surface_dice", "boundary_iou", "brier", "expected_calibration_error",
+)  # fmt: skip
+NATIVE_METRICS = ("native_dice", "native_iou", "native_thresholded_jaccard")
 OTHER_METRICS = ("sensitivity", "specificity", "thresholded_jaccard", "pooled_dice")
 
-DESCRIPTIVE = "Differences are descriptive: no test is made yet."
-BOLD = "Bold marks the best mean of a column; it says nothing about significance."
+BOLD = (
+    "Bold marks the best mean of a column; whether it is more than chance, the table of pairs says."
+)
 SYNTHETIC = "Synthetic lesions: the figures say nothing about skin lesions."
 
 
@@ -33,82 +41,346 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A variant's line; `paper` is its row of the paper's Table 1, where the table names it."""
+    """A line: what it is of, most often a variant; `paper` is the variant's row of the paper's
+    Table 1, where the table names it."""
 
-    variant: str
+    name: str
     paper: str | None
     cells: list[Cell]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for readers; `caption` names the definition and the sample, `header` the cells."""
+    """A table for readers; `caption` names the definition and the sample, `header` the cells.
+
+    subject: the title of the rows' names. bold: whether its best means are marked.
+    """
 
     key: str  # labels it in LaTeX and HTML
     caption: str
     header: list[str]
     rows: list[Row]
+    subject: str = "Variant"
+    bold: bool = False
 
     @property
     def texts(self) -> list[list[str]]:
         """The columns of text at the left, each with its title first."""
-        columns = [["Variant", *(row.variant for row in self.rows)]]
+        columns = [[self.subject, *(row.name for row in self.rows)]]
         papers = [row.paper for row in self.rows if row.paper is not None]
         if papers:
             columns.append(["Paper's row", *papers])
         return columns
 
 
-def main_table(study: Study, summary: pd.DataFrame) -> Table:
+def all_tables(results: Results) -> list[Table]:
+    """Those that the study has something to fill with, most important first."""
+    tables = [
+        main_table(results),
+        pairs_table(results.comparison),
+        effects_table(results.comparison.factorial),
+        baseline_table(results.comparison),
+        paper_table(results),
+        other_table(results),
+        boundary_table(results),
+        native_table(results),
+        thresholds_table(results),
+        *subgroup_tables(results),
+        cost_table(results.costs),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def main_table(results: Results) -> Table:
     """The paper's three metrics beside the paper's figures, variants as in params.yaml."""
+    variants = results.study.variants
+    ranks = results.comparison.ranks
+    averages = {} if ranks is None else ranks.average
     columns: dict[str, list[Cell]] = {}
     for metric in MAIN_METRICS:
         label = METRICS[metric].label
-        columns[label] = _metric_column(study, summary, metric)
-        figures = [getattr(paper_row(variant), metric) for variant in study.variants]
+        estimates = [results.estimate(variant, metric) for variant in variants]
+        columns[label] = _means(estimates)
+        if metric == results.comparison.metric:
+            columns["95 % interval"] = [Cell(_bounds(found.interval)) for found in estimates]
+            columns["Rank"] = [
+                Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
+            ]
         columns[f"{label}, paper"] = [
-            Cell(DASH if figure is None else f"{figure:.4f}".removesuffix("0"))
-            for figure in figures
+            Cell(DASH if found.paper is None else f"{found.paper:.4f}".removesuffix("0"))
+            for found in estimates
         ]
     caption = (
-        f"Mean per-case Dice and IoU, and focal loss, on {_cases(summary)} test cases: mean ± "
-        "standard deviation over seeds. The paper's figures are one run each."
+        f"Mean per-case Dice and IoU, and focal loss, on {_cases(results)} test cases: "
+        f"{_over_seeds(results)}; interval over seeds and cases; average rank over seeds. "
+        "The paper's figures are one run each."
     )
-    papers = [paper_row(variant).name for variant in study.variants]
-    return _table("comparison", caption, study, summary, papers, columns)
+    papers = [paper_row(variant).name for variant in variants]
+    return _table("comparison", caption, results, papers, columns)
 
 
-def other_table(study: Study, summary: pd.DataFrame) -> Table:
-    """The secondary metrics, variants as in params.yaml."""
+def other_table(results: Results) -> Table:
+    """The secondary metrics and the hardest cases, variants as in params.yaml."""
+    variants = results.study.variants
     columns = {
-        METRICS[metric].label: _metric_column(study, summary, metric) for metric in OTHER_METRICS
+        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        for metric in OTHER_METRICS
     }
+    tails = {tail.variant: tail for tail in results.tails}
+    columns["Worst 5 %"] = [Cell(number(tails[name].worst_mean)) for name in variants]
+    threshold = results.params["evaluate"]["jaccard_threshold"]
+    columns[f"IoU below {threshold:g}"] = [
+        Cell(_figure(tails[name].below_threshold, 100, ".1f", " %")) for name in variants
+    ]
     caption = (
         "Secondary metrics: per-case sensitivity, specificity and thresholded Jaccard (below "
-        f"{study.evaluate.jaccard_threshold:g} counts as 0), and Dice pooled over all pixels, on "
-        f"{_cases(summary)} test cases: mean ± standard deviation over seeds."
+        f"{threshold:g} counts as 0), and Dice pooled over all pixels, on "
+        f"{_cases(results)} test cases: {_over_seeds(results)}. Worst 5 %: mean Dice of a "
+        f"variant's hardest cases. IoU below {threshold:g}: share of the scored cases."
     )
-    papers = [None for _ in study.variants]
-    return _table("secondary", caption, study, summary, papers, columns)
+    return _table("secondary", caption, results, [None for _ in variants], columns)
+
+
+def boundary_table(results: Results) -> Table:
+    """How well outlines are met and probabilities mean what they say."""
+    variants = results.study.variants
+    columns = {
+        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        for metric in BOUNDARY_METRICS
+    }
+    evaluation = results.params["evaluate"]
+    caption = (
+        "Boundary and calibration: 95 % Hausdorff distance in pixels of the prepared size (lower "
+        "is better), normalised surface Dice within "
+        f"{evaluation['surface_tolerance']:g} pixels, boundary IoU; Brier score and expected "
+        f"calibration error in {evaluation['calibration_bins']} bins (lower is better), on "
+        f"{_cases(results)} test cases: mean ± standard deviation over seeds."
+    )
+    return _table("boundary", caption, results, [None for _ in variants], columns)
+
+
+def native_table(results: Results) -> Table:
+    """The network's size beside the originals'; no row where a study scores only the first."""
+    scored = {found.metric for found in results.estimates}
+    variants = results.study.variants if scored >= set(NATIVE_METRICS) else []
+    columns = {
+        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        for native in NATIVE_METRICS
+        for metric in (native, native.removeprefix("native_"))
+    }
+    caption = (
+        "At the originals' size, as the ISIC 2018 challenge scores (native), beside the network's "
+        f"own size, on {_cases(results)} test cases: mean ± standard deviation over seeds."
+    )
+    if not variants:
+        return Table("native", caption, list(columns), [])
+    return _table("native", caption, results, [None for _ in variants], columns)
+
+
+def thresholds_table(results: Results) -> Table:
+    """What the threshold would be if the validation cases chose it."""
+    rows = [
+        _row(
+            found.variant,
+            [
+                f"{found.best:.2f}",
+                number(found.best_dice),
+                number(found.study_dice),
+                number(found.best_dice - found.study_dice, sign=True),
+            ],
+        )
+        for found in results.thresholds
+    ]
+    threshold = results.params["evaluate"]["threshold"]
+    caption = (
+        "Thresholds swept over the validation cases alone: where the mean Dice over cases and "
+        f"seeds is best, and what it gains there over the study's {threshold:g}. The test figures "
+        "use the study's."
+    )
+    header = ["Best threshold", "Validation Dice there", f"At {threshold:g}", "Gain"]
+    return Table("thresholds", caption, header, rows)
+
+
+def subgroup_tables(results: Results) -> list[Table]:
+    """A table a grouping: a row a group, a column a variant."""
+    label = METRICS[results.comparison.metric].label
+    tables = []
+    for place, (grouping, told) in enumerate(results.groupings.items(), start=1):
+        own = [found for found in results.subgroups if found.grouping == grouping]
+        rows: dict[tuple[str, int], list[str]] = {}
+        for found in own:
+            text = number(found.mean)
+            if found.interval is not None:
+                text += f" ({_bounds(found.interval)})"
+            rows.setdefault((found.group, found.cases), []).append(text)
+        caption = (
+            f"{label} by {grouping}. {told} Mean over seeds and cases, with its 95 % interval over "
+            "both, each interval alone; a group of fewer than ten cases has none."
+        )
+        lines = [_row(group, [str(cases), *texts]) for (group, cases), texts in rows.items()]
+        header = ["Cases", *results.study.variants]
+        tables.append(Table(f"subgroups-{place}", caption, header, lines, subject="Group"))
+    return tables
+
+
+def pairs_table(comparison: Comparison) -> Table:
+    """Every two variants: their difference in the primary metric, and what it shows."""
+    label = METRICS[comparison.metric].label
+    rows = []
+    for pair in comparison.pairs:
+        cells = [
+            number(pair.difference, sign=True),
+            _bounds(pair.interval, sign=True),
+            _p_value(pair.adjusted_p_value),
+            DASH if pair.superiority is None else f"{100 * pair.superiority:.0f} %",
+            _yes(pair.shown),
+            _yes(pair.equivalent),
+        ]
+        rows.append(_row(f"{pair.first} - {pair.second}", cells))
+    test = comparison.pairing.test if comparison.pairing else "no test"
+    caption = (
+        f"Differences in {label}, with 95 % intervals over seeds and cases, each for itself; p is "
+        "adjusted for all pairs. Adjusted p: the larger "
+        f"of two: {test}; and the two-way error's, with Holm. First wins: "
+        "the chance that a run of the first beats one of the second. Equal: within "
+        f"{comparison.equivalence_margin:g}, by two one-sided tests."
+    )
+    header = ["Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal"]
+    return Table("pairs", caption, header, rows, subject="Pair")
+
+
+def effects_table(effects: Sequence[Effect]) -> Table:
+    """The 2 x 2 design of gates and encoder attention."""
+    rows = [
+        _row(
+            effect.name,
+            [
+                number(effect.difference, sign=True),
+                _bounds(effect.interval, sign=True),
+                _p_value(effect.adjusted_p_value),
+                _yes(effect.shown),
+            ],
+        )
+        for effect in effects
+    ]
+    caption = (
+        "The 2 x 2 design of resunet, gated_attention, encoder_attention and "
+        "encoder_and_gated_attention: what each part changes, on average with and without the "
+        "other, and by how much the two together change more than their sum. Adjusted p: the "
+        "larger of least squares' on seed means and the two-way error's, Holm over the three."
+    )
+    header = ["Difference in Dice", "95 % interval", "Adjusted p", "Shown"]
+    return Table("effects", caption, header, rows, subject="Effect")
+
+
+def baseline_table(comparison: Comparison) -> Table:
+    """Dunnett's comparison with the baseline, where seeds do not pair the variants."""
+    rows = [
+        _row(
+            found.variant,
+            [
+                number(found.difference, sign=True),
+                _bounds(found.interval, sign=True),
+                _p_value(found.p_value),
+            ],
+        )
+        for found in comparison.against_baseline
+    ]
+    caption = (
+        f"Each variant less the baseline {comparison.baseline}, on these very cases: Dunnett's "
+        "test of seed means with its simultaneous 95 % intervals, which hold the noise of seeds "
+        "alone."
+    )
+    label = METRICS[comparison.metric].label
+    header = [f"Difference in {label}", "Simultaneous 95 % interval", "p"]
+    return Table("baseline", caption, header, rows)
+
+
+def paper_table(results: Results) -> Table:
+    """The paper's figures against what one more run would give here."""
+    rows = []
+    for found in results.estimates:
+        bounds = found.single_run
+        if found.metric not in MAIN_METRICS or found.paper is None or bounds is None:
+            continue
+        place = "inside" if bounds.low <= found.paper <= bounds.high else "below"
+        if found.paper > bounds.high:
+            place = "above"
+        name = f"{found.variant}, {METRICS[found.metric].label}"
+        rows.append(_row(name, [number(found.paper), number(found.mean), _bounds(bounds), place]))
+    caption = (
+        "The paper's figures are one run each, so each is held against the 95 % prediction "
+        "interval of a single further run on as many other cases."
+    )
+    header = ["Paper", "Mean here", "A single run here", "The paper's lies"]
+    return Table("paper", caption, header, rows, subject="Figure")
+
+
+def cost_table(costs: Sequence[Cost]) -> Table:
+    """What each variant costs."""
+    columns: dict[str, Callable[[Cost], str]] = {
+        "Parameters": lambda cost: _figure(cost.parameters, 1e-6, ".2f", " M"),
+        "GFLOPs an image": lambda cost: _figure(cost.gflops, 1, ".1f"),
+        "Training, images/s": lambda cost: _figure(cost.images_per_second, 1, ".1f"),
+        "Inference, images/s": lambda cost: _figure(cost.validation_images_per_second, 1, ".1f"),
+        "Seconds an epoch": lambda cost: _figure(cost.seconds_per_epoch, 1, ".1f"),
+        "Training a run": lambda cost: _duration(cost.wall_seconds),
+        "Peak memory": lambda cost: _figure(cost.peak_memory_bytes, 2**-30, ".1f", " GiB"),
+    }
+    rows = [_row(cost.variant, [write(cost) for write in columns.values()]) for cost in costs]
+    caption = (
+        "Efficiency: means over runs, the memory's highest, on the devices under Environment. "
+        "GFLOPs: one forward pass, multiply and add counted apart. Inference: on the validation "
+        "cases in training's precision, with losses and Dice."
+    )
+    return Table("cost", caption, list(columns), rows)
+
+
+def _figure(value: float | None, scale: float, form: str, unit: str = "") -> str:
+    return DASH if value is None else f"{value * scale:{form}}{unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return DASH
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _row(name: str, texts: Sequence[str]) -> Row:
+    return Row(name, None, [Cell(text) for text in texts])
+
+
+def _bounds(interval: Interval | None, *, sign: bool = False) -> str:
+    if interval is None:
+        return DASH
+    return f"{number(interval.low, sign=sign)} to {number(interval.high, sign=sign)}"
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return DASH
+    return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
+
+
+def _yes(concluded: bool | None) -> str:
+    return DASH if concluded is None else "yes" if concluded else "no"
 
 
 def _table(
     key: str,
     caption: str,
-    study: Study,
-    summary: pd.DataFrame,
+    results: Results,
     papers: Sequence[str | None],
     columns: dict[str, list[Cell]],
 ) -> Table:
-    """Columns of cells, with the number of seeds as the last, turned into rows."""
-    seeds = [Cell(str(summary.loc[(variant, "dice"), "seeds"])) for variant in study.variants]
-    columns = columns | {"Seeds": seeds}
+    """Columns of cells turned into rows."""
+    variants = results.study.variants
     lines = zip(*columns.values(), strict=True)
     rows = [
         Row(variant, paper, list(cells))
-        for variant, paper, cells in zip(study.variants, papers, lines, strict=True)
+        for variant, paper, cells in zip(variants, papers, lines, strict=True)
     ]
-    return Table(key, caption, list(columns), rows)
+    return Table(key, caption, list(columns), rows, bold=True)
 
 
 def paper_row(variant: str) -> PaperRow:
@@ -116,43 +388,54 @@ def paper_row(variant: str) -> PaperRow:
     return PAPER.get(variant, PaperRow(DASH))
 
 
-def number(value: float) -> str:
+def number(value: float | None, *, sign: bool = False) -> str:
     """`value` as the tables show it; a dash where there is none."""
-    return DASH if math.isnan(value) else f"{value:.{DECIMALS}f}"
+    if value is None:
+        return DASH
+    text = f"{value:{'+' if sign else ''}.{DECIMALS}f}"
+    return text if float(text) else text.lstrip("+-")
 
 
-def _metric_column(study: Study, summary: pd.DataFrame, metric: str) -> list[Cell]:
-    column = summary.xs(metric, level="metric").loc[study.variants]
+def _means(estimates: Sequence[Estimate]) -> list[Cell]:
+    """Mean and standard deviation of one metric, the best mean marked."""
     # Rounded, so that of two figures that read the same not one alone is bold.
-    means = column["mean"].round(DECIMALS)
-    best = means.max() if METRICS[metric].better == "higher" else means.min()
+    means = [None if found.mean is None else round(found.mean, DECIMALS) for found in estimates]
+    known = [mean for mean in means if mean is not None]
+    best = None
+    if len(estimates) > 1 and known:
+        higher = METRICS[estimates[0].metric].better == "higher"
+        best = max(known) if higher else min(known)
     return [
         Cell(
-            f"{number(mean)} ± {number(deviation)}",
-            best=len(study.variants) > 1 and rounded == best,
+            f"{number(found.mean)} ± {number(found.standard_deviation)}",
+            best=mean is not None and mean == best,
         )
-        for mean, deviation, rounded in zip(
-            column["mean"], column["standard_deviation"], means, strict=True
-        )
+        for found, mean in zip(estimates, means, strict=True)
     ]
 
 
-def _cases(summary: pd.DataFrame) -> int:
-    return int(summary["cases"].iloc[0])
+def _cases(results: Results) -> int:
+    return len(results.cases.ids)
 
 
-def markdown(study: Study, tables: Sequence[Table]) -> str:
-    """The tables with their definitions, as GitHub reads them."""
-    parts = [f"# Study {escape_markdown(study.name)}"]
-    if study.data.source == "synthetic":
+def _over_seeds(results: Results) -> str:
+    seeds = len(results.study.seeds)
+    return "mean of one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
+
+
+def markdown(results: Results, tables: Sequence[Table]) -> str:
+    """Verdict and tables with their definitions, as GitHub reads them."""
+    parts = [f"# Study {escape_markdown(results.study.name)}"]
+    if results.study.synthetic:
         parts.append(f"> **{SYNTHETIC}**")
+    parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
     for table in tables:
         parts += [escape_markdown(table.caption), _markdown_table(table)]
-    parts.append(f"**{DESCRIPTIVE}** {BOLD}")
+    parts.append(BOLD)
     parts.append(
         "\n".join(
             f"- **{escape_markdown(label)}**: {escape_markdown(definition)}"
-            for label, definition in definitions(study)
+            for label, definition in results.study.definitions.items()
         )
     )
     return "\n\n".join(parts) + "\n"
@@ -182,39 +465,41 @@ def escape_markdown(text: str) -> str:
     return " ".join(text.split())
 
 
-def csv(study: Study, summary: pd.DataFrame) -> str:
-    """A row a variant: means and standard deviations over seeds of every metric, the paper's."""
+def csv(results: Results) -> str:
+    """A row a variant: mean, standard deviation over seeds and interval of every metric, and the
+    paper's figures; empty where there is none."""
     rows = []
-    for variant in study.variants:
+    for variant in results.study.variants:
         paper = paper_row(variant)
+        dice = results.estimate(variant, "dice")
         row: dict[str, Any] = {
             "variant": variant,
             "paper_row": None if paper.name == DASH else paper.name,
-            "seeds": summary.loc[(variant, "dice"), "seeds"],
-            "cases": summary.loc[(variant, "dice"), "cases"],
+            "seeds": dice.seeds,
+            "cases": dice.cases,
         }
-        for metric in METRICS:
-            row[f"{metric}_mean"] = summary.loc[(variant, metric), "mean"]
-            row[f"{metric}_standard_deviation"] = summary.loc[
-                (variant, metric), "standard_deviation"
-            ]
+        for metric in dict.fromkeys(found.metric for found in results.estimates):
+            found = results.estimate(variant, metric)
+            row[f"{metric}_mean"] = found.mean
+            row[f"{metric}_standard_deviation"] = found.standard_deviation
+            row[f"{metric}_low"] = None if found.interval is None else found.interval.low
+            row[f"{metric}_high"] = None if found.interval is None else found.interval.high
         for metric in MAIN_METRICS:
-            row[f"{metric}_paper"] = getattr(paper, metric)
+            row[f"{metric}_paper"] = results.estimate(variant, metric).paper
         rows.append(row)
     text: str = pd.DataFrame(rows).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return text
 
 
-def latex(study: Study, tables: Sequence[Table]) -> str:
+def latex(results: Results, tables: Sequence[Table]) -> str:
     """The tables as floats, for a document that loads booktabs and graphicx."""
     parts = ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."]
-    if study.data.source == "synthetic":
-        parts.append(f"% {SYNTHETIC}")
+    synthetic = [SYNTHETIC] if results.study.synthetic else []
+    parts += [f"% {sentence}" for sentence in synthetic]
     for table in tables:
-        notes = [table.caption, DESCRIPTIVE, BOLD]
-        if study.data.source == "synthetic":
-            notes.append(SYNTHETIC)
-        parts.append(_latex_table(table, " ".join(notes), label=f"{study.name}-{table.key}"))
+        notes = [table.caption, *([BOLD] if table.bold else []), *synthetic]
+        label = f"{results.study.name}-{table.key}"
+        parts.append(_latex_table(table, " ".join(notes), label))
     return "\n\n".join(parts) + "\n"
 
 
@@ -274,19 +559,3 @@ _LATEX = str.maketrans(
 def escape_latex(text: str) -> str:
     """`text` such that LaTeX sets it as it is."""
     return " ".join(text.translate(_LATEX).split())
-
-
-def definitions(study: Study) -> list[tuple[str, str]]:
-    """(label, definition) of every metric, with the study's constants."""
-    constants = {
-        "jaccard_threshold": study.evaluate.jaccard_threshold,
-        "alpha": study.focal.alpha,
-        "gamma": study.focal.gamma,
-    }
-    stated = [(metric.label, metric.definition.format(**constants)) for metric in METRICS.values()]
-    shared = (
-        f"A pixel is lesion where p > {study.evaluate.threshold:g}; TP, FP, FN and TN count a "
-        "case's pixels at the prepared size. A ratio of 0 to 0 is 1: truth and prediction both "
-        "empty give Dice = IoU = 1."
-    )
-    return [("Pixels and empty masks", shared), *stated]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from filelock import FileLock
 
+from models import FAMILIES
 from pipeline.errors import UserError, run_command, warn
 from pipeline.files import sha256
 from pipeline.params import Run, Study, load_study
@@ -43,16 +44,16 @@ def open_store() -> MlflowClient:
     would try for minutes.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; the library's is 120
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
     try:
+        client = mlflow.MlflowClient()
         with FileLock(ROOT / ".mlflow.lock"):
             client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except Exception as error:  # SQLAlchemy's, the disk's, a driver's that is missing
         raise UserError(
             f"MLflow's store at {uri} cannot be used: {str(error).splitlines()[0]}; start its "
             "server or correct MLFLOW_TRACKING_URI"
@@ -247,19 +248,20 @@ def _log_model(study: Study, variant: str, weights: Path) -> None:
             artifacts={"weights": str(weights.resolve()), "network": str(network)},
             code_paths=[str(ROOT / "models"), str(ROOT / "pipeline")],
             signature=signature,
-            pip_requirements=_requirements(),
+            pip_requirements=_requirements(study.models[variant].family),
         )
 
 
-def _requirements() -> list[str]:
-    """What the logged model needs, at the versions it was made with."""
+def _requirements(family: str) -> list[str]:
+    """What a logged model of that family needs, at the versions it was made with."""
     from importlib.metadata import version
 
-    names = ("torch", "torchvision", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
+    own = ("torch", "torchvision", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
+    names = (*own, *FAMILIES[family].packages)
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
-def _hush() -> None:
+def hush() -> None:
     """Pass over MLflow's advice on data sources and examples (the signature is given), its progress
     bars, and what it and its HTTP client say of each try to reach a lost server: that is told once,
     in a line of ours. After its import, which puts a filter of its own first."""
@@ -287,13 +289,11 @@ class LiveRun:
     def open(self, study: Study, run: Run, record: dict[str, Any], cases: PreparedCases) -> None:
         """Begin the record, in place of any earlier one of that run. Raises UserError if the store
         is required and cannot be used."""
-        from mlflow.exceptions import MlflowException
-
         try:
             self.store = StudyRecord.open(study)
             self.store.discard(self.store.find(run))
             self.id = self.store.create(run, record, cases.table)
-        except (UserError, MlflowException) as error:
+        except Exception as error:
             reason = str(error).splitlines()[0]
             if self.required:
                 raise UserError(
@@ -333,8 +333,7 @@ def live_run(
     """Record a training while it goes on, with system metrics. `sync` completes it."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; the library's is 120
-    _hush()
+    hush()
     live = LiveRun(study.tracking.required)
     live.open(study, run, record, cases)
     monitor = SystemMetricsMonitor(live.id) if live.id is not None else None
@@ -355,7 +354,7 @@ def sync(study: Study) -> tuple[int, int]:
 
     Returns how many runs were recorded and how many already stood there.
     """
-    _hush()
+    hush()
     cases = PreparedCases.open(study.prepared_dir)
     store = StudyRecord.open(study)
     recorded = unchanged = 0
@@ -397,8 +396,16 @@ def main() -> None:
         "command", choices=["sync"], help="record the study's runs in MLflow's store"
     )
     parser.parse_args()
+    from mlflow.exceptions import MlflowException
+
     study = load_study()
-    recorded, unchanged = sync(study)
+    try:
+        recorded, unchanged = sync(study)
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow's store was lost ({str(error).splitlines()[0]}): the runs are in their "
+            "folders; run `python -m pipeline.tracking sync` again when it is back"
+        ) from None
     print(f"tracking: {recorded} runs recorded, {unchanged} already there, study {study.name}")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import NetworkConfig, build_model
+from models import FAMILIES, AnyConfig, build_model
 from pipeline import losses, overlap
 from pipeline.compute import (
     autocast,
     choose_device,
     choose_dtype,
     make_deterministic,
+    processor,
     stream,
     to_input,
     to_target,
@@ -167,10 +169,12 @@ def fit(
     )
     height, width = cases.masks.shape[1:]
     training_cases = len(cases.indices("training"))
-    if training_cases % train.batch_size == 1 and height * width == 32 * 32:
+    single = (training_cases - 1) % train.batch_size == 0
+    if single and not trains_on_one(model, height, width):
         raise UserError(
-            f"params.yaml: train.batch_size {train.batch_size} leaves a last batch of one case, "
-            "whose BatchNorm at 32x32 pixels would have a single value: choose another"
+            f"params.yaml: train.batch_size {train.batch_size} leaves a batch of one case, in "
+            f"which a BatchNorm of this network would have a single value at {height}x{width} "
+            "pixels: choose another"
         )
     training = Training.start(model, train, len(batches))
     if resume_file is not None:
@@ -183,6 +187,7 @@ def fit(
             epoch = len(training.history) + 1
             means = LossMeans(train.loss, study.focal)
             start = time.perf_counter()
+            torch.manual_seed(stream(seed, "dropout") + epoch)  # resumed or not
             rates = train_epoch(training, batches, epoch, train, means, dtype)
             images_per_second = training_cases / (time.perf_counter() - start)
             validation = LossMeans(train.loss, study.focal)
@@ -217,6 +222,20 @@ def fit(
     return pd.DataFrame(training.history).astype({"epoch": int})
 
 
+def trains_on_one(model: nn.Module, height: int, width: int) -> bool:
+    """Whether a batch of one image gives each BatchNorm more than one value a channel: not where
+    the features, or a pooled branch of them (DeepLabV3+'s), are a single pixel."""
+    twin = deepcopy(model).to("meta").train()
+    try:
+        with torch.no_grad():
+            twin(torch.empty(1, 3, height, width, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
+
+
 def best_epoch(history: Sequence[Row]) -> int:
     """The epoch, from 1, of the highest validation Dice; of equals the earliest."""
     return 1 + int(np.argmax([row["validation_dice"] for row in history]))
@@ -237,12 +256,14 @@ def selected_epoch(history: pd.DataFrame, train: Train) -> int:
     return 1 + int(history["validation_dice"].argmax())
 
 
-def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What the run computed with, for run.json."""
-    names = ("torchvision", "numpy", "albumentations", "dvc", "mlflow")
+def describe_machine(
+    device: torch.device, dtype: torch.dtype, packages: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the run computed with, for run.json; `packages`: those that its network needs."""
+    names = ("torchvision", "numpy", "albumentations", *packages, "dvc", "mlflow")
     on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         if on_gpu
         else None,
@@ -252,15 +273,6 @@ def describe_machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]
         "python": platform.python_version(),
         "versions": {"torch": torch.__version__, **{name: _version(name) for name in names}},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -288,7 +300,7 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip()
 
 
-def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
+def forward_gflops(config: AnyConfig, height: int, width: int) -> float:
     """Of one image's forward pass, by torch's counter: multiply and add counted apart."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -301,7 +313,7 @@ def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
         sdpa_kernel(SDPBackend.MATH),
         torch.no_grad(),
     ):
-        build_model(config).eval()(torch.empty(1, 3, height, width))
+        build_model(config).to("meta").eval()(torch.empty(1, 3, height, width))
     return float(counter.get_total_flops()) / 1e9
 
 
@@ -331,7 +343,11 @@ def describe_training(study: Study, run: Run, device: torch.device) -> dict[str,
             "model": asdict(config),
         },
         "encoder_weights_sha256": weights_file_sha256(config, study.folder),
-        **describe_machine(device, choose_dtype(device, study.train.precision)),
+        **describe_machine(
+            device,
+            choose_dtype(device, study.train.precision),
+            FAMILIES[config.family].packages,
+        ),
     }
 
 
@@ -341,7 +357,13 @@ def check_unchanged(study: Study, run: Run, record: dict[str, Any], device: torc
     DVC takes the hashes of a stage's dependencies after its command (treeverse/dvc#11058): it would
     record this result as that of the files as they are now.
     """
-    now = describe_training(load_study(study.folder), run, device)
+    try:
+        now = describe_training(load_study(study.folder), run, device)
+    except (KeyError, OSError) as error:
+        raise UserError(
+            f"{error} is gone since the training of {study.label(run)} was started: put it back "
+            "and run again, to write what was trained"
+        ) from None
     changed = differences(identity(record), identity(now))
     if changed:
         raise UserError(
@@ -355,8 +377,18 @@ def machine_faults_told(study: Study) -> Iterator[None]:
     """Raise UserError, in one sentence, for memory that ran out and a loader's worker that died."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         told = str(error)
+        if re.search(_SHARED_MEMORY, told):
+            raise UserError(
+                "/dev/shm is too small for the loader's workers: make it larger (Docker: "
+                "--shm-size), or set fewer loader_workers, 0 for none"
+            ) from None
+        if "deterministic implementation" in told:
+            raise UserError(
+                f"{told.splitlines()[0]} set train.deterministic: false to train without the "
+                "promise that a run repeats to the bit"
+            ) from None
         died = re.match(r"DataLoader worker \(pid.*?\) [^.]*", told)
         if died:
             raise UserError(
@@ -376,7 +408,11 @@ def machine_faults_told(study: Study) -> Iterator[None]:
 
 
 # CUDA's, oneDNN's and the CPU allocator's words for it.
-_OUT_OF_MEMORY = r"out of memory|can't allocate memory|could not allocate|CUDNN_STATUS_ALLOC_FAILED"
+_OUT_OF_MEMORY = (
+    r"out of memory|can't allocate memory|could not allocate|CU(DNN|BLAS)_STATUS_ALLOC_FAILED|"
+    r"Cannot allocate memory"
+)
+_SHARED_MEMORY = r"allocate shared memory|</torch_"
 
 
 def main() -> None:

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import re
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from models import NetworkConfig, build_model
+from models import AnyConfig, build_model
 from models.encoders import ResNetEncoder
 from pipeline.errors import UserError
 from pipeline.files import replacing, sha256
 
 
-def load_encoder(model: nn.Module, config: NetworkConfig, folder: Path) -> None:
+def load_encoder(model: nn.Module, config: AnyConfig, folder: Path) -> None:
     """Give the encoder of `model` the weights that `config.weights` names.
 
     `imagenet` downloads torchvision's (IMAGENET1K_V1) unless they are in torch's cache, and checks
     their hash; a path is relative to `folder`. Raises UserError for a file that is not a complete
-    state dict of that ResNet.
+    state dict of that ResNet, or of that encoder of smp; a ResNet's classifier is ignored.
     """
     if config.weights == "none":
         return
     encoder = model.encoder
-    assert isinstance(encoder, ResNetEncoder)  # NetworkConfig refuses weights for any other
+    assert isinstance(encoder, nn.Module)
     if config.weights == "imagenet":
         state = _imagenet_state(config.encoder)
     else:
         state = _read_state(folder / config.weights)
     try:
-        encoder.load_resnet_state(state)
-    except ValueError as error:
+        if isinstance(encoder, ResNetEncoder):
+            encoder.load_resnet_state(state)
+        else:  # smp's, whose ResNets name their weights as torchvision does
+            assert config.family == "smp"  # NetworkConfig refuses weights for a plain encoder
+            own = {name: tensor for name, tensor in state.items() if name[:3] != "fc."}
+            encoder.load_state_dict(own)
+    except (ValueError, RuntimeError) as error:
+        whose = "segmentation_models_pytorch" if config.family == "smp" else "torchvision"
         raise UserError(
-            f"weights {config.weights!r} must be a torchvision {config.encoder} state dict: {error}"
+            f"weights {config.weights!r} must be a {whose} {config.encoder} state dict: "
+            f"{shorten(str(error), 300)}"
         ) from None
 
 
-def weights_file_sha256(config: NetworkConfig, folder: Path) -> str | None:
+def weights_file_sha256(config: AnyConfig, folder: Path) -> str | None:
     """The sha256 of the file that `config.weights` names; None where it names none."""
     return None if config.weights in ("none", "imagenet") else sha256(folder / config.weights)
 
@@ -86,17 +92,12 @@ def write_tensors(
     """Write tensors as safetensors, whole or not at all; UserError where the disk refuses."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        try:
-            save_file(contiguous, temporary, metadata)
-        except SafetensorError as error:
-            # It tells of the system's error in words alone: "... (os error 28)".
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+        # Not save_file: it writes a temporary file of its own, for its owner alone, which a kill
+        # would leave behind.
+        temporary.write_bytes(save(contiguous, metadata))
 
 
-def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Module:
+def load_model(config: AnyConfig, path: Path, device: torch.device) -> nn.Module:
     """The network that `save_weights` wrote, in evaluation mode on `device`.
 
     Raises UserError if the file is missing or belongs to another network.

@@ -13,6 +13,9 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline import datacard
+from pipeline.calibration import bin_pixels
+from pipeline.metrics import OVERLAP
+from pipeline.overlap import COUNTS
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases, seal
 
@@ -61,6 +64,7 @@ def _write_params(
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
     params["models"] = {name: params["models"].get(name, {}) for name in variants}
+    params["compare"] |= {"baseline": "resunet" if "resunet" in variants else None, "draws": 1000}
     params["prepare"] |= {"height": side, "width": side}
     if folds:
         params["prepare"]["split"] = {"method": "folds", "k": folds, "seed": 0}
@@ -128,6 +132,11 @@ def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
     np.save(folder / "predictions.npy", np.packbits(predictions, axis=-1))
     cases = score(prepared.table["id"].to_numpy()[test], masks, predictions, rng)
     cases.to_csv(folder / "cases.csv", index=False)
+    np.save(folder / "calibration.npy", _binned(masks, study.evaluate.calibration_bins, rng))
+    sweep = 0.8 - np.abs(np.linspace(0.01, 0.99, 99) - rng.uniform(0.3, 0.6)) / 4
+    pd.DataFrame({"threshold": np.arange(1, 100) / 100, "dice": sweep}).to_csv(
+        folder / "thresholds.csv", index=False
+    )
     (folder / "metrics.json").write_text(json.dumps({"dice": cases["dice"].mean()}))
 
 
@@ -175,13 +184,20 @@ def _shifted(masks: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     return np.stack(moved)
 
 
+def _binned(masks: NDArray[np.uint8], bins: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """calibration.npy of masks (cases, height, width): p is the truth, blurred by chance."""
+    probabilities = np.clip(0.8 * masks + rng.uniform(0, 0.3, masks.shape), 0, 1)
+    return bin_pixels(probabilities.astype(np.float32), masks > 0, bins)
+
+
 def score(
     ids: Sequence[str] | NDArray[Any],
     truth: NDArray[np.uint8],
     predicted: NDArray[np.uint8],
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """A run's cases.csv for masks (cases, height, width) in {0, 1}; the losses are made up."""
+    """A run's cases.csv for masks (cases, height, width) in {0, 1}; what is no overlap is made up,
+    and at the originals' size there are as many pixels."""
     axes = (1, 2)
     tp = (truth & predicted).sum(axes)
     fp = ((1 - truth) & predicted).sum(axes)
@@ -189,7 +205,7 @@ def score(
     tn = ((1 - truth) & (1 - predicted)).sum(axes)
     empty = tp + fp + fn == 0
     iou = np.where(empty, 1.0, tp / np.maximum(tp + fp + fn, 1))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "id": ids,
             "dice": 2 * iou / (1 + iou),
@@ -199,9 +215,15 @@ def score(
             "thresholded_jaccard": np.where(iou < 0.65, 0.0, iou),
             "focal_loss": rng.uniform(0.02, 0.3, len(iou)),
             "bce": rng.uniform(0.1, 0.5, len(iou)),
+            "brier": rng.uniform(0.01, 0.2, len(iou)),
+            "hausdorff_95": rng.uniform(0, 20, len(iou)),
+            "surface_dice": rng.uniform(0.2, 1, len(iou)),
+            "boundary_iou": rng.uniform(0.2, 1, len(iou)),
             "true_positives": tp,
             "false_positives": fp,
             "false_negatives": fn,
             "true_negatives": tn,
         }
     )
+    native = table[[*OVERLAP, *COUNTS]].add_prefix("native_")
+    return pd.concat([table, native], axis="columns")

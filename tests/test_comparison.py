@@ -1,113 +1,113 @@
-"""pipeline/comparison.py against figures worked out by hand."""
+"""pipeline/comparison.py as a whole, and honest where a table allows nothing to be said."""
 
 from __future__ import annotations
 
-import math
-
-import pandas as pd
+import numpy as np
 import pytest
 
-from pipeline.comparison import (
-    CASE_METRICS,
-    METRICS,
-    PAPER,
-    both_empty,
-    example_cases,
-    score_runs,
-    summarise,
-)
+from pipeline.comparison import Design, compare, estimate
+from studies import as_table, simulate
+
+PAPER = {"a": 0.866, "b": 0.8615}
 
 
-def scores(dice: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
-    """A table of scores in which every metric is the Dice given, cases are a, b, ... and each case
-    has 1 true positive, 1 false positive and 2 false negatives."""
-    rows = [
-        {"variant": variant, "seed": seed, "id": "abcdefgh"[place]}
-        | dict.fromkeys(CASE_METRICS, value)
-        | {"true_positives": 1, "false_positives": 1, "false_negatives": 2, "true_negatives": 12}
-        for (variant, seed), values in dice.items()
-        for place, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows)
+def table(effects=(0.8, 0.8, 0.9), *, seeds=8, cases=30):
+    return as_table(simulate(np.random.default_rng(0), effects, seeds=seeds, cases=cases))
 
 
-def test_mean_and_standard_deviation_are_over_seeds_of_means_over_cases():
-    summary = summarise(scores({("v", 0): [0.8, 0.6], ("v", 1): [1.0, 0.8], ("v", 2): [0.9, 0.7]}))
-    row = summary.loc[("v", "dice")]
-    # Means of the seeds: 0.7, 0.9, 0.8; their standard deviation with n - 1 is 0.1.
-    assert row["mean"] == pytest.approx(0.8)
-    assert row["standard_deviation"] == pytest.approx(0.1)
-    assert (row["seeds"], row["cases"]) == (3, 2)
+def run(scores, **options):
+    defaults = {"metric": "dice", "baseline": "c", "margin": 0.005, "paper": PAPER}
+    defaults |= {"factors": {"x": (False, False)}, "draws": 1000}
+    return compare(scores, **(defaults | options))
 
 
-def test_one_seed_has_no_standard_deviation():
-    summary = summarise(scores({("v", 0): [0.8, 0.6]}))
-    assert summary.loc[("v", "dice"), "mean"] == pytest.approx(0.7)
-    assert summary["standard_deviation"].isna().all()
-    assert (summary["seeds"] == 1).all()
-
-
-def test_variants_and_metrics_keep_their_order():
-    summary = summarise(scores({("z", 0): [0.5], ("a", 0): [0.9]}))
-    assert list(summary.index) == [(variant, name) for variant in "za" for name in METRICS]
-
-
-def test_pooled_dice_stands_in_the_summary():
-    summary = summarise(scores({("v", 0): [0.8, 0.6], ("v", 1): [0.8, 0.6]}))
-    assert summary.loc[("v", "pooled_dice"), "mean"] == pytest.approx(2 / 5)
-    assert summary.loc[("v", "pooled_dice"), "standard_deviation"] == pytest.approx(0)
-
-
-def test_a_case_without_a_value_leaves_the_run_and_the_variant_without_one():
-    table = scores({("v", 0): [0.8, 0.6], ("v", 1): [0.8, 0.6]})
-    table.loc[0, "focal_loss"] = math.nan
-    assert math.isnan(score_runs(table).loc[("v", 0), "focal_loss"])
-    assert math.isnan(summarise(table).loc[("v", "focal_loss"), "mean"])
-    assert summarise(table).loc[("v", "dice"), "mean"] == pytest.approx(0.7)
-
-
-def test_runs_scored_on_different_cases_are_refused():
-    with pytest.raises(ValueError, match="other cases"):
-        summarise(scores({("v", 0): [0.8, 0.6], ("v", 1): [0.8]}))
-
-
-def test_both_empty_counts_cases_without_lesion_in_truth_and_prediction():
-    table = scores({("v", 0): [1.0, 0.6]})
-    table.loc[0, ["true_positives", "false_positives", "false_negatives"]] = 0
-    assert both_empty(table) == 1
-
-
-def test_example_cases_are_the_best_median_and_worst_by_mean_over_runs():
-    table = scores(
-        {
-            ("v", 0): [0.1, 0.9, 0.5, 0.7, 0.6, 0.2],
-            ("w", 0): [0.3, 0.9, 0.5, 0.5, 0.8, 0.2],
-        }
+def test_the_four_variants_of_the_design_are_taken_by_name():
+    names = ["resunet", "gated", "attention", "both"]
+    scores = as_table(
+        simulate(np.random.default_rng(0), [0.7, 0.8, 0.7, 0.8], seeds=8, cases=30), names
     )
-    found = example_cases(table, each=1)
-    assert [(example.rank, example.id) for example in found] == [
-        ("best", "b"),  # 0.9
-        ("median", "d"),  # b 0.9, e 0.7, d 0.6, c 0.5, a 0.2, f 0.2
-        ("worst", "f"),
-    ]
-    assert found[1].dice == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize("cases", range(1, 9))
-def test_example_cases_name_none_twice(cases):
-    found = example_cases(scores({("v", 0): [0.5 + 0.01 * place for place in range(cases)]}))
-    assert len({example.id for example in found}) == len(found) <= 6
-    assert [example.dice for example in found] == sorted(
-        (example.dice for example in found), reverse=True
+    factors = dict(
+        zip(names, [(False, False), (True, False), (False, True), (True, True)], strict=True)
     )
-    assert found[0].rank == "best"
+    found = run(scores, factors=factors)
+    assert [effect.shown for effect in found.factorial] == [True, False, False]
 
 
-def test_the_papers_figures_are_those_of_its_table_1():
-    given = {name: row[1:] for name, row in PAPER.items() if row.dice is not None}
-    assert given == {
-        "limit_encoder_attention": (0.8660, 0.795, 0.245),
-        "encoder_attention": (0.8615, 0.789, 0.257),
-        "gated_attention": (0.856, 0.782, 0.263),
-        "encoder_and_gated_attention": (0.8529, 0.778, 0.270),
-    }
+def test_one_seed_allows_no_test_and_says_so():
+    found = run(table(seeds=1))
+    assert (found.pairs, found.ranks, found.ordering, found.power) == ([], None, None, None)
+    assert "how much is chance cannot be told" in found.notes[0]
+
+
+def test_one_variant_has_nothing_to_be_compared_with():
+    found = run(table((0.8,)), baseline=None)
+    assert found.notes == ["There are no two variants to compare."]
+    assert found.pairs == []
+
+
+def test_one_case_says_nothing_of_others():
+    assert run(table(cases=1)).notes == ["With one test case nothing can be said of others."]
+
+
+def test_few_seeds_are_descriptive_only():
+    found = run(table(seeds=3))
+    assert found.notes == ["Descriptive only: 3 seeds; below 7 no difference is called shown."]
+    assert {pair.shown for pair in found.pairs} == {None}
+
+
+def test_a_missing_run_costs_every_variant_its_seed_and_is_named():
+    scores = table()
+    scores = scores[~((scores["variant"] == "b") & (scores["seed"] == 3))]
+    found = run(scores)
+    assert found.seeds == [0, 1, 2, 4, 5, 6, 7]
+    assert found.notes == ["Seed 3 is left out of comparisons: no run of b."]
+
+
+def test_no_seed_in_common_compares_nothing():
+    scores = table((0.8, 0.9), seeds=4)
+    first = (scores["variant"] == "a") & (scores["seed"] < 2)
+    second = (scores["variant"] == "b") & (scores["seed"] >= 2)
+    found = run(scores[first | second])
+    assert found.notes[-1] == "No seed was run by all variants: nothing can be compared."
+
+
+def test_a_variant_with_an_undefined_score_is_left_out_and_named():
+    scores = table()
+    scores.loc[scores.index[5], "value"] = np.nan
+    found = run(scores)
+    assert found.variants == ["b", "c"]
+    assert found.notes == ["a is left out of comparisons: it has no number for 1 of 240 scores."]
+
+
+def test_unequal_case_sets_are_not_compared():
+    scores = table((0.8, 0.9))
+    scores = scores[~((scores["variant"] == "b") & (scores["case"] == "case-7"))]
+    found = run(scores)
+    assert found.variants == ["a"]
+    assert "8 of 240 scores are missing (unequal case sets)" in found.notes[0]
+
+
+def test_a_score_that_stands_twice_is_refused():
+    scores = table()
+    with pytest.raises(ValueError, match="stands in the table twice"):
+        Design(scores.iloc[[0, *range(len(scores))]])
+
+
+def test_identical_variants_are_never_told_apart():
+    values = np.repeat(simulate(np.random.default_rng(0), [0.8], seeds=8, cases=30), 3, axis=0)
+    found = run(as_table(values))
+    assert {pair.shown for pair in found.pairs} == {False}
+    assert found.pairing.correlation == pytest.approx(1)
+    assert found.power.detectable is None
+
+
+def test_variants_without_any_noise_are_compared_without_a_warning(recwarn):
+    values = np.full((3, 8, 5), 0.8) + np.array([0, 0, 0.1])[:, None, None]
+    found = run(as_table(values))
+    assert [pair.shown for pair in found.pairs] == [False, True, True]
+    assert not recwarn.list
+
+
+def test_a_metric_without_a_number_has_no_estimate():
+    found = estimate(np.array([[0.1, np.nan], [0.2, 0.3]]), variant="a", metric="dice")
+    assert (found.mean, found.interval, found.seeds, found.cases) == (None, None, 2, 2)

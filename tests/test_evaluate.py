@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torchmetrics.functional.classification import binary_calibration_error
 
 from models import build_model
-from pipeline import evaluate
+from pipeline import evaluate, overlap
 from pipeline.compute import to_input
 from pipeline.errors import UserError
-from pipeline.metrics import METRICS
+from pipeline.metrics import METRICS, OVERLAP
 from pipeline.overlap import COUNTS
 from pipeline.prepared import PreparedCases
+from pipeline.surface import score_surfaces
 from pipeline.weights import save_weights
 
 VARIANT = "gated_attention"
@@ -39,7 +41,8 @@ def test_a_row_a_test_case_with_the_scores_of_its_prediction(evaluated):
     cases = PreparedCases.open(study.prepared_dir)
     test = cases.indices("test")
     table = pd.read_csv(folder / "cases.csv")
-    assert list(table.columns) == ["id", *METRICS, *COUNTS]
+    native = [f"native_{name}" for name in (*OVERLAP, *COUNTS)]
+    assert list(table.columns) == ["id", *METRICS, *COUNTS, *native]
     assert table["id"].tolist() == cases.table["id"].iloc[test].tolist()
 
     with torch.no_grad():
@@ -57,7 +60,7 @@ def test_metrics_are_the_means_of_the_cases(evaluated):
     folder = study.evaluation_dir(VARIANT, 0)
     metrics = json.loads((folder / "metrics.json").read_text())
     table = pd.read_csv(folder / "cases.csv")
-    for name in METRICS:
+    for name in (*METRICS, *(f"native_{name}" for name in OVERLAP)):
         assert metrics[name] == pytest.approx(table[name].mean())
     assert metrics["cases"] == 6
 
@@ -68,10 +71,55 @@ def test_the_threshold_of_params_decides(evaluated):
     low = study.model_copy(
         update={"evaluate": study.evaluate.model_copy(update={"threshold": 0.01})}
     )
-    table, _ = evaluate.evaluate(model, cases, low)
-    usual, _ = evaluate.evaluate(model, cases, study)
+    table = evaluate.evaluate(model, cases, low).table
+    usual = evaluate.evaluate(model, cases, study).table
     assert table["sensitivity"].mean() > usual["sensitivity"].mean()
     assert (table["false_positives"] >= usual["false_positives"]).all()
+
+
+def probabilities(model, cases, split):
+    images = torch.from_numpy(cases.images[cases.indices(split)])
+    with torch.no_grad():
+        return model(to_input(images, torch.device("cpu")))[:, 0].sigmoid().numpy()
+
+
+def test_surface_and_brier_scores_are_of_the_prediction_and_the_params_tolerance(evaluated):
+    study, model = evaluated
+    cases = PreparedCases.open(study.prepared_dir)
+    p, truth = probabilities(model, cases, "test"), cases.masks[cases.indices("test")] > 0
+    expected = score_surfaces(p > 0.5, truth, tolerance=study.evaluate.surface_tolerance)
+    table = pd.read_csv(study.evaluation_dir(VARIANT, 0) / "cases.csv")
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name], values, rtol=1e-6)
+    np.testing.assert_allclose(table["brier"], ((p - truth) ** 2).mean(axis=(1, 2)), rtol=1e-4)
+
+
+def test_calibration_is_kept_in_bins_of_each_case_and_its_error_is_of_all_pixels(evaluated):
+    study, model = evaluated
+    cases = PreparedCases.open(study.prepared_dir)
+    p, truth = probabilities(model, cases, "test"), cases.masks[cases.indices("test")] > 0
+    folder = study.evaluation_dir(VARIANT, 0)
+    binned = np.load(folder / "calibration.npy", allow_pickle=False)
+    assert binned.shape == (6, study.evaluate.calibration_bins, 3)
+    np.testing.assert_allclose(binned.sum(axis=1)[:, 1], p.sum(axis=(1, 2)), rtol=1e-4)
+    np.testing.assert_array_equal(binned.sum(axis=1)[:, 2], truth.sum(axis=(1, 2)))
+    error = json.loads((folder / "metrics.json").read_text())["expected_calibration_error"]
+    expected = binary_calibration_error(
+        torch.from_numpy(p).flatten(), torch.from_numpy(truth).flatten().int(), n_bins=15
+    )
+    assert error == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_threshold_is_swept_over_validation_cases_and_no_test_case(evaluated):
+    study, model = evaluated
+    cases = PreparedCases.open(study.prepared_dir)
+    table = pd.read_csv(study.evaluation_dir(VARIANT, 0) / "thresholds.csv")
+    p = probabilities(model, cases, "validation")
+    truth = cases.masks[cases.indices("validation")] > 0
+    for threshold, dice in table.itertuples(index=False):
+        predicted = torch.from_numpy(p > np.float32(threshold))
+        expected = overlap.dice(overlap.confusion(predicted, torch.from_numpy(truth))).mean()
+        assert dice == pytest.approx(expected, abs=1e-4)
 
 
 def test_evaluation_without_weights_names_the_stage_to_run(tiny_study, monkeypatch):

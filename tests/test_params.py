@@ -232,6 +232,21 @@ TRAIN = demo_params()["train"]
         ("focal.alpha", 1.5, "focal.alpha must be a number from 0 to 1, got 1.5"),
         ("evaluate.threshold", 1, f"evaluate.threshold {INSIDE}, got 1"),
         ("evaluate.threshold", float("nan"), f"evaluate.threshold {INSIDE}, got nan"),
+        (
+            "evaluate.resolution",
+            "original",
+            "evaluate.resolution must be network or native, got 'original'",
+        ),
+        (
+            "evaluate.surface_tolerance",
+            -1,
+            "evaluate.surface_tolerance must be a finite number of at least 0, got -1",
+        ),
+        (
+            "evaluate.calibration_bins",
+            0,
+            "evaluate.calibration_bins must be a whole number of at least 1, got 0",
+        ),
         ("prepare.height", 100, f"prepare.height {MULTIPLE}, got 100"),
         ("prepare.width", 0, f"prepare.width {MULTIPLE}, got 0"),
         ("data.height", 31, "data.height must be a whole number of at least 32, got 31"),

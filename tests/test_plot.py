@@ -12,16 +12,18 @@ import pytest
 from fake_study import REPOSITORY, make_study
 from PIL import Image
 
-from pipeline import plot
+from pipeline import compare, plot
 from pipeline.errors import UserError
 from pipeline.prepared import PreparedCases
-from pipeline.runs import read_scores
+from pipeline.runs import read_histories, read_scores
 
-NAMES = ("loss_curves", "validation_dice", "dice_by_case", "examples")
+NAMES = ("loss_curves", "validation_dice", "dice_by_case", "examples", "disputed")
+OF_RESULTS = ("forest", "ranks", "ordering", "variance", "cost", "reliability", "thresholds")
 
 
 def draw(study, monkeypatch):
     monkeypatch.chdir(study.folder)
+    compare.main()
     plot.main()
     return study.reports_dir / "figures"
 
@@ -35,12 +37,12 @@ def share_of_ink(path):
 
 def test_figures_are_png_and_svg_and_not_blank(tmp_path, monkeypatch, capsys):
     folder = draw(make_study(tmp_path), monkeypatch)
-    expected = {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
+    expected = {f"{name}.{kind}" for name in NAMES + OF_RESULTS for kind in ("png", "svg")}
     assert {path.name for path in folder.iterdir()} == expected
     for name in NAMES:
         assert share_of_ink(folder / f"{name}.png") > 0.02
         assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
-    assert capsys.readouterr().out.count("\n") == 1
+    assert capsys.readouterr().out.splitlines()[1].startswith("plot: 12 figures in")
 
 
 def test_figures_drawn_twice_are_the_same_bytes(tmp_path, monkeypatch):
@@ -57,7 +59,7 @@ def test_one_variant_one_seed_one_epoch_one_case_is_drawn(tmp_path, monkeypatch)
 
 
 def test_a_single_epoch_is_a_visible_point(tmp_path):
-    histories = plot.read_histories(make_study(tmp_path, seeds=[0], epochs=1))
+    histories = read_histories(make_study(tmp_path, seeds=[0], epochs=1))
     figure = plot.draw_validation_dice(histories)
     points = [line for line in figure.axes[0].lines if line.get_marker() in plot.MARKERS]
     assert [len(line.get_xdata()) for line in points] == [1, 1]
@@ -66,20 +68,22 @@ def test_a_single_epoch_is_a_visible_point(tmp_path):
 def test_ten_variants_are_told_apart_by_colour_and_by_marker(tmp_path):
     variants = [f"variant_{number}" for number in range(10)]
     study = make_study(tmp_path, variants=variants, seeds=[0], epochs=2, test_ids=["a"])
-    figure = plot.draw_validation_dice(plot.read_histories(study))
+    figure = plot.draw_validation_dice(read_histories(study))
     handles = figure.legends[0].legend_handles
     assert [text.get_text() for text in figure.legends[0].texts] == variants
     assert len({handle.get_color() for handle in handles}) == 10
     assert len({handle.get_marker() for handle in handles}) == 10
 
 
-def test_predictions_are_the_unpacked_masks_of_the_named_cases(tmp_path):
+def test_masks_are_the_unpacked_predictions_of_the_named_cases(tmp_path):
     study = make_study(tmp_path, test_ids=["a", "b", "c"])
     cases = PreparedCases.open(study.prepared_dir)
-    masks = plot.read_predictions(study, cases, ["c", "a"])
+    masks = plot.predicted_masks(study, cases, ["c", "a"])
     packed = np.load(study.evaluation_dir("resunet", 1) / "predictions.npy")
-    expected = np.unpackbits(packed, axis=-1)[[2, 0]]
-    np.testing.assert_array_equal(masks["resunet", 1], expected)
+    assert set(masks) == {(run.variant, run.seed) for run in study.runs()}
+    for id, row in (("c", 2), ("a", 0)):
+        expected = np.unpackbits(packed[row], axis=-1)
+        np.testing.assert_array_equal(masks["resunet", 1][id], expected)
 
 
 def test_folds_make_one_table_of_scores_and_one_curve_a_seed(tmp_path):
@@ -88,7 +92,7 @@ def test_folds_make_one_table_of_scores_and_one_curve_a_seed(tmp_path):
     scores = read_scores(study, cases)
     for _, of_run in scores.groupby(["variant", "seed"]):
         assert sorted(of_run["id"]) == sorted(cases.table["id"])
-    histories = plot.read_histories(study)
+    histories = read_histories(study)
     assert len(histories) == 2 * 2 * 2  # variants, seeds, epochs
     of_folds = [
         pd.read_csv(study.run_dir("resunet", 1, fold) / "history.csv")["validation_bce"][0]
@@ -96,16 +100,6 @@ def test_folds_make_one_table_of_scores_and_one_curve_a_seed(tmp_path):
     ]
     chosen = histories.query("variant == 'resunet' and seed == 1 and epoch == 1")
     assert chosen["validation_bce"].item() == pytest.approx(np.mean(of_folds))
-
-
-def test_each_case_is_drawn_with_the_prediction_of_the_fold_that_tested_it(tmp_path):
-    study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=3)
-    cases = PreparedCases.open(study.prepared_dir)
-    ids = cases.table["id"].tolist()
-    masks = plot.read_predictions(study, cases, ids)["resunet", 0]
-    for fold in range(3):
-        packed = np.load(study.evaluation_dir("resunet", 0, fold) / "predictions.npy")
-        np.testing.assert_array_equal(masks[fold::3], np.unpackbits(packed, axis=-1))
 
 
 def test_a_study_of_folds_is_drawn(tmp_path, monkeypatch):
@@ -144,13 +138,6 @@ def test_scores_of_other_cases_than_the_prepared_are_refused(tmp_path):
     path.write_text(path.read_text().replace("\nb,", "\nz,"))
     with pytest.raises(UserError, match=r"cases\.csv does not hold the 2 prepared test cases"):
         read_scores(study, PreparedCases.open(study.prepared_dir))
-
-
-def test_predictions_of_another_size_are_refused(tmp_path):
-    study = make_study(tmp_path, test_ids=["a", "b"])
-    np.save(study.evaluation_dir("resunet", 0) / "predictions.npy", np.zeros((2, 8, 1), np.uint8))
-    with pytest.raises(UserError, match=r"must have the shape \(2, 32, 4\), got \(2, 8, 1\)"):
-        plot.read_predictions(study, PreparedCases.open(study.prepared_dir), ["a"])
 
 
 def test_the_stage_imports_neither_torch_nor_mlflow():

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,10 +14,11 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 import yaml
+from browser import visit
 from fake_study import NASTY_IDS, REPOSITORY, make_study
 
-from pipeline import report, tables
-from pipeline.comparison import METRICS, summarise
+from pipeline import compare, report, tables
+from pipeline.definitions import CASE_METRICS, METRICS
 from pipeline.errors import UserError
 from pipeline.params import load_study
 from pipeline.prepared import PreparedCases
@@ -36,6 +38,7 @@ def write_reports(study, monkeypatch):
     for name in report.FIGURES:
         (figures / name).write_bytes(PIXEL if name.endswith("png") else SVG.encode())
     monkeypatch.chdir(study.folder)
+    compare.main()
     report.main()
     return {path.name: path.read_text() for path in study.reports_dir.glob("*.*")}
 
@@ -88,10 +91,12 @@ def test_markdown_shows_mean_and_deviation_beside_the_papers_figures(study, monk
     # Standard deviation of 0.8 and 0.9 with n - 1: 0.0707.
     assert (
         "| gated_attention | U-Net + ResNet + GatedAttention (Model 1) | **0.8500 ± 0.0707** | "
-        "0.856 |" in text
-    )
-    assert "| own-variant | – | 0.7000 ± 0.0000 | – |" in text  # noqa: RUF001
-    assert report.DESCRIPTIVE in text
+    ) in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| gated_attention | U-Net"))
+    assert re.search(r"\| 0\.\d{4} to \S+ \| 1\.00 \| 0\.856 \|", row)
+    assert "| own-variant | – | 0.7000 ± 0.0000 | " in text  # noqa: RUF001
+    assert "- Descriptive only: 2 seeds" in text
+    assert "| gated_attention - own-variant | +" in text
     assert "Mean per-case Dice" in text
     assert "> **Synthetic lesions" in text
 
@@ -102,25 +107,26 @@ def test_every_markdown_row_has_as_many_cells_as_its_header(study, monkeypatch):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
-def test_csv_has_the_figures_of_the_summary(study, monkeypatch):
+def test_csv_has_the_means_and_deviations_over_seeds(study, monkeypatch):
     text = write_reports(study, monkeypatch)["table.csv"]
     rows = list(csv.DictReader(io.StringIO(text)))
-    summary = summarise(read_scores(study, PreparedCases.open(study.prepared_dir)))
+    scores = read_scores(study, PreparedCases.open(study.prepared_dir))
+    runs = scores.groupby(["variant", "seed"])[list(CASE_METRICS)].mean()
     assert [row["variant"] for row in rows] == study.variants
     for row in rows:
-        for metric in METRICS:
-            expected = summary.loc[(row["variant"], metric)]
-            assert float(row[f"{metric}_mean"]) == pytest.approx(expected["mean"], abs=1e-6)
-            assert float(row[f"{metric}_standard_deviation"]) == pytest.approx(
-                expected["standard_deviation"], abs=1e-6
-            )
+        for metric in CASE_METRICS:
+            seeds = runs.loc[row["variant"], metric]
+            mean, deviation = float(row[f"{metric}_mean"]), row[f"{metric}_standard_deviation"]
+            assert mean == pytest.approx(seeds.mean(), abs=1e-6)
+            assert float(deviation) == pytest.approx(seeds.std(ddof=1), abs=1e-6)
+            assert float(row[f"{metric}_low"]) < mean < float(row[f"{metric}_high"])
         assert (row["seeds"], row["cases"]) == ("2", "5")
     assert (rows[0]["dice_paper"], rows[1]["dice_paper"]) == ("0.856000", "")
 
 
 def test_latex_is_booktabs_with_whole_rows_and_balanced_braces(study, monkeypatch):
     text = write_reports(study, monkeypatch)["table.tex"]
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 12
     assert r"gated\_attention & U-Net + ResNet + GatedAttention (Model 1) & " in text
     assert r"$\pm$" in text
     for columns, body in re.findall(
@@ -152,7 +158,8 @@ def test_the_page_is_well_formed_and_loads_nothing(study, monkeypatch):
     text = write_reports(study, monkeypatch)["index.html"]
     found = Page(text)
     assert len(found.ids) == len(set(found.ids))
-    assert not found.tags & {"script", "link", "iframe", "object", "embed"}
+    assert not found.tags & {"link", "iframe", "object", "embed"}
+    assert not re.search(r"<script[^>]* src=", text)
     for address in found.addresses:
         assert address.startswith(("data:image/", "#"))
         assert not address.startswith("#") or address[1:] in found.ids
@@ -162,13 +169,22 @@ def test_the_page_is_well_formed_and_loads_nothing(study, monkeypatch):
     assert sum(address.startswith("data:") for address in found.addresses) == pictures
 
 
+def test_every_number_is_of_results_json_and_the_data_card(study, monkeypatch):
+    """The runs' own tables may be gone: only what explorer draws, the masks, is read from them."""
+    written = write_reports(study, monkeypatch)
+    for name in ("history.csv", "run.json", "cases.csv", "metrics.json"):
+        for path in study.folder.glob(f"runs/**/{name}"):
+            path.unlink()
+    report.main()
+    assert {path.name: path.read_text() for path in study.reports_dir.glob("*.*")} == written
+
+
 def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch):
     text = write_reports(study, monkeypatch)["index.html"]
     words = " ".join(Page(text).words)
-    shown = [case_id for case_id in NASTY_IDS if case_id in words]
-    assert len(shown) == 3  # best, median, worst of five
+    assert all(case_id in words for case_id in NASTY_IDS)
     assert "cpu <2 cores> & more" in words
-    assert "<script>" not in text
+    assert "<script>alert" not in text
 
 
 def test_the_page_holds_protocol_definitions_readings_environment_and_commands(study, monkeypatch):
@@ -182,7 +198,7 @@ def test_the_page_holds_protocol_definitions_readings_environment_and_commands(s
     assert "0123456789abcdef0123456789abcdef01234567" in words
     assert "dvc repro studies/fake/dvc.yaml" in words
     assert "29.16 M" in words
-    assert report.DESCRIPTIVE in words
+    assert "Descriptive only: 2 seeds" in words
     assert PreparedCases.open(study.prepared_dir).fingerprint in words
 
 
@@ -255,7 +271,7 @@ def test_one_seed_shows_a_dash_for_the_deviation(tmp_path, monkeypatch):
     assert re.search(r"0\.\d{4} ± – \|", written["table.md"].replace("*", ""))  # noqa: RUF001
     assert "nan" not in written["table.md"].lower()
     assert re.search(r"0\.\d{4} \$\\pm\$ --", written["table.tex"])
-    assert "how much of it is chance cannot be told" in written["index.html"]
+    assert "how much is chance cannot be told" in written["index.html"]
     first = next(csv.DictReader(io.StringIO(written["table.csv"])))
     assert first["dice_standard_deviation"] == ""
 
@@ -282,14 +298,15 @@ def test_cases_left_out_and_near_duplicates_across_splits_are_told_at_the_top(st
 def test_one_variant_is_not_called_best(tmp_path, monkeypatch):
     written = write_reports(make_study(tmp_path, variants=["unet"]), monkeypatch)
     table = [line for line in written["table.md"].splitlines() if line.startswith("| unet")]
-    assert len(table) == 2
+    # comparison, secondary metrics, boundary and calibration, native, thresholds, cost
+    assert len(table) == 6
     assert "**" not in "".join(table)
 
 
 def test_variants_that_read_the_same_are_both_bold(study, monkeypatch):
     set_dice(study, dict.fromkeys(study.runs(), 0.8) | {("own-variant", 1): 0.80000001})
     text = write_reports(study, monkeypatch)["table.md"]
-    assert text.count("**0.8000 ± 0.0000**") == 2
+    assert text.count("**0.8000 ± 0.0000**") == 2 * 2  # beside native Dice once more
 
 
 def test_the_lowest_focal_loss_is_the_best(study, monkeypatch):
@@ -331,8 +348,39 @@ def test_a_missing_file_is_named_with_its_stage(study, monkeypatch, path, stage)
         write_reports(study, monkeypatch)
 
 
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_whole_page_opens_in_a_browser_and_shows_a_case(study, monkeypatch, tmp_path, width):
+    text = write_reports(study, monkeypatch)["index.html"]
+    script = """
+    document.querySelector("#explorer-cases button").click();
+    return {
+      panels: document.querySelectorAll("#explorer-panels figure").length,
+      broken: [...document.images].filter((image) => image.naturalWidth === 0).length,
+      overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    };"""
+    seen = visit(text, tmp_path, script, width=width)
+    assert seen == {"panels": 4, "broken": 0, "overflow": 0}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex (texlive-latex-base)")
+def test_the_latex_tables_compile_with_booktabs(study, monkeypatch, tmp_path):
+    table = write_reports(study, monkeypatch)["table.tex"]
+    document = (
+        r"\documentclass{article}\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
+        f"\n{table}\n" + r"\end{document}"
+    )
+    (tmp_path / "a.tex").write_text(document)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "a.pdf").stat().st_size > 10_000
+
+
 def test_a_missing_figure_is_named_with_its_stage(study, monkeypatch):
     monkeypatch.chdir(study.folder)
+    compare.main()
     with pytest.raises(UserError, match=r"figures/dice_by_case\.svg .*run the stage plot"):
         report.main()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import json
 import os
 import random
@@ -330,6 +331,23 @@ def test_a_corrupt_state_is_set_aside_and_said(interrupted, capsys, how):
 def _metadata(path: Path) -> dict[str, str]:
     with safe_open(path, "pt") as file:
         return file.metadata()
+
+
+def test_a_state_that_cannot_be_read_is_kept_and_said(interrupted, monkeypatch):
+    path = state_of(interrupted)
+    content, was = path.read_bytes(), json.loads(_metadata(path)["state"])["identity"]
+    own = Path.open
+
+    def refuse(self, mode="r", *rest, **options):
+        if self == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return own(self, mode, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(UserError, match="cannot be read: Permission denied; allow reading it"):
+            ResumeFile(path, was, CPU)
+    assert path.read_bytes() == content
 
 
 def test_training_begins_anew_after_a_corrupt_state(interrupted, whole):

@@ -371,3 +371,10 @@ def test_a_server_that_is_not_there_is_one_clear_error(tiny_study, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"MLflow's store at http://127\.0\.0\.1:9 cannot be used"):
         tracking.sync(tiny_study)
+
+
+def test_a_store_that_is_no_database_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match=r"MLflow's store at sqlite:.* cannot be used: .*database"):
+        tracking.open_store()

@@ -7,11 +7,13 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import REPOSITORY, change_params
 from safetensors.torch import load_file
 
@@ -350,6 +352,7 @@ def test_variants_of_one_seed_see_the_same_batches(tiny_study, monkeypatch):
         monkeypatch.setattr(train, "to_input", original)
         seen[variant] = inputs
     first, second = seen.values()
+    assert len(first) == 4  # 20 cases by 8, and the validation cases
     assert first == second
 
 
@@ -383,6 +386,38 @@ def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, mo
         "or free memory and run again"
     )
     assert not tiny_study.run_dir("gated_attention", 0).exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nunable to allocate "
+                         "shared memory(shm) for file </torch_1_2>: No space left on device (28)"),
+            "/dev/shm is too small for the loader's workers",
+        ),
+        (
+            RuntimeError("x_cuda does not have a deterministic implementation, but you set ..."),
+            "set train.deterministic: false to train without the promise",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "memory ran out"),
+        (OSError(12, "Cannot allocate memory"), "memory ran out"),
+    ],
+)  # fmt: skip
+def test_a_machines_faults_are_told_in_a_sentence(tiny_study, fault, told):
+    with pytest.raises(UserError, match=told), train.machine_faults_told(tiny_study):
+        raise fault
+
+
+def test_params_without_the_variant_at_the_end_of_its_training_are_told(tiny_study):
+    run = tiny_study.runs()[0]
+    record = train.describe_training(tiny_study, run, torch.device("cpu"))
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["models"]["renamed"] = content["models"].pop(run.variant)
+    content["variants"] = ["renamed"]
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=rf"'{run.variant}' is gone since the training"):
+        train.check_unchanged(tiny_study, run, record, torch.device("cpu"))
 
 
 def test_cudas_word_for_it_is_memory_that_ran_out_and_other_errors_stay(tiny_study):
@@ -422,7 +457,7 @@ def test_a_last_batch_that_batchnorm_cannot_take_is_refused_before_training(tiny
         cases, images=cases.images[:, :, :32], masks=cases.masks[:, :, :32]
     )
     model = build_model(study.models["gated_attention"])
-    with pytest.raises(UserError, match="batch_size 19 leaves a last batch of one case"):
+    with pytest.raises(UserError, match="batch_size 19 leaves a batch of one case"):
         train.fit(model, square, study, seed=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_a_checkpoint_reloads_bit_for_bit(tmp_path):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(reloaded(images), model.eval()(images))
+
+
+def test_a_checkpoint_may_be_read_by_whom_its_folder_allows_and_is_alone_there(tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_weights(build_model(CONFIG), tmp_path / "weights.safetensors")
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -36,10 +37,17 @@ def stand_in() -> None:
             def __iter__(self) -> Iterator[object]:
                 return iter(self.items)
 
+            def __enter__(self) -> object:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
             def __getattr__(self, _: str) -> Callable[..., None]:
                 return lambda *_, **__: None
 
         tqdm = ModuleType("tqdm")
+        tqdm.__spec__ = ModuleSpec("tqdm", None)  # torch asks for it
         tqdm.tqdm = Bar
         sys.modules["tqdm"] = tqdm
     try:
@@ -52,6 +60,7 @@ def stand_in() -> None:
                 pass
 
         yaml = ModuleType("yaml")
+        yaml.__spec__ = ModuleSpec("yaml", None)
         yaml.SafeLoader, yaml.YAMLError, yaml.MarkedYAMLError = Loader, ValueError, ValueError
         sys.modules["yaml"] = yaml
 
@@ -76,7 +85,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from models import NetworkConfig, build_model  # noqa: E402
 from pipeline import train  # noqa: E402
-from pipeline.compute import autocast, choose_dtype, to_input  # noqa: E402
+from pipeline.compute import autocast, choose_dtype, make_deterministic, to_input  # noqa: E402
 from pipeline.params import Focal  # noqa: E402
 from pipeline.prepared import PreparedCases  # noqa: E402
 
@@ -168,12 +177,6 @@ def gflops(config: NetworkConfig, side: int) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def deterministic(on: bool) -> None:
-    torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = not on
-
-
 def check_outputs(bench: Bench) -> Rows:
     """Ours against the written-out formula, and a training repeated."""
     model = bench.network(LIMIT)
@@ -184,17 +187,18 @@ def check_outputs(bench: Bench) -> Rows:
     torch.backends.cudnn.allow_tf32 = before
     if not difference < 1e-4:
         raise SystemExit(f"our logits differ from the plain network's by {difference}")
-    deterministic(True)
-    weights = []
-    for _ in range(2):
-        model = bench.network(LIMIT)
-        next(our_steps(model, drawn_cases(2 * bench.batch, bench.side), bench.batch, []))
-        weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
-    same = torch.equal(*weights)
-    return [
-        ("logits against the written-out network, largest difference", f"{difference:.1e}"),
-        ("two deterministic trainings, weights equal to the bit", "yes" if same else "NO"),
-    ]
+    make_deterministic(True)
+    rows = [("logits against the written-out network, largest difference", f"{difference:.1e}")]
+    for name, config in VARIANTS.items():
+        weights = []
+        for _ in range(2):
+            model = bench.network(config)
+            cases = drawn_cases(4 * bench.batch, bench.side)
+            next(our_steps(model, cases, bench.batch, []))
+            weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
+        same = "yes" if torch.equal(*weights) else "NO"
+        rows.append((f"two deterministic trainings of {name}, equal to the bit", same))
+    return rows
 
 
 def training(bench: Bench) -> Rows:
@@ -208,18 +212,18 @@ def training(bench: Bench) -> Rows:
         rows.append((what, f"{images_per_second:.1f} images/s{ratio}"))
         return images_per_second
 
-    deterministic(True)
+    make_deterministic(True)
     ours = tell(
         "limit variant, ours, deterministic, data loading included",
         bench.rate(our_steps(bench.network(LIMIT), cases, bench.batch, []), len(cases.table)),
     )
-    deterministic(False)
+    make_deterministic(False)
     tell(
         "  not deterministic",
         bench.rate(our_steps(bench.network(LIMIT), cases, bench.batch, []), len(cases.table)),
         ours,
     )
-    deterministic(True)
+    make_deterministic(True)
     tell(
         "  step alone, one batch held on the device",
         bench.rate(network_steps(bench.network(LIMIT), held, bench.dtype), bench.batch),
@@ -234,7 +238,7 @@ def training(bench: Bench) -> Rows:
     model = bench.network(LIMIT)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_photographs(Path(folder), bench.batch)
-        deterministic(False)
+        make_deterministic(False)
         plain = bench.rate(
             plain_steps(
                 plain_network(bench.sized(LIMIT), like=model), paths, bench.side, bench.batch
@@ -261,7 +265,7 @@ def training(bench: Bench) -> Rows:
         return rows
     unet = smp.Unet("resnet34", encoder_weights=None).to(bench.device)
     unet = unet.to(memory_format=torch.channels_last)
-    deterministic(False)
+    make_deterministic(False)
     other = bench.rate(network_steps(unet, held, bench.dtype), bench.batch)
     tell("smp's Unet(resnet34), same precision, channels_last", other)
     rows.append(("resunet against smp (asked: 1.3)", f"{resunet / other:.2f} times"))
@@ -316,7 +320,7 @@ def trained_on(bench: Bench, folder: Path, epochs: int) -> Rows:
     study = SimpleNamespace(
         train=protocol, focal=Focal(alpha=0.25, gamma=2.0), loader_workers="auto"
     )
-    deterministic(True)
+    make_deterministic(True)
     history = train.fit(bench.network(LIMIT), cases, study, seed=0)
     last = history.iloc[-1]
     return [

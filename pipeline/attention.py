@@ -1,0 +1,58 @@
+"""Stage attention: draw where each network looks, on the same cases (the paper's figures 7 and 8).
+
+Apart from the stage plot because it computes the maps: it needs torch and the weights.
+"""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+from pipeline.attention_figures import draw_attention
+from pipeline.attention_stages import attention_of_run
+from pipeline.compute import make_deterministic
+from pipeline.errors import run_command
+from pipeline.figures import STYLE, save, save_webp
+from pipeline.files import replacing
+from pipeline.params import Study, load_study
+from pipeline.prepared import PreparedCases
+from pipeline.results import Results, load_results
+from pipeline.runs import test_ids
+from pipeline.scores import disputed_cases, example_cases
+
+DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
+
+
+def main() -> None:
+    study = load_study()
+    cases = PreparedCases.open(study.prepared_dir)
+    seed, fold = study.seeds[0], study.folds[0]
+    ids = chosen_cases(
+        study, cases, load_results(study.results_file, study.model_dump(mode="json"))
+    )
+    positions = {id: place for place, id in enumerate(cases.table["id"])}
+    images = cases.images[[positions[id] for id in ids]]
+    make_deterministic()
+    drawn = 0
+    with mpl.rc_context(STYLE), replacing(study.reports_dir / "attention") as folder:
+        folder.mkdir()
+        for variant in study.variants:
+            weights = study.run_dir(variant, seed, fold) / "weights.safetensors"
+            stages = attention_of_run(study.models[variant], weights, images)
+            figure = draw_attention(stages, ids, cases, study.prepare.resize)
+            if figure is not None:
+                save(figure, folder / variant, photographs=True)
+                save_webp(figure, folder / f"{variant}.webp")
+                drawn += 1
+    print(f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, seed {seed}")
+
+
+def chosen_cases(study: Study, cases: PreparedCases, results: Results) -> list[str]:
+    """A best, a median and a worst case and disputed ones, of those that the first fold tests."""
+    scores = results.scores()
+    scores = scores[scores["id"].isin(test_ids(cases, study.folds[0]))]
+    chosen = [*example_cases(scores, each=1), *disputed_cases(scores, DISPUTED)]
+    return list(dict.fromkeys(case.id for case in chosen))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,377 @@
+"""Stage compare: the protocol's statistics over all runs, as reports/results.json."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.comparison import compare, estimate
+from pipeline.crossed import Values, mean_interval
+from pipeline.definitions import CASE_METRICS, PRIMARY, metrics_of, state
+from pipeline.errors import run_command
+from pipeline.paper import FACTORS, PAPER
+from pipeline.params import Run, Study, load_study
+from pipeline.prepared import PreparedCases
+from pipeline.results import (
+    SCHEMA_VERSION,
+    Bin,
+    Calibration,
+    Cases,
+    Cost,
+    Estimate,
+    Results,
+    RunResult,
+    StudyRecord,
+    Subgroup,
+    Tail,
+    ThresholdSweep,
+    save_results,
+)
+from pipeline.runs import (
+    Binned,
+    read_binned,
+    read_histories,
+    read_run_facts,
+    read_scores,
+    read_thresholds,
+)
+from pipeline.scores import both_empty, score_runs
+from pipeline.subgroups import FEWEST_CASES, GROUPINGS, group_cases
+from pipeline.verdict import verdict
+
+WORST = 0.05  # share of cases that are the hardest
+DECIMALS = 6  # of a single case's score
+CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
+
+
+def main() -> None:
+    study = load_study()
+    cases = PreparedCases.open(study.prepared_dir)
+    results = collect(study, cases)
+    save_results(study.results_file, results)
+    told = results.verdict[0] if results.verdict else "nothing to compare"
+    print(f"compare: {study.results_file}: {told}")
+
+
+def collect(study: Study, cases: PreparedCases) -> Results:
+    """Everything that results.json holds. Raises UserError if a run's output is missing."""
+    scores = read_scores(study, cases)
+    facts = read_run_facts(study)
+    binned = read_binned(study, cases)
+    runs = score_runs(scores, binned)
+    estimates = estimate_all(study, scores, runs)
+    table = scores.rename(columns={"id": "case", PRIMARY: "value"})
+    comparison = compare(
+        table[["variant", "seed", "case", "value"]],
+        metric=PRIMARY,
+        baseline=study.compare.baseline,
+        margin=study.compare.equivalence_margin,
+        paper=_paper(study, PRIMARY),
+        factors=factors(study),
+        draws=study.compare.draws,
+        seed=study.compare.seed,
+    )
+    return Results(
+        schema_version=SCHEMA_VERSION,
+        study=_study(study, cases, scores),
+        params=study.model_dump(mode="json"),
+        environment=_environment(facts.values()),
+        verdict=verdict(comparison, estimates),
+        estimates=estimates,
+        comparison=comparison,
+        tails=_tails(study, scores),
+        groupings=GROUPINGS,
+        subgroups=_subgroups(study, cases, scores),
+        calibration=_calibration(study, binned, estimates),
+        thresholds=_thresholds(study),
+        runs=_runs(study, runs, facts),
+        costs=_costs(study, facts),
+        cases=_cases(cases, scores),
+        histories=_histories(study),
+    )
+
+
+def estimate_all(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list[Estimate]:
+    """Every variant and metric, in the order of params.yaml and METRICS; runs: score_runs's."""
+    found = []
+    for variant in study.variants:
+        own = scores[scores["variant"] == variant]
+        for metric in metrics_of(study):
+            paper = _paper(study, metric).get(variant)
+            if metric in CASE_METRICS:
+                values = _crossed(own, metric)
+            else:  # a ratio of sums over cases has no case's score: seeds alone
+                values = runs.loc[[variant], metric].to_numpy()[:, None]
+            summary = estimate(values, variant=variant, metric=metric, paper=paper)
+            found.append(summary.model_copy(update={"cases": own["id"].nunique()}))
+    return found
+
+
+def factors(study: Study) -> dict[str, tuple[bool, bool]]:
+    """FACTORS, where the study's networks of those names are what the names say; else none."""
+    every = (1, 2, 3, 4)
+    for name, (gates, attention) in FACTORS.items():
+        network = study.models.get(name) if name in study.variants else None
+        found = (
+            getattr(network, "decoder_gates", None),
+            getattr(network, "encoder_attention", None),
+        )
+        if found != (gates, every if attention else ()):
+            return {}
+    return FACTORS
+
+
+def _paper(study: Study, metric: str) -> dict[str, float]:
+    """The paper's figures of the study's variants; empty for a metric that it does not report."""
+    figures = {name: getattr(PAPER.get(name), metric, None) for name in study.variants}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _crossed(own: pd.DataFrame, metric: str) -> Values:
+    """A variant's scores as (S, C)."""
+    table = own.pivot_table(index="seed", columns="id", values=metric, sort=False, dropna=False)
+    return table.to_numpy(dtype=np.float64)
+
+
+def _study(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> StudyRecord:
+    ids = list(dict.fromkeys(scores["id"]))
+    digest = hashlib.sha256("\n".join(ids).encode())
+    for place in _places(cases, ids):
+        digest.update(cases.masks[place].tobytes())
+    return StudyRecord(
+        name=study.name,
+        synthetic=study.data.source == "synthetic",
+        variants=study.variants,
+        seeds=study.seeds,
+        folds=study.folds,
+        cases_sha256=digest.hexdigest(),
+        definitions=dict(state(study)),
+        both_empty=both_empty(scores),
+        both_empty_of=len(scores),
+    )
+
+
+def _places(cases: PreparedCases, ids: list[str]) -> list[int]:
+    """Where in the arrays the cases of these ids lie."""
+    places = {id: place for place, id in enumerate(cases.table["id"])}
+    return [places[id] for id in ids]
+
+
+def _tails(study: Study, scores: pd.DataFrame) -> list[Tail]:
+    tails = []
+    for variant, own in scores.groupby("variant", sort=False):
+        means = np.sort(own.groupby("id")[PRIMARY].mean().to_numpy())
+        hardest = means[: max(1, round(WORST * len(means)))]
+        below = own["iou"] < study.evaluate.jaccard_threshold
+        known = np.isfinite(own[[PRIMARY, "iou"]].to_numpy()).all()
+        tails.append(
+            Tail(
+                variant=str(variant),
+                worst_mean=float(hardest.mean()) if known else None,
+                below_threshold=float(below.mean()) if known else None,
+            )
+        )
+    return tails
+
+
+def _subgroups(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list[Subgroup]:
+    """Every grouping, group and variant, in this order."""
+    ids = list(dict.fromkeys(scores["id"]))
+    groups = group_cases(cases, _places(cases, ids), study.prepare.resize)
+    values = {
+        variant: _crossed(scores[scores["variant"] == variant], PRIMARY)
+        for variant in study.variants
+    }
+    found = []
+    for grouping, within_groups in groups.items():
+        for group, within in within_groups.items():
+            for variant, all_values in values.items():
+                own = all_values[:, within]
+                mean = _finite(own.mean())
+                enough = len(within) >= FEWEST_CASES and len(own) > 1 and mean is not None
+                found.append(
+                    Subgroup(
+                        grouping=grouping,
+                        group=group,
+                        cases=len(within),
+                        variant=variant,
+                        mean=mean,
+                        interval=mean_interval(own) if enough else None,
+                    )
+                )
+    return found
+
+
+def _calibration(
+    study: Study, binned: dict[tuple[str, int], Binned], estimates: list[Estimate]
+) -> list[Calibration]:
+    errors = {
+        found.variant: found.mean
+        for found in estimates
+        if found.metric == "expected_calibration_error" and found.mean is not None
+    }
+    found = []
+    for variant in study.variants:
+        sums = sum(binned[variant, seed] for seed in study.seeds)
+        bins = [
+            Bin(
+                pixels=int(pixels),
+                probability=probability / pixels if pixels else None,
+                observed=lesion / pixels if pixels else None,
+            )
+            for pixels, probability, lesion in np.asarray(sums).tolist()
+        ]
+        found.append(
+            Calibration(variant=variant, expected_calibration_error=errors[variant], bins=bins)
+        )
+    return found
+
+
+def _thresholds(study: Study) -> list[ThresholdSweep]:
+    table = read_thresholds(study)
+    found = []
+    for variant in study.variants:
+        dice = table[table["variant"] == variant].groupby("threshold")["dice"].mean()
+        best = dice.index[dice == dice.max()]
+        middle = float(best[len(best) // 2])
+        nearest = int(np.abs(dice.index.to_numpy() - study.evaluate.threshold).argmin())
+        found.append(
+            ThresholdSweep(
+                variant=variant,
+                thresholds=dice.index.tolist(),
+                dice=[round(value, DECIMALS) for value in dice],
+                best=middle,
+                best_dice=float(dice.max()),
+                study_dice=float(dice.iloc[nearest]),
+            )
+        )
+    return found
+
+
+def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]]) -> list[RunResult]:
+    """A row a variant and seed; costs of folds are added up or averaged as for a variant."""
+    rows = []
+    for variant in study.variants:
+        for seed in study.seeds:
+            folds = [fact for run, fact in facts.items() if run[:2] == (variant, seed)]
+            cost = _cost(variant, folds).model_dump(exclude={"variant"})
+            row = metrics.loc[[(variant, seed)]].iloc[0]
+            rows.append(
+                RunResult(
+                    variant=variant,
+                    seed=seed,
+                    metrics={name: _finite(row[name]) for name in metrics_of(study)},
+                    cost=cost,
+                )
+            )
+    return rows
+
+
+def _costs(study: Study, facts: dict[Run, dict[str, Any]]) -> list[Cost]:
+    return [
+        _cost(variant, [fact for run, fact in facts.items() if run.variant == variant])
+        for variant in study.variants
+    ]
+
+
+def _cost(variant: str, facts: list[dict[str, Any]]) -> Cost:
+    """Means over runs, the memory's highest; null where no run.json says."""
+
+    def numbers(key: str) -> list[float]:
+        return [fact[key] for fact in facts if isinstance(fact.get(key), int | float)]
+
+    means = {
+        key: sum(found) / len(found) if (found := numbers(key)) else None
+        for key in Cost.model_fields
+        if key != "variant"
+    }
+    memory = max(numbers("peak_memory_bytes"), default=None)
+    return Cost.model_validate(means | {"variant": variant, "peak_memory_bytes": memory})
+
+
+def _cases(cases: PreparedCases, scores: pd.DataFrame) -> Cases:
+    ids = list(dict.fromkeys(scores["id"]))
+    dice: dict[str, dict[str, list[float | None]]] = {}
+    for (variant, seed), run in scores.groupby(["variant", "seed"], sort=False):
+        found = run.set_index("id")["dice"].loc[ids]
+        dice.setdefault(str(variant), {})[str(seed)] = _rounded(found.to_numpy())
+
+    def means(metric: str) -> pd.DataFrame:
+        """Over seeds: a row a case, a column a variant."""
+        table = scores.assign(value=scores[metric].replace([np.inf, -np.inf], np.nan))
+        return table.pivot_table(
+            index="id",
+            columns="variant",
+            values="value",
+            sort=False,
+            dropna=False,
+            aggfunc=lambda values: values.mean(skipna=False),
+        ).loc[ids]
+
+    def by_variant(metric: str) -> dict[str, list[float | None]]:
+        return {str(name): _rounded(column.to_numpy()) for name, column in means(metric).items()}
+
+    return Cases(
+        ids=ids,
+        lesion_share=[
+            round(float(cases.masks[place].mean()), DECIMALS) for place in _places(cases, ids)
+        ],
+        dice=dice,
+        iou=by_variant("iou"),
+        focal_loss=by_variant("focal_loss"),
+        disagreement=_rounded(means("dice").to_numpy().std(axis=1)),
+    )
+
+
+def _rounded(values: Values) -> list[float | None]:
+    return [None if found is None else round(found, DECIMALS) for found in map(_finite, values)]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _histories(study: Study) -> dict[str, dict[str, dict[str, list[float | None]]]]:
+    histories = read_histories(study)
+    found: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+    for (variant, seed), run in histories.groupby(["variant", "seed"], sort=False):
+        columns = run.drop(columns=["variant", "seed", *CLOCK], errors="ignore")
+        found.setdefault(str(variant), {})[str(seed)] = {
+            str(name): [_finite(value) for value in column] for name, column in columns.items()
+        }
+    return found
+
+
+def _environment(facts: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """What the runs say about where they ran; several values, `; ` between, where they differ."""
+    stated: dict[str, dict[str, None]] = {}  # name -> its values, each once, in order
+    for run in facts:
+        versions = run.get("versions")
+        found = {
+            "commit": _commit(run),
+            "device": run.get("device"),
+            "precision": run.get("precision"),
+            "threads": run.get("threads"),
+            "platform": run.get("platform"),
+            "python": run.get("python"),
+            **(versions if isinstance(versions, dict) else {}),
+        }
+        for name, value in found.items():
+            if value is not None:
+                stated.setdefault(name, {})[str(value)] = None
+    return {name: "; ".join(values) for name, values in stated.items()}
+
+
+def _commit(run: dict[str, Any]) -> str | None:
+    commit = run.get("commit")
+    if not commit:
+        return None
+    return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
+
+
+if __name__ == "__main__":
+    run_command(main)

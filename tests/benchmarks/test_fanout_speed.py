@@ -1,0 +1,165 @@
+"""What the fan-out costs: planning, memory and idle workers with 10,000 stages, and each stage.
+
+`pytest tests/benchmarks/test_fanout_speed.py -s` prints the figures; LESION_LONG_BENCHMARKS=1 adds
+the runs that take minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import REPOSITORY
+from light_study import LightStudy
+
+from pipeline import fanout
+from pipeline.worker import Done, Job, announce, run_job
+
+distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+long = pytest.mark.skipif(
+    "LESION_LONG_BENCHMARKS" not in os.environ,
+    reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
+)
+STUDY = REPOSITORY / "studies" / "demo"
+INPUTS = tuple(str(path) for path in sorted((REPOSITORY / "pipeline").glob("*.py"))[:14])
+
+
+def matrix(runs: int) -> list[Job]:
+    """As many pairs of train and evaluate as light as those of a study."""
+    jobs = []
+    for seed in range(runs):
+        run = f"limit_encoder_attention-{seed}-0"
+        names = ("weights.safetensors", "history.csv", "run.json")
+        outputs = tuple(f"{STUDY}/runs/limit_encoder_attention/{seed}/0/{name}" for name in names)
+        params = ((f"{STUDY}/params.yaml", ("train", "focal", "models.limit_encoder_attention")),)
+        for stage, inputs, after in (
+            ("train", INPUTS, ()),
+            ("evaluate", (*INPUTS, outputs[0]), (f"train@{run}",)),
+        ):
+            command = f"PYTHONPATH=../.. python -m pipeline.{stage} limit_encoder_attention {seed}"
+            job = Job(f"{stage}@{run}", command, str(STUDY), inputs, params, outputs, after)
+            jobs.append(job)
+    return jobs
+
+
+def sleep(job: Job, *, seconds: float) -> Done:
+    """In place of a stage; what it tells is as large as a stage's."""
+    announce(job.name)
+    time.sleep(seconds)
+    told = dict.fromkeys(job.inputs, "0" * 64)
+    return Done(told, told, dict.fromkeys(job.outputs, "0" * 64), seconds, "")
+
+
+class Recorded:
+    """In place of DVC."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def why_not(self, job: Job, done: Done) -> str:
+        return ""
+
+    fetched = why_not
+
+    def record(self, names: Sequence[str], unread: Sequence[str]) -> None:
+        self.names += names
+
+
+@contextmanager
+def fifty_workers():
+    with (
+        distributed.LocalCluster(
+            n_workers=50,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def megabytes() -> float:
+    return psutil.Process().memory_info().rss / 1e6
+
+
+@long
+def test_ten_thousand_stages_are_planned_in_seconds():
+    jobs = matrix(5000)
+    with fifty_workers() as client:
+        before, start = megabytes(), time.perf_counter()
+        futures = fanout.submit(client, partial(sleep, seconds=60), jobs, {}, {})
+        planned = time.perf_counter() - start
+        time.sleep(3)  # the scheduler has its own work with them
+        grown = megabytes() - before
+        client.cancel([future for _, future in futures.values()])
+    print(f"10,000 stages: planned in {planned:.1f} s, {grown:.0f} MB")
+    assert len(futures) == 10_000
+    assert planned < 10
+    assert grown < 500
+
+
+def keep_busy(stages: int, seconds: float) -> tuple[float, float]:
+    """The share of their time that 50 workers sleep for a stage, and the most memory, in MB, of the
+    process that holds client, scheduler and workers."""
+    most, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            most[0] = max(most[0], megabytes())
+
+    with fifty_workers() as client:
+        threading.Thread(target=watch, daemon=True).start()
+        start, recorded = time.perf_counter(), Recorded()
+        run = partial(sleep, seconds=seconds)
+        fanout.fan_out(client, recorded, matrix(stages // 2), run, {})
+        wall = time.perf_counter() - start
+        over.set()
+    assert len(recorded.names) == len(set(recorded.names)) == stages
+    busy = stages * seconds / 50 / wall
+    print(
+        f"{stages} stages of {seconds} s: {wall:.0f} s, workers {busy:.0%} busy, {most[0]:.0f} MB"
+    )
+    return busy, most[0]
+
+
+@long
+def test_fifty_workers_are_kept_busy_by_ten_thousand_stages():
+    busy, memory = keep_busy(10_000, 5)
+    assert busy >= 0.9
+    assert memory < 500
+
+
+@long
+def test_a_stage_costs_less_than_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Stages that do nothing, through DVC and Dask, one after the other."""
+    study = LightStudy(tmp_path / "repository", variants=4, seeds=5, epochs=1, milliseconds=1)
+    study.run("dvc", "repro", "studies/light/dvc.yaml:preprocess")
+    monkeypatch.chdir(study.folder)
+    from pipeline.stages import Matrix
+
+    made = Matrix(Path())
+    run = partial(run_job, environment={}, taken={})
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        made.claimed(),
+    ):
+        jobs = made.stale()
+        start = time.perf_counter()
+        fanout.fan_out(client, made, jobs, run, {})
+        each = (time.perf_counter() - start) / len(jobs)
+    print(f"{each:.2f} s a stage")
+    assert len(jobs) == 40
+    assert each < 1

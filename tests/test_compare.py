@@ -1,0 +1,193 @@
+"""pipeline/compare.py on made-up runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_study import NASTY_IDS, make_study
+
+from pipeline import compare
+from pipeline.definitions import METRICS
+from pipeline.errors import UserError
+from pipeline.results import load_results
+
+VARIANTS = ["limit_encoder_attention", "own-variant", "resunet"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=VARIANTS, seeds=[0, 1, 5])
+    monkeypatch.chdir(study.folder)
+    return study
+
+
+def results(study):
+    compare.main()
+    return load_results(study.results_file)
+
+
+def test_estimates_are_the_runs_means_and_deviations(study):
+    found = results(study)
+    assert [(row.variant, row.metric) for row in found.estimates] == [
+        (variant, metric) for variant in VARIANTS for metric in METRICS
+    ]
+    runs = [
+        pd.read_csv(study.evaluation_dir("resunet", seed) / "cases.csv")["iou"].mean()
+        for seed in (0, 1, 5)
+    ]
+    row = found.estimate("resunet", "iou")
+    assert row.mean == pytest.approx(np.mean(runs))
+    assert row.standard_deviation == pytest.approx(np.std(runs, ddof=1))
+    assert (row.seeds, row.cases, row.paper) == (3, 5, None)
+    assert found.estimate("limit_encoder_attention", "iou").paper == 0.795
+
+
+def test_pooled_dice_has_no_interval_for_it_has_no_case_of_its_own(study):
+    row = results(study).estimate("resunet", "pooled_dice")
+    assert row.mean is not None
+    assert (row.interval, row.cases) == (None, 5)
+
+
+def test_every_pair_of_variants_is_compared_and_the_baseline_named(study):
+    found = results(study).comparison
+    assert len(found.pairs) == 3
+    assert (found.baseline, found.seeds) == ("resunet", [0, 1, 5])
+
+
+def test_cases_runs_and_histories_are_enough_to_redraw(study):
+    found = results(study)
+    assert found.cases.ids == list(NASTY_IDS)
+    scores = pd.read_csv(study.evaluation_dir("own-variant", 5) / "cases.csv")
+    assert found.cases.dice["own-variant"]["5"] == pytest.approx(list(scores["dice"]), abs=1e-6)
+    means = [np.mean([found.cases.dice[v][s][0] for s in ("0", "1", "5")]) for v in VARIANTS]
+    assert found.cases.disagreement[0] == pytest.approx(np.std(means), abs=1e-5)
+    run = next(run for run in found.runs if (run.variant, run.seed) == ("own-variant", 5))
+    assert run.metrics["dice"] == pytest.approx(scores["dice"].mean())
+    assert run.cost["wall_seconds"] == 80.5
+    history = pd.read_csv(study.run_dir("own-variant", 5) / "history.csv")
+    told = found.histories["own-variant"]["5"]
+    assert told["validation_dice"] == pytest.approx(list(history["validation_dice"]))
+    assert "seconds" not in told
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")  # the runs are made alike
+def test_tails_are_the_worst_cases_and_those_below_the_threshold(study):
+    for seed in study.seeds:
+        path = study.evaluation_dir("resunet", seed) / "cases.csv"
+        table = pd.read_csv(path, dtype={"id": str})
+        table["dice"], table["iou"] = [0.9, 0.2, 0.8, 0.7, 0.6], [0.9, 0.1, 0.65, 0.6, 0.5]
+        table.to_csv(path, index=False)
+    tail = results(study).tails[-1]
+    assert (tail.variant, tail.worst_mean) == ("resunet", pytest.approx(0.2))
+    assert tail.below_threshold == pytest.approx(0.6)
+
+
+def test_the_cases_checksum_changes_with_a_mask_and_not_with_an_image(study):
+    before = results(study).study.cases_sha256
+    for name, same in (("images", True), ("masks", False)):
+        path = study.prepared_dir / f"{name}.npy"
+        array = np.load(path)
+        array[-1, 0, 0] ^= 1
+        np.save(path, array)
+        assert (results(study).study.cases_sha256 == before) is same
+
+
+def test_folds_together_score_each_case_once(tmp_path, monkeypatch):
+    study = make_study(tmp_path, seeds=[0, 1], folds=3)
+    monkeypatch.chdir(study.folder)
+    found = results(study)
+    assert found.comparison.cases == len(found.cases.ids) == 8
+    assert {row.cases for row in found.estimates} == {8}
+
+
+def test_the_same_runs_give_the_same_bytes(study):
+    compare.main()
+    first = study.results_file.read_bytes()
+    compare.main()
+    assert study.results_file.read_bytes() == first
+
+
+def test_a_missing_run_is_named_and_nothing_is_written(study):
+    (study.evaluation_dir("resunet", 5) / "cases.csv").unlink()
+    with pytest.raises(UserError, match=r"resunet/5/.*cases.csv is missing.*stage evaluate"):
+        compare.main()
+    assert not study.results_file.exists()
+
+
+def test_no_number_in_the_file_is_not_a_number(study):
+    path = study.evaluation_dir("resunet", 1) / "cases.csv"
+    table = pd.read_csv(path, dtype={"id": str})
+    table.loc[0, "dice"] = np.nan
+    table.to_csv(path, index=False)
+    found = results(study)
+    assert found.estimate("resunet", "dice").mean is None
+    assert found.comparison.notes[0].startswith("resunet is left out of comparisons")
+    json.loads(study.results_file.read_text(), parse_constant=pytest.fail)
+
+
+def test_subgroups_hold_the_means_of_their_cases_and_no_interval_below_ten(study):
+    found = results(study)
+    assert set(found.groupings) == {row.grouping for row in found.subgroups}
+    for grouping in found.groupings:
+        own = [
+            row for row in found.subgroups if (row.grouping, row.variant) == (grouping, "resunet")
+        ]
+        assert sum(row.cases for row in own) == 5
+        assert all(row.interval is None for row in own)
+        whole = sum(row.mean * row.cases for row in own) / 5
+        assert whole == pytest.approx(found.estimate("resunet", "dice").mean)
+    assert "estimate" in " ".join(found.groupings)
+
+
+def test_a_group_of_ten_cases_has_the_two_way_interval_of_its_scores(tmp_path, monkeypatch):
+    ids = [f"case-{number}" for number in range(12)]
+    study = make_study(tmp_path, variants=["resunet", "own"], seeds=[0, 1, 2], test_ids=ids)
+    monkeypatch.chdir(study.folder)
+    found = results(study)
+    (row,) = [
+        row for row in found.subgroups if (row.grouping, row.variant) == ("image size", "own")
+    ]
+    assert (row.group, row.cases) == ("128 x 96", 12)
+    assert row.interval == found.estimate("own", "dice").interval
+
+
+def test_calibration_is_of_all_pixels_of_all_seeds_and_its_error_a_runs(study):
+    found = {row.variant: row for row in results(study).calibration}
+    binned = [
+        np.load(study.evaluation_dir("resunet", seed) / "calibration.npy").sum(axis=0)
+        for seed in (0, 1, 5)
+    ]
+    told = found["resunet"].bins
+    assert [one.pixels for one in told] == sum(binned)[:, 0].tolist()
+    filled = sum(binned)[:, 0] > 0
+    assert [one.observed is not None for one in told] == filled.tolist()
+    errors = [np.abs(own[:, 1] - own[:, 2]).sum() / own[:, 0].sum() for own in binned]
+    assert found["resunet"].expected_calibration_error == pytest.approx(np.mean(errors))
+
+
+def test_the_best_threshold_is_that_of_the_mean_over_seeds(study):
+    (row,) = [row for row in results(study).thresholds if row.variant == "resunet"]
+    sweeps = [
+        pd.read_csv(study.evaluation_dir("resunet", seed) / "thresholds.csv") for seed in (0, 1, 5)
+    ]
+    means = np.mean([sweep["dice"] for sweep in sweeps], axis=0)
+    assert row.dice == pytest.approx(means.tolist(), abs=1e-6)
+    assert row.best == sweeps[0]["threshold"][means.argmax()]
+    assert (row.best_dice, row.study_dice) == pytest.approx((means.max(), means[49]))
+
+
+@pytest.mark.parametrize("name", ["calibration.npy", "thresholds.csv"])
+def test_an_evaluation_of_earlier_code_names_the_stage_to_run(study, name):
+    (study.evaluation_dir("resunet", 1) / name).unlink()
+    with pytest.raises(UserError, match=rf"{name} is missing .*run the stage evaluate"):
+        compare.main()
+
+
+def test_bins_of_another_number_are_told(study):
+    path = study.evaluation_dir("resunet", 1) / "calibration.npy"
+    np.save(path, np.load(path)[:, :4])
+    with pytest.raises(UserError, match=r"must have the shape \(5, 15, 3\), got \(5, 4, 3\)"):
+        compare.main()

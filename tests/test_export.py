@@ -1,0 +1,241 @@
+"""pipeline/export.py: what is exported computes what the network computes, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import REPOSITORY
+from results_by_hand import results, study
+from run_folders import GATED, SIZE, make_run
+
+from models import build_model
+from pipeline import export
+from pipeline.compute import to_input
+from pipeline.errors import UserError
+from pipeline.exported import load_exported
+from pipeline.files import write_json
+from pipeline.modelcard import check_results, write_card
+from pipeline.params import load_study
+from pipeline.results import Estimate, Interval, save_results
+from pipeline.trained import open_run
+
+DEMO = load_study(REPOSITORY / "studies" / "demo")
+# With the plain network of `exported` it has every module; an export takes ten seconds or more, so
+# the others are for long runs.
+QUICK = "encoder_and_gated_attention"
+FILES = ["export.json", "model-card.md", "model.onnx", "model.pt2"]
+
+
+def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, *size, 3), np.uint8)
+
+
+def probabilities(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        logits = model(to_input(torch.from_numpy(images), torch.device("cpu")))
+    return torch.sigmoid(logits[:, 0]).numpy()
+
+
+def onnx_probabilities(path: Path, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["probabilities"], {"images": images})[0]
+
+
+def pt2_probabilities(path: Path, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return torch.export.load(path).module()(torch.from_numpy(images)).numpy()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The folder that the command fills for a made run, and its network."""
+    root = tmp_path_factory.mktemp("export")
+    folder, model = make_run(root / "study")
+    write_json(folder / "evaluation" / "metrics.json", {"dice": 0.8125, "iou": 0.7, "cases": 24})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["export", str(folder), "--out", str(root / "out")])
+        export.main()
+    return root / "out", model, folder
+
+
+def test_both_files_give_the_networks_probabilities_for_any_number_of_pictures(exported):
+    out, model, _ = exported
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    for count in (1, 2, 5):
+        images = pictures(count)
+        expected = probabilities(model, images)
+        assert expected.std() > 0.01  # not one value everywhere
+        for found in (
+            onnx_probabilities(out / "model.onnx", images),
+            pt2_probabilities(out / "model.pt2", images),
+        ):
+            assert (found.shape, found.dtype) == ((count, *SIZE), np.float32)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", DEMO.variants)
+def test_every_variant_is_exported_as_the_eager_network(variant, tmp_path):
+    if variant != QUICK and "LESION_LONG_BENCHMARKS" not in os.environ:
+        pytest.skip("takes 10 s: set LESION_LONG_BENCHMARKS=1 to run it")
+    size = (32, 32)
+    folder, model = make_run(tmp_path, config=DEMO.models[variant], variant=variant, size=size)
+    made = export.export(open_run(folder), tmp_path)
+    assert max(made.largest_difference.values()) < 1e-4
+    images = pictures(4, size)
+    expected = probabilities(model, images)
+    for found in (
+        onnx_probabilities(tmp_path / "model.onnx", images),
+        pt2_probabilities(tmp_path / "model.pt2", images),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_onnx_file_says_what_it_takes_and_gives(exported):
+    out, _, folder = exported
+    model = onnx.load(out / "model.onnx")
+    onnx.checker.check_model(model)
+    (images,), (found,) = model.graph.input, model.graph.output
+    shapes = [
+        [dim.dim_value or "any" for dim in value.type.tensor_type.shape.dim]
+        for value in (images, found)
+    ]
+    assert shapes == [["any", *SIZE, 3], ["any", *SIZE]]
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["images"] == "uint8 (N, 32, 64, 3), RGB, 0 to 255; normalised inside"
+    assert "Not a medical device" in metadata["description"]
+    record = json.loads((folder / "run.json").read_text())
+    assert metadata["weights_sha256"] == record["weights_sha256"]
+    assert metadata["resize"].startswith("stretch to 32x64")
+
+
+def test_sizes_and_latency_are_read_back(exported):
+    out, model, folder = exported
+    figures = load_exported(out / "export.json")
+    assert (figures.variant, figures.seed, figures.height, figures.width) == ("gated", 0, *SIZE)
+    assert figures.bytes == {
+        "weights.safetensors": (folder / "weights.safetensors").stat().st_size,
+        "model.onnx": (out / "model.onnx").stat().st_size,
+        "model.pt2": (out / "model.pt2").stat().st_size,
+    }
+    assert figures.parameters == sum(one.numel() for one in model.parameters())
+    assert all(value > 0 for value in figures.latency_milliseconds.model_dump().values())
+    assert max(figures.largest_difference.values()) < 1e-4
+    with pytest.raises(UserError, match=r"cannot be read .* run python -m pipeline.export"):
+        load_exported(out / "other.json")
+    with pytest.raises(UserError, match="schema_version"):
+        load_exported(folder / "run.json")
+
+
+def test_the_card_has_the_runs_own_metrics_and_no_interval(exported):
+    card = (exported[0] / "model-card.md").read_text()
+    assert card.startswith("# gated, seed 0, fold 0\n")
+    assert card.count("Not a medical device") == 2
+    assert "| Dice | 0.8125 |" in card
+    assert "On 24 test cases, this network alone: one run, no interval" in card
+    assert "these figures say nothing about skin" in card
+    assert "encoder_attention:\n- 3" in card
+
+
+def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_path, monkeypatch):
+    from PIL import Image
+
+    out, model, _ = exported
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "model-card.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(out)
+    photograph = Image.fromarray(pictures(1, (90, 120))[0])
+    photograph.save(tmp_path / "photograph.png")
+    scope: dict[str, object] = {}
+    exec(code.replace("photograph.jpg", str(tmp_path / "photograph.png")), scope)
+    picture = np.array(photograph.resize(SIZE[::-1], Image.Resampling.BILINEAR))[None]
+    np.testing.assert_allclose(scope["probabilities"], probabilities(model, picture)[0], atol=1e-4)
+
+
+def with_estimates(name: str = "made", variant: str = "gated"):
+    found = results({variant: [0.80, 0.82]}, record=study(name=name, variants=[variant]))
+    estimate = Estimate(
+        variant=variant,
+        metric="dice",
+        mean=0.81,
+        standard_deviation=0.0141,
+        interval=Interval(low=0.7512, high=0.8688),
+        seeds=2,
+        cases=24,
+        paper=None,
+        single_run=None,
+    )
+    return found.model_copy(update={"estimates": [estimate]})
+
+
+def test_with_results_the_card_has_means_over_seeds_with_intervals(exported):
+    out, _, folder = exported
+    card = write_card(open_run(folder), load_exported(out / "export.json"), with_estimates())
+    assert "On 24 test cases. The mean and its 95 % interval are over 2 seeds" in card
+    assert "| Dice | 0.8100 | 0.7512 to 0.8688 | 0.0141 | 0.8000 |" in card
+    assert "2 TP / (2 TP + FP + FN)" in card
+
+
+@pytest.mark.parametrize("other", [{"name": "demo"}, {"variant": "unet"}])
+def test_the_results_of_another_study_are_refused_before_the_export(
+    other, exported, tmp_path, monkeypatch
+):
+    folder = exported[2]
+    with pytest.raises(UserError, match=r"name the results\.json of its own study"):
+        check_results(open_run(folder), with_estimates(**other))
+    save_results(tmp_path / "results.json", with_estimates(**other))
+    arguments = [
+        "export",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--results",
+        tmp_path / "results.json",
+    ]
+    monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+    with pytest.raises(UserError, match="its own study"):
+        export.main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_not_overwritten(exported, monkeypatch):
+    out, _, folder = exported
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["export", str(folder), "--out", str(out)])
+    with pytest.raises(UserError, match="is not empty"):
+        export.main()
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
+    folder = exported[2]
+    wrong = export.Segmenter(build_model(GATED))
+    monkeypatch.setattr(export, "save_onnx", lambda *_: None)
+    monkeypatch.setattr(export, "onnx_call", lambda _: export.torch_call(wrong))
+    monkeypatch.setattr(export, "export_program", lambda *_: None)
+    monkeypatch.setattr(
+        export, "save_program", lambda _, path: shutil.copy(exported[0] / "model.pt2", path)
+    )
+    monkeypatch.setattr(sys, "argv", ["export", str(folder), "--out", str(tmp_path / "out")])
+    with pytest.raises(UserError, match=r"model.onnx of gated seed 0 differs from the network by"):
+        export.main()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_onnx_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    segmenter = export.Segmenter(build_model(GATED))
+    with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
+        export.save_onnx(segmenter, tmp_path / "model.onnx", {})
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
+        export.onnx_call(tmp_path / "model.onnx")

@@ -1,0 +1,317 @@
+"""pipeline/predict.py: from a run folder alone to masks, tables and pictures, end to end."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from run_folders import SIZE, make_run
+from scipy.ndimage import map_coordinates
+
+from models import NetworkConfig
+from pipeline import predict
+from pipeline.compute import to_input
+from pipeline.errors import UserError
+from pipeline.figures import PREDICTION_COLOUR
+from pipeline.overlays import BORDER
+from pipeline.synthetic import draw_case
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(tmp_path):
+    return make_run(tmp_path / "study")
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Five drawn photographs of two sizes, in two folders."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    for index in range(5):
+        height, width = (48, 64) if index < 3 else (80, 120)
+        image, _ = draw_case(1, index, height=height, width=width)
+        name = f"case-{index}.png" if index < 3 else f"more/case-{index}.jpg"
+        Image.fromarray(image).save(folder / name, quality=95)
+    return folder
+
+
+def run(monkeypatch, *arguments: object) -> int:
+    """The exit status of `python -m pipeline.predict`."""
+    monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        predict.main()
+    return ended.value.code
+
+
+def network_probabilities(model, path: Path) -> np.ndarray:
+    """p (32, 64) of the picture stretched by Pillow."""
+    image = Image.open(path).convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR)
+    with torch.no_grad():
+        return model(to_input(torch.from_numpy(np.array(image))[None], CPU))[0, 0].sigmoid().numpy()
+
+
+def stretched_back(p: np.ndarray, height: int, width: int) -> np.ndarray:
+    """scipy's bilinear, between the centres of pixels."""
+    y = (np.arange(height) + 0.5) * p.shape[0] / height - 0.5
+    x = (np.arange(width) + 0.5) * p.shape[1] / width - 0.5
+    return map_coordinates(p, np.meshgrid(y, x, indexing="ij"), order=1, mode="nearest")
+
+
+def test_masks_are_the_networks_at_the_images_size(trained, images, tmp_path, monkeypatch):
+    folder, model = trained
+    out = tmp_path / "out"
+    assert run(monkeypatch, folder, images, "--out", out, "--probabilities") == 0
+    table = pd.read_csv(out / "lesions.csv")
+    assert table["image"].tolist() == [
+        "case-0.png", "case-1.png", "case-2.png", "more/case-3.jpg", "more/case-4.jpg",
+    ]  # fmt: skip
+    kinds = set()
+    for row in table.itertuples():
+        p = network_probabilities(model, images / row.image)
+        expected = stretched_back(p, row.height, row.width)
+        name = row.image.rpartition(".")[0]
+        mask = np.asarray(Image.open(out / "masks" / f"{name}.png"))
+        assert mask.shape == Image.open(images / row.image).size[::-1] == (row.height, row.width)
+        kinds |= set(np.unique(mask))
+        sure = np.abs(expected - 0.5) > 1e-3
+        np.testing.assert_array_equal((mask == 255)[sure], (expected > 0.5)[sure])
+        sixteen = np.asarray(Image.open(out / "probabilities" / f"{name}.png"))
+        np.testing.assert_allclose(sixteen / 65535, expected, atol=1e-3)
+        assert row.lesion_pixels == (mask == 255).sum()
+        assert row.lesion_area == pytest.approx(row.lesion_pixels / mask.size, abs=1e-6)
+        assert row.confidence == pytest.approx(np.maximum(p, 1 - p).mean(), abs=1e-4)
+        drawn = Image.open(out / "overlays" / f"{name}.jpg")
+        assert drawn.size == (row.width, row.height)
+    assert kinds == {0, 255}
+    assert pd.read_csv(out / "skipped.csv").empty
+    assert not (out / "attention").exists()
+
+
+@pytest.mark.parametrize("resize", ["center_crop", "pad"])
+def test_crops_and_padding_are_undone(resize, images, tmp_path, monkeypatch):
+    folder, _ = make_run(tmp_path / "study", resize=resize)
+    out = tmp_path / "out"
+    assert run(monkeypatch, folder, images, "--out", out, "--probabilities") == 0
+    p = np.asarray(Image.open(out / "probabilities" / "case-0.png"))
+    assert p.shape == (48, 64)
+    outside = np.r_[p[:8].ravel(), p[-8:].ravel()]  # of 64x32, the largest part of twice the width
+    assert (outside == 0).all() == (resize == "center_crop")
+    assert (p[8:-8] > 0).all()
+    row = pd.read_csv(out / "lesions.csv").iloc[0]
+    assert 0.5 <= row["confidence"] <= 1
+
+
+def test_bad_images_are_reported_and_the_rest_is_done(
+    trained, images, tmp_path, monkeypatch, capsys
+):
+    (images / "cut.jpg").write_bytes((images / "more" / "case-3.jpg").read_bytes()[:700])
+    (images / "empty.png").write_bytes(b"")
+    (images / "notes.png").write_text("no picture")
+    (images / "notes.txt").write_text("no picture")
+    Image.new("CMYK", (40, 40)).save(images / "cmyk.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (40, 40)).save(images / "turned.jpg", exif=turned)
+    out = tmp_path / "out"
+    status = run(monkeypatch, trained[0], images, tmp_path / "gone", "--out", out, "--batch-size=2")
+    assert status == 1
+    skipped = pd.read_csv(out / "skipped.csv").set_index("image")["reason"]
+    assert skipped.index.tolist() == [
+        str(tmp_path / "gone"), "cmyk.jpg", "cut.jpg", "empty.png", "notes.png", "turned.jpg",
+    ]  # fmt: skip
+    assert "CMYK" in skipped["cmyk.jpg"]
+    assert "cut short" in skipped["cut.jpg"]
+    assert skipped["turned.jpg"].endswith("save it upright")
+    assert len(pd.read_csv(out / "lesions.csv")) == len(list(out.glob("masks/**/*.png"))) == 5
+    told = capsys.readouterr()
+    assert "5 images segmented" in told.out
+    assert "6 skipped" in told.out
+    assert "1 other files passed over" in told.out
+    assert "warning: skipped cut.jpg: cannot be decoded" in told.err
+
+
+def test_flips_and_ensembles_average_probabilities(images, tmp_path, monkeypatch):
+    folders, models = zip(*(make_run(tmp_path / "study", seed) for seed in (0, 1, 5)), strict=True)
+    picture = images / "case-0.png"
+
+    def predicted(*options: str) -> np.ndarray:
+        out = tmp_path / "-".join(["out", *options])
+        assert run(monkeypatch, folders[0], picture, "--out", out, "--probabilities", *options) == 0
+        return np.asarray(Image.open(out / "probabilities" / "case-0.png")) / 65535
+
+    each = [stretched_back(network_probabilities(model, picture), 48, 64) for model in models]
+    np.testing.assert_allclose(predicted("--ensemble=0,5"), (each[0] + each[2]) / 2, atol=1e-3)
+    np.testing.assert_allclose(predicted("--ensemble=all"), np.mean(each, axis=0), atol=1e-3)
+    flipped = tmp_path / "flipped.png"
+    total = np.zeros((48, 64))
+    for axes in ((), (0,), (1,), (0, 1)):
+        Image.fromarray(np.flip(np.asarray(Image.open(picture)), axes)).save(flipped)
+        p = stretched_back(network_probabilities(models[0], flipped), 48, 64)
+        total += np.flip(p, axes) / 4
+    np.testing.assert_allclose(predicted("--tta"), total, atol=1e-3)
+
+
+def test_attention_is_a_heat_map_a_stage(trained, images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], images, "--out", out, "--attention") == 0
+    for name, size in (("case-0", (64, 48)), ("more/case-4", (120, 80))):
+        files = sorted((out / "attention" / name).iterdir())
+        assert [file.name for file in files] == [
+            "1-encoder-layer-3-attention-received.png",
+            "2-encoder-layer-3-gate.png",
+            "3-decoder-gate-1.png",
+            "4-decoder-gate-2.png",
+            "5-decoder-gate-3.png",
+            "6-decoder-gate-4.png",
+        ]
+        assert {Image.open(file).size for file in files} == {size}
+    assert Image.open(out / "attention" / "scales.png").size[0] > 300
+
+
+def test_a_network_without_attention_says_so_and_goes_on(images, tmp_path, monkeypatch, capsys):
+    folder, _ = make_run(
+        tmp_path / "study", config=NetworkConfig(encoder="plain", plain_width=2), variant="unet"
+    )
+    assert run(monkeypatch, folder, images, "--out", tmp_path / "out", "--attention") == 0
+    assert "unet has no attention" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "attention").exists()
+
+
+def test_an_interrupted_prediction_goes_on_where_it_was(
+    trained, images, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    arguments = (trained[0], images, "--out", out, "--batch-size=1")
+    assert run(monkeypatch, *arguments) == 0
+    whole = (out / "lesions.csv").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (out / "lesions.csv").write_bytes(b"".join(lines[:3]) + lines[3][:9])  # killed in a row
+    before = (out / "masks" / "case-0.png").stat().st_mtime_ns
+    (out / "masks" / "case-2.png").unlink()
+    assert run(monkeypatch, *arguments) == 0
+    assert "3 images segmented" in (told := capsys.readouterr().out.splitlines()[-1])
+    assert "2 were there" in told
+    assert (out / "lesions.csv").read_bytes() == whole
+    assert (out / "masks" / "case-2.png").is_file()
+    assert (out / "masks" / "case-0.png").stat().st_mtime_ns == before
+
+
+def test_nothing_is_overwritten(trained, images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        predict_with(monkeypatch, trained[0], images, "--out", out)
+    assert [path.name for path in out.iterdir()] == ["precious.txt"]
+    with pytest.raises(UserError, match="is a file"):
+        predict_with(monkeypatch, trained[0], images, "--out", out / "precious.txt")
+    other = tmp_path / "other"
+    assert run(monkeypatch, trained[0], images, "--out", other) == 0
+    with pytest.raises(UserError, match=r"other settings \(threshold;"):
+        predict_with(monkeypatch, trained[0], images, "--out", other, "--threshold=0.4")
+    with pytest.raises(UserError, match=r"lies in .*images"):
+        predict_with(monkeypatch, trained[0], images, "--out", images / "out")
+
+
+def predict_with(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
+    predict.main()
+
+
+def test_two_images_of_one_name_both_keep_their_results(trained, images, tmp_path, monkeypatch):
+    Image.open(images / "case-1.png").save(images / "case-0.jpg")
+    shutil.copy(images / "case-2.png", images / "more" / "case-0.png")
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], images, "--out", out) == 0
+    masks = {path.relative_to(out / "masks").as_posix() for path in out.glob("masks/**/*.png")}
+    assert {"case-0.jpg.png", "case-0.png.png", "more/case-0.png.png"} <= masks
+    assert len(masks) == len(pd.read_csv(out / "lesions.csv")) == 7
+
+
+def test_an_empty_folder_ends_with_what_was_looked_for(trained, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no image to segment: .*empty holds no picture"):
+        predict_with(monkeypatch, trained[0], tmp_path / "empty", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_run_is_told(trained, images, tmp_path, monkeypatch):
+    folder, _ = trained
+
+    def told(run_folder: Path, *options: str) -> str:
+        out = tmp_path / "out"
+        with pytest.raises(UserError) as error:
+            predict_with(monkeypatch, run_folder, images, "--out", out, *options)
+        assert not out.exists()
+        return str(error.value)
+
+    assert "such as" in told(tmp_path / "study")
+    assert "has no run.json" in told(tmp_path / "nowhere")
+    assert "/7/0 has no run.json" in told(folder, "--ensemble=0,7")
+    make_run(tmp_path / "study", 1, size=(64, 64))
+    assert "of one variant and one protocol" in told(folder, "--ensemble=0,1")
+    record = json.loads((folder / "run.json").read_text())
+    for change, expected in (
+        ({"weights_sha256": "0"}, "another sha256"),
+        ({"params": record["params"] | {"prepare": {}}}, "params.prepare.height: Field required"),
+        (
+            {"params": record["params"] | {"model": record["params"]["model"] | {"new": 1}}},
+            "does not know: new; use the version that trained it, commit 0123",
+        ),
+    ):
+        (folder / "run.json").write_text(json.dumps(record | change))
+        assert expected in told(folder)
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "weights.safetensors").unlink()
+    assert "weights.safetensors" in told(folder)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--threshold=1"], ["--batch-size=0"], ["--ensemble=1,1"], ["--ensemble=some"], ["--out"]],
+)
+def test_a_wrong_argument_ends_with_status_2(wrong, monkeypatch, tmp_path):
+    assert run(monkeypatch, tmp_path, tmp_path, f"--out={tmp_path / 'out'}", *wrong) == 2
+
+
+def test_a_disk_that_refuses_ends_in_a_sentence(trained, images, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match=r"masks/case-0.png cannot be written: No space left"):
+        predict_with(monkeypatch, trained[0], images, "--out", tmp_path / "out")
+
+
+def test_large_photographs_are_shown_small_and_segmented_large(trained, tmp_path, monkeypatch):
+    image, _ = draw_case(1, 0, height=300, width=400)
+    Image.fromarray(image).resize((2400, 1800)).save(tmp_path / "large.png")
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], tmp_path / "large.png", "--out", out) == 0
+    assert Image.open(out / "masks" / "large.png").size == (2400, 1800)
+    drawn = np.asarray(Image.open(out / "overlays" / "large.jpg")).astype(int)
+    assert drawn.shape == (768, 1024, 3)
+    photograph = np.asarray(Image.fromarray(image).resize((1024, 768))).astype(int)
+    assert np.quantile(np.abs(drawn - photograph), 0.2) < 4  # the rest is borders
+    assert (np.abs(drawn - BORDER).sum(axis=-1) < 60).any()
+
+
+def test_a_mask_is_an_8_bit_png_of_0_and_255():
+    mask = np.random.default_rng(0).random((37, 53)) > 0.5
+    image = Image.open(io.BytesIO(predict.encode_mask(mask)))
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.asarray(image), np.where(mask, 255, 0))
+
+
+def test_overlays_have_the_reports_colour():
+    assert "#{:02x}{:02x}{:02x}".format(*BORDER) == PREDICTION_COLOUR
