@@ -278,6 +278,9 @@ def local(arguments: argparse.Namespace, jobs: int) -> Any:
                 spec = spec | {"options": spec["options"] | {"env": one}}
             return {number: spec}
 
+    # Dask would set OMP_NUM_THREADS to 1 in this process too, and what `dvc repro` runs after the
+    # matrix would compute with one thread, to other bits. A stage is given its own (environment).
+    package("dask").config.set({"distributed.nanny.pre-spawn-environ": {}})
     cluster = Local(
         n_workers=0,
         threads_per_worker=each,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 # First, before anything uses oneDNN: the import keeps it off AMX where AMX is broken.
@@ -14,6 +16,23 @@ from pipeline import download, preprocess
 from pipeline.params import Study, load_study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _computing_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,  # which puts its own changes back first
+) -> Iterator[None]:
+    """With another number of threads, here or in the commands that later tests start, a training
+    ends in other bits."""
+    before = _threads()
+    yield
+    monkeypatch.undo()
+    assert _threads() == before
+
+
+def _threads() -> dict[str, str]:
+    variables = {name: value for name, value in os.environ.items() if "_NUM_THREADS" in name}
+    return variables | {"torch": str(torch.get_num_threads())}
 
 
 @pytest.fixture(scope="session")
