@@ -40,6 +40,7 @@ from pipeline.worker import (
     Job,
     StageFailedError,
     computing_with,
+    finished_folder,
     run_away,
     run_job,
 )
@@ -435,6 +436,8 @@ def fan_out(
             recorder.flush(last=True)
         finally:
             progress.close()
+            for folder in {job.folder for job in jobs}:
+                shutil.rmtree(finished_folder(folder), ignore_errors=True)
             with suppress(Exception):  # the scheduler may be gone
                 client.unsubscribe_topic(TOPIC)
     recorder.check(len(jobs))
@@ -582,6 +585,9 @@ class Recorder:
             return
         else:
             problem = f"{type(result).__name__}: {result}"
+        self._fail(job, problem)
+
+    def _fail(self, job: Job, problem: str) -> None:
         self.failed[job.name] = problem
         self.progress.over(job.name, None)
         if problem:
@@ -594,7 +600,7 @@ class Recorder:
             names = [job.name for job, _ in self.pending]
             unread = list(self.unread)
             try:
-                self.matrix.record(names, unread)
+                refused = self.matrix.record(names, unread)
             except LockedError:
                 self.next = time.monotonic() + 5
                 if last:
@@ -604,6 +610,9 @@ class Recorder:
             self.next = time.monotonic() + 9 * (time.monotonic() - start)
             self.unread = []
             for job, done in self.pending:
+                if job.name in refused:
+                    self._fail(job, refused[job.name])
+                    continue
                 self.recorded.add(job.name)
                 self.progress.over(job.name, done.seconds)
                 self.progress.tell(done.line or f"{job.name} done")

@@ -105,7 +105,8 @@ class Matrix:
                     except RunCacheNotFoundError:
                         pass
                 jobs[name] = _job(stage, after)
-            self._write(restored)
+            for name, told in self._write(restored).items():
+                raise UserError(f"{name} was taken from DVC's run-cache, and is gone: {told}")
             self._share(restored)
         return list(jobs.values())
 
@@ -212,8 +213,9 @@ class Matrix:
             )
         return ""
 
-    def record(self, names: Sequence[str], unread: Sequence[str]) -> None:
-        """Write these stages into DVC's lock, cache and run-cache, as `dvc commit -f` does.
+    def record(self, names: Sequence[str], unread: Sequence[str]) -> dict[str, str]:
+        """Write these stages into DVC's lock, cache and run-cache, as `dvc commit -f` does; returns
+        those that DVC refuses, whose outputs are gone, with its words.
 
         unread: those recorded, now or before, whose outputs no running stage reads: the outputs
         then share their bytes with the cache. Until then they stay as they are, because DVC takes
@@ -221,19 +223,26 @@ class Matrix:
         keeps DVC's lock: nothing is recorded then.
         """
         with self._locked():
-            self._write(names)
+            refused = self._write(names)
             self._share(unread)
+        return refused
 
-    def _write(self, names: Sequence[str]) -> None:
+    def _write(self, names: Sequence[str]) -> dict[str, str]:
         from dvc.dvcfile import Lockfile
+        from dvc.exceptions import DvcException
 
-        stages = [self.stages[name] for name in names]
+        stages, refused = [], {}
+        for name in names:
+            stage = self.stages[name]
+            try:
+                stage.save()
+                for out in stage.outs:  # stage.commit() does it too, under locks that are held
+                    out.commit(relink=False)
+                stages.append(stage)
+            except DvcException as error:
+                refused[name] = _sentence(error)
         if not stages:
-            return
-        for stage in stages:
-            stage.save()
-            for out in stage.outs:  # stage.commit() does it too, under locks that are held already
-                out.commit(relink=False)
+            return refused
         # DVC writes its lock in place: killed in the midst of it, it leaves half of one, which no
         # `dvc repro` can read.
         lock = self.file.with_suffix(".lock")
@@ -241,12 +250,14 @@ class Matrix:
             if lock.exists():
                 shutil.copyfile(lock, temporary)
             Lockfile(self.repo, str(temporary)).dump_stages(stages)
+        return refused
 
     def _share(self, names: Sequence[str]) -> None:
-        """Let outputs share their bytes with the cache."""
+        """Let outputs share their bytes with the cache, those that are still there."""
         for name in names:
             for out in self.stages[name].outs:
-                out.commit(relink=True)
+                if out.exists:
+                    out.commit(relink=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

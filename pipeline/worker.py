@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -26,7 +27,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
-from pipeline.files import sha256
+from pipeline.files import sha256, write_json
 
 TOPIC = "lesion-fanout"  # of the events by which workers tell what they began
 _SMALL = 2**20  # bytes; larger files are known by size and time of change, not read for each stage
@@ -141,8 +142,14 @@ def run_job(
 
     Like DVC it removes the outputs first. taken: of Dask's resources. Raises StageFailedError for a
     command that fails.
+
+    Once it has ended well it is not run again: when a worker dies that holds a result, Dask starts
+    its task elsewhere, even while the client takes that result and a stage reads the outputs.
     """
     announce(job.name)
+    record = finished_folder(job.folder) / f"{hashlib.sha256(_key().encode()).hexdigest()}.json"
+    if record.exists():
+        return Done(**json.loads(record.read_text(encoding="utf-8")))
     start = time.perf_counter()
     inputs = state(job.inputs, job.params)
     for path in map(Path, job.outputs):
@@ -154,7 +161,9 @@ def run_job(
     line = run_command(job.name, job.command, Path(job.folder), variables)
     after = state(job.inputs, job.params)
     seconds = time.perf_counter() - start
-    return Done(inputs, after, state(job.outputs), seconds, line)
+    done = Done(inputs, after, state(job.outputs), seconds, line)
+    write_json(record, done._asdict(), indent=None)
+    return done
 
 
 def run_away(
@@ -290,6 +299,19 @@ def run_command(name: str, command: str, folder: Path, environment: Mapping[str,
     return lines[-1] if lines else ""
 
 
+def finished_folder(study: str | Path) -> Path:
+    """What workers know to be done lies there, by the task; for as long as a client runs."""
+    return Path(study) / ".resume" / "finished"
+
+
+def _key() -> str:
+    """Dask's, of this thread's task."""
+    from distributed.worker import thread_state  # type: ignore[attr-defined]
+
+    key: str = thread_state.key
+    return key
+
+
 def _variables() -> dict[str, str]:
     """The worker's own, with its Python first."""
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
@@ -303,9 +325,8 @@ def _abandonment() -> Callable[[], bool]:
     marks it.
     """
     from distributed import get_worker
-    from distributed.worker import thread_state  # type: ignore[attr-defined]
 
-    tasks, key = get_worker().state.tasks, thread_state.key
+    tasks, key = get_worker().state.tasks, _key()
 
     def abandoned() -> bool:
         task = tasks.get(key)

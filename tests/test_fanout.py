@@ -250,6 +250,42 @@ def test_a_stage_that_fails_is_told_and_the_others_are_recorded(cluster, study, 
     assert study.status() >= {n for n in EVERY if "-1-0" in n}
 
 
+def test_an_output_that_is_gone_when_it_is_recorded_fails_its_stage_alone(
+    cluster, study, capsys, monkeypatch
+):
+    record, gone = Matrix.record, "runs/encoder_attention/0/0/weights"
+
+    def record_without(matrix: Matrix, names: list[str], unread: list[str]) -> dict[str, str]:
+        if any("train@encoder_attention-0-0" in name for name in names):
+            Path(gone).unlink(missing_ok=True)
+        return record(matrix, names, unread)
+
+    monkeypatch.setattr(Matrix, "record", record_without)
+    with pytest.raises(UserError, match=r"[12] stages failed, [67] are recorded"):
+        fan_out(cluster, study)
+    told = capsys.readouterr().out
+    assert f"failed: train@encoder_attention-0-0: output '{gone}' does not exist" in told
+    assert "train@encoder_attention-0-0" not in study.locked()
+    assert {name for name in EVERY if "@encoder_attention-0-0" not in name} <= set(study.locked())
+
+
+def test_a_stage_that_dask_starts_again_is_not_run_again(cluster, study):
+    """It does, when a worker dies with a result that the client is about to take."""
+
+    def twice(job: Job) -> Done:
+        first = run_job(job, environment={}, taken={})
+        again = run_job(job, environment={}, taken={})
+        assert first == again
+        return again
+
+    matrix = Matrix(Path())
+    with matrix.claimed():
+        fanout.fan_out(cluster, matrix, matrix.stale(), twice, {})
+    assert len(study.epochs()) == 8
+    assert study.status() == {"compare"}
+    assert not list(study.folder.glob(".resume/*"))
+
+
 def test_dvc_tells_a_repro_beside_it_who_is_at_work(study):
     matrix = Matrix(Path())
     with matrix.claimed():

@@ -68,8 +68,9 @@ class Recorded:
 
     fetched = why_not
 
-    def record(self, names: Sequence[str], unread: Sequence[str]) -> None:
+    def record(self, names: Sequence[str], unread: Sequence[str]) -> dict[str, str]:
         self.names += names
+        return {}
 
 
 @contextmanager
