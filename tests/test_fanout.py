@@ -630,6 +630,14 @@ def test_two_stages_share_each_of_two_gpus(monkeypatch):
         cluster.close()
 
 
+def test_the_dashboard_is_there_while_stages_run(capsys):
+    with fanout.open_client(fanout.parse(["--workers", "1"]), jobs=1):
+        address = re.search(r"dashboard: (http://\S+)", capsys.readouterr().out)[1]
+        page = requests.get(address, timeout=30)
+        assert page.status_code == 200
+        assert "bokeh" in page.text
+
+
 def test_no_scheduler_at_an_address_is_told():
     arguments = fanout.parse(["--scheduler", "tcp://127.0.0.1:1"])
     with (
