@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,6 +88,8 @@ class Matrix:
 
         jobs: dict[str, Job] = {}
         restored = []
+        # To look a stage up DVC reads params.yaml anew: minutes, for ten thousand that never ran.
+        known = Path(self.repo.stage_cache.cache_dir).exists()
         with self._locked():
             for name, stage in self.stages.items():
                 after = tuple(
@@ -98,12 +100,11 @@ class Matrix:
                 if not after:
                     if not self._changed(stage):
                         continue
-                    try:
-                        self.repo.stage_cache.restore(stage)
-                        restored.append(name)
-                        continue
-                    except RunCacheNotFoundError:
-                        pass
+                    with suppress(RunCacheNotFoundError):
+                        if known or any(out.hash_info for out in stage.outs):
+                            self.repo.stage_cache.restore(stage)
+                            restored.append(name)
+                            continue
                 jobs[name] = _job(stage, after)
             for name, told in self._write(restored).items():
                 raise UserError(f"{name} was taken from DVC's run-cache, and is gone: {told}")
