@@ -20,7 +20,12 @@ from pipeline.integrity import Checksum, UnusableError, read_mask
 from pipeline.params import Resize, Study
 from pipeline.raw import find_cases
 
+LONGEST = 2**15 - 2  # pixels of a side that cv2 can warp to
 WAITING = 4  # batches whose probabilities are kept until threads are free
+
+
+class TooLongError(Exception):
+    """An original that probabilities cannot be laid back to; the message follows its name."""
 
 
 def lay_back(
@@ -30,7 +35,10 @@ def lay_back(
     undone, bilinear between the centres of pixels.
 
     original: (H, W). What a centre crop left out was never seen: it is 0. Padding is dropped.
+    Raises TooLongError for a side above LONGEST.
     """
+    if max(original) > LONGEST:
+        raise TooLongError(f"is longer than {LONGEST} pixels; save it smaller")
     placement = place(original, probabilities.shape, resize)
     left, top, right, bottom = placement.box
     across, down = placement.width / (right - left), placement.height / (bottom - top)
@@ -92,7 +100,10 @@ class NativeScorer:
     ) -> NDArray[np.int64]:
         id, height, width, sha256 = case
         mask = self._read(id, sha256)
-        laid = lay_back(probabilities, (height, width), self.study.prepare.resize)
+        try:
+            laid = lay_back(probabilities, (height, width), self.study.prepare.resize)
+        except TooLongError as problem:
+            raise UserError(f"{id} {problem}, or set evaluate.resolution to network") from None
         return count(laid > self.study.evaluate.threshold, mask)
 
     def _read(self, id: str, sha256: str) -> NDArray[np.bool_]:

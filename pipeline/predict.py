@@ -50,7 +50,7 @@ from pipeline.errors import UserError, run_command, warn
 from pipeline.files import replacing, write_json, writing
 from pipeline.geometry import Size, lay_image, place
 from pipeline.integrity import UnusableError, read_image
-from pipeline.native import lay_back
+from pipeline.native import TooLongError, lay_back
 from pipeline.overlays import LONGEST, file_name, heat_map, overlay, save_scales
 from pipeline.params import OfficialSplit, Prepare, Resize
 from pipeline.pictures import Found, Picture, Skipped, find_pictures
@@ -205,9 +205,8 @@ def write(
     name = one.picture.name
     try:
         laid = lay_back(probabilities, one.size, wanted.resize)
-    except cv2.error:
-        longest = 2**15 - 2
-        return Skipped(one.picture.shown, f"is longer than {longest} pixels; save it smaller")
+    except TooLongError as problem:
+        return Skipped(one.picture.shown, str(problem))
     mask = laid > wanted.threshold
     _save(out / "masks" / f"{name}.png", encode_mask(mask))
     if wanted.probabilities:

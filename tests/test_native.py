@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.evaluate import evaluate
 from pipeline.geometry import lay_mask, place
 from pipeline.metrics import score_cases
-from pipeline.native import NativeScorer, count, lay_back
+from pipeline.native import NativeScorer, TooLongError, count, lay_back
 from pipeline.overlap import confusion, dice
 from pipeline.prepared import PreparedCases
 
@@ -125,6 +125,12 @@ def test_a_mask_that_is_gone_changed_or_broken_is_named(raw_study):
     refused(f"{path.name} is neither a JPEG nor a PNG image; restore it")
     path.unlink()
     refused(f"has no mask of {id}.* or set evaluate.resolution to network")
+
+
+def test_an_original_longer_than_can_be_laid_back_to_is_named():
+    with pytest.raises(TooLongError, match="is longer than 32766 pixels"):
+        lay_back(np.zeros((2, 2), np.float32), (1, 32_767), "stretch")
+    assert lay_back(np.ones((2, 2), np.float32), (1, 32_766), "stretch").all()
 
 
 def test_at_the_networks_resolution_nothing_is_read_from_the_raw_folder(raw_study):
