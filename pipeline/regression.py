@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from pipeline.baseline import GATED, Baseline, RunFigures, Spread, spread_of
+from pipeline.baseline import GATED, RANGES, Baseline, RunFigures, Spread, spread_of
 from pipeline.definitions import METRICS
 from pipeline.errors import UserError
 
@@ -144,7 +144,7 @@ def compare_means(
                 pair.now.mean,
                 _worse_by(pair),
                 bound,
-                _note(pair, pooled=pooled),
+                _note(pair, bound, pooled=pooled),
             )
         )
     for variant, seed in candidate.miscounted():
@@ -239,8 +239,12 @@ def _worse_by(pair: Pair) -> float | None:
     return then - now if METRICS[pair.metric].better == "higher" else now - then
 
 
-def _note(pair: Pair, *, pooled: bool) -> str:
+def _note(pair: Pair, bound: float, *, pooled: bool) -> str:
     if pair.now.mean is None:
         return "missing or not finite"
     words = f"{pair.now.seeds} against {pair.then.seeds} runs"
-    return f"{words}, pooled" if pooled else words
+    if pooled:
+        words += ", pooled"
+    higher = METRICS[pair.metric].better == "higher"
+    blind = higher and (pair.then.mean or 0.0) - bound <= RANGES[pair.metric][0]
+    return f"{words}; blind: no fall is that deep, store more seeds" if blind else words

@@ -143,6 +143,15 @@ def test_a_lower_loss_is_better():
     assert [(check.metric, round(check.worse_by, 3)) for check in failed] == [("focal_loss", 0.4)]
 
 
+def test_a_bound_that_no_fall_exceeds_is_told():
+    """Two seeds 0.4 apart: s = 0.283, t(1 - 0.01 / 3, 1) = 95."""
+    wide, narrow = figures({"unet": [0.3, 0.7]}), figures({"unet": [0.49, 0.5, 0.5, 0.5, 0.51]})
+    notes = {check.metric: check.note for check in compare_means(wide, wide)}
+    assert notes["dice"].endswith("; blind: no fall is that deep, store more seeds")
+    assert "blind" not in notes["focal_loss"]
+    assert not any("blind" in check.note for check in compare_means(narrow, narrow))
+
+
 def test_a_run_that_is_missing_or_there_twice_fails():
     whole = figures({"unet": [0.8, 0.81], "resunet": [0.7, 0.71]})
     for runs in (whole.runs[:-1], [*whole.runs, whole.runs[-1]]):
