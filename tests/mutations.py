@@ -76,7 +76,7 @@ HARMS = (
     ),
     Harm(
         "evaluation threshold 0.05",
-        "pipeline/evaluate.py",
+        "pipeline/scoring.py",
         "logits.sigmoid() > settings.threshold",
         "logits.sigmoid() > 0.05",
         "ab",
