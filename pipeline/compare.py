@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.comparison import compare, estimate
+from pipeline.comparison import compare, estimate, estimate_averaged
 from pipeline.crossed import Values, mean_interval
-from pipeline.definitions import CASE_METRICS, PRIMARY, metrics_of, state
+from pipeline.definitions import CASE_METRICS, MAIN, PRIMARY, metrics_of, state
 from pipeline.errors import run_command
 from pipeline.paper import FACTORS, PAPER
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases
 from pipeline.results import (
     SCHEMA_VERSION,
+    AveragedEstimate,
     Bin,
     Calibration,
     Cases,
@@ -33,6 +34,7 @@ from pipeline.results import (
 )
 from pipeline.runs import (
     Binned,
+    read_averaged,
     read_binned,
     read_histories,
     read_run_facts,
@@ -82,6 +84,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         environment=_environment(facts.values()),
         verdict=verdict(comparison, estimates),
         estimates=estimates,
+        averaged=average_all(study, cases, scores),
         comparison=comparison,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
@@ -111,6 +114,30 @@ def estimate_all(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list
     return found
 
 
+def average_all(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list[AveragedEstimate]:
+    """Every variant, averaging and metric of MAIN, in this order. Raises UserError if the stage
+    average has not scored what the study asks for."""
+    if not study.averaging:
+        return []
+    averaged = read_averaged(study, cases)
+    found = []
+    for variant in study.variants:
+        own = scores[scores["variant"] == variant]
+        for averaging in study.averaging:
+            chosen = (averaged["variant"] == variant) & (averaged["averaging"] == averaging)
+            found += [
+                estimate_averaged(
+                    _crossed(averaged[chosen], metric),
+                    _crossed(own, metric),
+                    variant=variant,
+                    averaging=averaging,
+                    metric=metric,
+                )
+                for metric in MAIN
+            ]
+    return found
+
+
 def factors(study: Study) -> dict[str, tuple[bool, bool]]:
     """FACTORS, where the study's networks of those names are what the names say; else none."""
     every = (1, 2, 3, 4)
@@ -132,7 +159,7 @@ def _paper(study: Study, metric: str) -> dict[str, float]:
 
 
 def _crossed(own: pd.DataFrame, metric: str) -> Values:
-    """A variant's scores as (S, C)."""
+    """A variant's scores as (S, C), in the order of the study's seeds, folds and cases."""
     table = own.pivot_table(index="seed", columns="id", values=metric, sort=False, dropna=False)
     return table.to_numpy(dtype=np.float64)
 

@@ -88,6 +88,7 @@ Resize = Literal["stretch", "center_crop", "pad"]
 Resolution = Literal["network", "native"]
 Loss = Literal["bce", "dice", "bce_dice", "focal"]
 Select = Literal["last", "best_validation_dice"]
+Averaging = Literal["flips", "seeds", "seeds_and_flips"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -98,6 +99,20 @@ class Run(NamedTuple):
     variant: str
     seed: int
     fold: int
+
+
+class Average(NamedTuple):
+    """Networks of one variant and fold whose probabilities are averaged, those of `seeds`."""
+
+    variant: str
+    averaging: Averaging
+    seeds: tuple[int, ...]
+    fold: int
+
+    @property
+    def seed(self) -> int | None:
+        """None for an ensemble, which is of all seeds."""
+        return self.seeds[0] if self.averaging == "flips" else None
 
 
 class Block(BaseModel):
@@ -408,7 +423,11 @@ Network = Annotated[
 
 
 class Study(Block):
-    """A protocol: one params.yaml, and where its files are."""
+    """A protocol: one params.yaml, and where its files are.
+
+    `averaging`: whose probabilities are averaged and scored beside single networks': an image's
+    four flips, the networks of all seeds, or both.
+    """
 
     name: Name
     code: str  # where the sources are, seen from the study's folder; read by dvc.yaml
@@ -427,6 +446,7 @@ class Study(Block):
     folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     models: dict[Name, Network]
     variants: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    averaging: Annotated[list[Averaging], AfterValidator(_unique)]
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -454,6 +474,19 @@ class Study(Block):
                 f"must be entries under models ({', '.join(models)}), got {', '.join(unknown)}"
             )
         return variants
+
+    @field_validator("averaging")
+    @classmethod
+    def _have_several_seeds(
+        cls, averaging: list[Averaging], fields: ValidationInfo
+    ) -> list[Averaging]:
+        seeds = fields.data.get("seeds")  # absent if it has errors of its own
+        ensembles = [name for name in averaging if name != "flips"]
+        if seeds is not None and len(seeds) < 2 and ensembles:
+            raise ValueError(
+                f"must name {' and '.join(ensembles)} only with two seeds or more, got seeds {seeds}"
+            )
+        return averaging
 
     @model_validator(mode="after")
     def _have_packages(self) -> Study:
@@ -499,6 +532,10 @@ class Study(Block):
         return self.reports_dir / "results.json"
 
     @property
+    def averaged_file(self) -> Path:
+        return self.reports_dir / "averaged.csv"
+
+    @property
     def prepared_dir(self) -> Path:
         return self._folder / "data" / "prepared"
 
@@ -521,6 +558,18 @@ class Study(Block):
             Run(variant, seed, fold)
             for variant in self.variants
             for seed in self.seeds
+            for fold in self.folds
+        ]
+
+    def averages(self) -> list[Average]:
+        """What `averaging` asks for, in the order of params.yaml: flips of each seed's network,
+        and all seeds' networks together."""
+        every = tuple(self.seeds)
+        return [
+            Average(variant, averaging, seeds, fold)
+            for variant in self.variants
+            for averaging in self.averaging
+            for seeds in ([(seed,) for seed in every] if averaging == "flips" else [every])
             for fold in self.folds
         ]
 

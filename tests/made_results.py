@@ -66,6 +66,7 @@ def make_results(
             )
             for name, mean in means.items()
         ],
+        averaged=[],
         comparison=Comparison(
             metric="dice", variants=list(variants), seeds=list(range(seeds)), cases=len(ids),
             notes=[], pairing=None, pairs=_pairs(means, seeds), baseline=None, against_baseline=[],
