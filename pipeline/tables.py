@@ -372,9 +372,9 @@ def _averaging_cells(
     texts = {}
     for metric in MAIN:
         spread = found[metric].standard_deviation
-        texts[metric] = number(found[metric].mean) + (
-            f" ± {number(spread)}" if spread is not None else ""
-        )
+        texts[metric] = number(found[metric].mean)
+        if spread is not None:
+            texts[metric] += f" ± {number(spread)}"
     primary = texts.pop(PRIMARY)
     return [primary, *gains, *texts.values()]
 
