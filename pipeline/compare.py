@@ -13,6 +13,7 @@ from pipeline.comparison import compare, estimate, estimate_averaged
 from pipeline.crossed import Values, mean_interval
 from pipeline.definitions import CASE_METRICS, MAIN, PRIMARY, metrics_of, state
 from pipeline.errors import run_command
+from pipeline.exported import load_exported
 from pipeline.paper import FACTORS, PAPER
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases
@@ -47,6 +48,7 @@ from pipeline.verdict import verdict
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
+EXPORTED = ("exported_bytes", "cpu_milliseconds")  # of Cost: of a variant's export, not its runs
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
@@ -285,7 +287,7 @@ def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]])
     for variant in study.variants:
         for seed in study.seeds:
             folds = [fact for run, fact in facts.items() if run[:2] == (variant, seed)]
-            cost = _cost(variant, folds).model_dump(exclude={"variant"})
+            cost = _cost(variant, folds).model_dump(exclude={"variant", *EXPORTED})
             row = metrics.loc[[(variant, seed)]].iloc[0]
             rows.append(
                 RunResult(
@@ -299,14 +301,25 @@ def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]])
 
 
 def _costs(study: Study, facts: dict[Run, dict[str, Any]]) -> list[Cost]:
-    return [
-        _cost(variant, [fact for run, fact in facts.items() if run.variant == variant])
-        for variant in study.variants
-    ]
+    """With what the exports of study.export say. Raises UserError if one is missing."""
+    costs = []
+    for variant in study.variants:
+        own = [fact for run, fact in facts.items() if run.variant == variant]
+        cost = _cost(variant, own)
+        if variant in study.export:
+            exported = load_exported(study.exported_dir / variant / "export.json")
+            cost = cost.model_copy(
+                update={
+                    "exported_bytes": exported.bytes["model.onnx"],
+                    "cpu_milliseconds": exported.latency_milliseconds.onnxruntime,
+                }
+            )
+        costs.append(cost)
+    return costs
 
 
 def _cost(variant: str, facts: list[dict[str, Any]]) -> Cost:
-    """Means over runs, the memory's highest; null where no run.json says."""
+    """Means over runs, the memory's highest; null where no run.json says, as of exports."""
 
     def numbers(key: str) -> list[float]:
         return [fact[key] for fact in facts if isinstance(fact.get(key), int | float)]
@@ -314,8 +327,8 @@ def _cost(variant: str, facts: list[dict[str, Any]]) -> Cost:
     means = {
         key: sum(found) / len(found) if (found := numbers(key)) else None
         for key in Cost.model_fields
-        if key != "variant"
-    }
+        if key not in ("variant", *EXPORTED)
+    } | dict.fromkeys(EXPORTED)
     memory = max(numbers("peak_memory_bytes"), default=None)
     return Cost.model_validate(means | {"variant": variant, "peak_memory_bytes": memory})
 

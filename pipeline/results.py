@@ -258,6 +258,12 @@ class Cost(Record):
     seconds_per_epoch: float | None
     wall_seconds: float | None
     peak_memory_bytes: float | None
+    exported_bytes: int | None = Field(
+        description="of model.onnx, of the first seed and fold; null where it is not exported"
+    )
+    cpu_milliseconds: float | None = Field(
+        description="a picture in ONNX Runtime on one thread, the median; null likewise"
+    )
 
 
 class Cases(Record):

@@ -115,7 +115,7 @@ HARMS = (
 # All stages up to compare in one process: an import of torch each would take longer than training.
 DEMO = """
 import sys
-from pipeline import average, compare, download, evaluate, preprocess, train
+from pipeline import average, compare, download, evaluate, export_variants, preprocess, train
 from pipeline.params import load_study
 download.main()
 preprocess.main()
@@ -125,6 +125,7 @@ for run in study.runs():
     sys.argv = ["evaluate", *map(str, run)]
     evaluate.main()
 average.main()
+export_variants.main()
 compare.main()
 """
 

@@ -311,6 +311,9 @@ TRAIN = demo_params()["train"]
             ["flips", "flips"],
             "averaging must name each once, got 'flips' more than once",
         ),
+        ("export", None, "export must be a list, got nothing"),
+        ("export", ["big"], f"export must be among variants ({VARIANTS}), got 'big'"),
+        ("export", ["unet"] * 2, "export must name each once, got 'unet' more than once"),
         ("seeds", [0, 1, 0], "seeds must name each once, got 0 more than once"),
         ("variants", ["unet", "unet"], "variants must name each once, got 'unet' more than once"),
         (
@@ -592,6 +595,24 @@ def test_one_seed_makes_no_ensemble(tmp_path):
     assert told(tmp_path, **asked) == (
         f"{tmp_path}/params.yaml: averaging must name seeds and seeds_and_flips only with two "
         "seeds or more, got seeds [0]"
+    )
+
+
+def test_exports_without_their_packages_are_told_before_work_starts(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(demo_params() | {"export": ["unet"]}))
+    study = load_study(tmp_path)
+    study.check_inputs()
+    monkeypatch.setattr("pipeline.params.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"export needs onnx and .*lesion-ablation\[export\]"):
+        study.check_inputs()
+    study.model_copy(update={"export": []}).check_inputs()
+
+
+def test_networks_of_another_package_are_not_exported(tmp_path):
+    smp = {"family": "smp", "architecture": "Unet", "encoder": "resnet18"}
+    assert told(tmp_path, **{"models.unet": smp, "export": ["unet", "resunet"]}) == (
+        f"{tmp_path}/params.yaml: export must name networks of the family attenresunet, others are "
+        "not exported, got 'unet'"
     )
 
 

@@ -103,6 +103,7 @@ def repository(tmp_path_factory) -> Repository:
         "download",
         "preprocess",
         "average",
+        "export",
         "compare",
         "attention",
         "plot",
@@ -225,6 +226,7 @@ def set_in(params: dict, path: str, value: object) -> None:
         ("tracking.required", False, set()),
         ("loader_workers", 2, set()),
         ("averaging", [], {"average"}),
+        ("export", ["resunet"], {"export"}),
     ],
 )
 def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
@@ -234,6 +236,8 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
     comparing = {"compare", "report"}
     if key in ("seeds", "variants"):
         comparing |= {"average", "attention", "plot"}
+    if key == "seeds":
+        comparing.add("export")
     if key.startswith("models"):
         comparing |= {"average", "attention"}
     assert restored.stale() == stale | comparing
@@ -249,7 +253,11 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
         ("pipeline/metrics.py", ALL_EVALUATE | {"average"}),
         ("pipeline/average.py", {"average"}),
         ("pipeline/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
-        ("models/attention.py", ALL_TRAIN | ALL_EVALUATE | {"average", "attention"}),
+        (
+            "models/attention.py",
+            ALL_TRAIN | ALL_EVALUATE | {"average", "export", "attention"},
+        ),
+        ("pipeline/exported.py", {"export", "compare"}),
         ("pipeline/plot.py", {"plot"}),
         ("pipeline/report.html", {"report"}),
         ("pipeline/scores.py", {"compare", "attention", "plot", "report"}),
@@ -289,13 +297,15 @@ def test_every_module_that_decides_a_result_is_a_dependency():
         "train",
         "evaluate",
         "average",
+        "export",
         "compare",
         "attention",
         "plot",
         "report",
     ):
         listed = set(re.findall(r"pipeline/(\w+)\.py", " ".join(stages[name]["deps"])))
-        assert listed == imported(name) - views, name
+        module = "export_variants" if name == "export" else name
+        assert listed == imported(module) - views, name
 
 
 def imported(module: str) -> set[str]:
@@ -320,6 +330,7 @@ def test_a_changed_metric_rescoring_does_not_retrain(restored):
     ran = restored.repro()
     assert set(ran) == ALL_EVALUATE | {
         "average",
+        "export",
         "compare",
         "attention",
         "plot",
