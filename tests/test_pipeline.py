@@ -246,7 +246,7 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
 @pytest.mark.parametrize(
     ("source", "stale"),
     [
-        ("pipeline/synthetic.py", {"download"}),
+        ("pipeline/synthetic.py", {"download", "export"}),
         ("pipeline/preprocess.py", {"preprocess"}),
         ("pipeline/train.py", ALL_TRAIN),
         ("pipeline/evaluate.py", ALL_EVALUATE),
