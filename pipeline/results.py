@@ -73,7 +73,7 @@ class AveragedEstimate(Record):
         description="what both intervals are over: two-way standard error, t, as of estimates; or, "
         "of an ensemble, cases alone, Student's t"
     )
-    interval: Interval | None = Field(description="of the mean; null for one seed but an ensemble")
+    interval: Interval | None = Field(description="of the mean; null for flips of one seed")
     difference: float | None = Field(description="from the mean of the variant's single networks")
     difference_interval: Interval | None = Field(
         description="paired by case, and by seed too where it is over seeds; each for itself"
