@@ -1,8 +1,8 @@
 """Stage average: score averaged probabilities on every test case, beside the single networks'.
 
 reports/averaged.csv: what `averaging` in params.yaml asks for, a row a case: variant, averaging,
-seed (empty for the ensemble of all), fold, id, metrics.PIXEL_METRICS at the network's size. Left out
-are surface metrics, which take a core 35 ms a case of 256x256 pixels, and the originals' size.
+seed (empty for the ensemble of all), fold, id, metrics.PIXEL_METRICS at the network's size. Surface
+metrics, which take a core 35 ms a case of 256x256 pixels, and the originals' size are left out.
 Without anything to average the table has its header alone, and torch is not imported.
 """
 
