@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.comparison import compare, estimate
+from pipeline.comparison import compare, estimate, estimate_averaged
 from pipeline.crossed import Values, mean_interval
-from pipeline.definitions import CASE_METRICS, PRIMARY, metrics_of, state
+from pipeline.definitions import CASE_METRICS, MAIN, PRIMARY, metrics_of, state
 from pipeline.errors import run_command
+from pipeline.exported import load_exported
 from pipeline.paper import FACTORS, PAPER
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases
 from pipeline.results import (
     SCHEMA_VERSION,
+    AveragedEstimate,
     Bin,
     Calibration,
     Cases,
@@ -33,6 +35,7 @@ from pipeline.results import (
 )
 from pipeline.runs import (
     Binned,
+    read_averaged,
     read_binned,
     read_histories,
     read_run_facts,
@@ -45,6 +48,7 @@ from pipeline.verdict import verdict
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
+EXPORTED = ("exported_bytes", "cpu_milliseconds")  # of Cost: of a variant's export, not its runs
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
@@ -82,6 +86,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         environment=_environment(facts.values()),
         verdict=verdict(comparison, estimates),
         estimates=estimates,
+        averaged=average_all(study, cases, scores),
         comparison=comparison,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
@@ -111,6 +116,30 @@ def estimate_all(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list
     return found
 
 
+def average_all(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list[AveragedEstimate]:
+    """Every variant, averaging and metric of MAIN, in this order. Raises UserError if the stage
+    average has not scored what the study asks for."""
+    if not study.averaging:
+        return []
+    averaged = read_averaged(study, cases)
+    found = []
+    for variant in study.variants:
+        own = scores[scores["variant"] == variant]
+        for averaging in study.averaging:
+            chosen = (averaged["variant"] == variant) & (averaged["averaging"] == averaging)
+            found += [
+                estimate_averaged(
+                    _crossed(averaged[chosen], metric),
+                    _crossed(own, metric),
+                    variant=variant,
+                    averaging=averaging,
+                    metric=metric,
+                )
+                for metric in MAIN
+            ]
+    return found
+
+
 def factors(study: Study) -> dict[str, tuple[bool, bool]]:
     """FACTORS, where the study's networks of those names are what the names say; else none."""
     every = (1, 2, 3, 4)
@@ -132,7 +161,7 @@ def _paper(study: Study, metric: str) -> dict[str, float]:
 
 
 def _crossed(own: pd.DataFrame, metric: str) -> Values:
-    """A variant's scores as (S, C)."""
+    """A variant's scores as (S, C), in the order of the study's seeds, folds and cases."""
     table = own.pivot_table(index="seed", columns="id", values=metric, sort=False, dropna=False)
     return table.to_numpy(dtype=np.float64)
 
@@ -258,7 +287,7 @@ def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]])
     for variant in study.variants:
         for seed in study.seeds:
             folds = [fact for run, fact in facts.items() if run[:2] == (variant, seed)]
-            cost = _cost(variant, folds).model_dump(exclude={"variant"})
+            cost = _cost(variant, folds).model_dump(exclude={"variant", *EXPORTED})
             row = metrics.loc[[(variant, seed)]].iloc[0]
             rows.append(
                 RunResult(
@@ -272,14 +301,25 @@ def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]])
 
 
 def _costs(study: Study, facts: dict[Run, dict[str, Any]]) -> list[Cost]:
-    return [
-        _cost(variant, [fact for run, fact in facts.items() if run.variant == variant])
-        for variant in study.variants
-    ]
+    """With what the exports of study.export say. Raises UserError if one is missing."""
+    costs = []
+    for variant in study.variants:
+        own = [fact for run, fact in facts.items() if run.variant == variant]
+        cost = _cost(variant, own)
+        if variant in study.export:
+            exported = load_exported(study.exported_dir / variant / "export.json")
+            cost = cost.model_copy(
+                update={
+                    "exported_bytes": exported.bytes["model.onnx"],
+                    "cpu_milliseconds": exported.latency_milliseconds.onnxruntime,
+                }
+            )
+        costs.append(cost)
+    return costs
 
 
 def _cost(variant: str, facts: list[dict[str, Any]]) -> Cost:
-    """Means over runs, the memory's highest; null where no run.json says."""
+    """Means over runs, the memory's highest; null where no run.json says, as of exports."""
 
     def numbers(key: str) -> list[float]:
         return [fact[key] for fact in facts if isinstance(fact.get(key), int | float)]
@@ -287,8 +327,8 @@ def _cost(variant: str, facts: list[dict[str, Any]]) -> Cost:
     means = {
         key: sum(found) / len(found) if (found := numbers(key)) else None
         for key in Cost.model_fields
-        if key != "variant"
-    }
+        if key not in ("variant", *EXPORTED)
+    } | dict.fromkeys(EXPORTED)
     memory = max(numbers("peak_memory_bytes"), default=None)
     return Cost.model_validate(means | {"variant": variant, "peak_memory_bytes": memory})
 

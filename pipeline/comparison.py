@@ -11,12 +11,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.crossed import Values, mean_interval, single_run_interval, variance_components
+from pipeline.crossed import (
+    Values,
+    case_interval,
+    mean_interval,
+    single_run_interval,
+    variance_components,
+)
 from pipeline.factorial import effects
 from pipeline.ordering import order_all, rank_all
 from pipeline.pairs import FEWEST_SEEDS, against_baseline, choose_pairing, compare_pairs
+from pipeline.params import Averaging
 from pipeline.power import plan
-from pipeline.results import Comparison, Estimate
+from pipeline.results import AveragedEstimate, Comparison, Estimate, Interval
 
 NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
 
@@ -98,6 +105,36 @@ def estimate(
         cases=cases,
         paper=paper,
         single_run=single_run_interval(values) if crossed and paper is not None else None,
+    )
+
+
+def estimate_averaged(
+    values: Values, single: Values, *, variant: str, averaging: Averaging, metric: str
+) -> AveragedEstimate:
+    """Averaged probabilities' scores, (S, C) with flips and (1, C) of an ensemble, held against
+    `single`, the (S, C) of the networks themselves; same seeds and cases in the same order."""
+    ensemble = averaging != "flips"
+    gains = values - (single.mean(axis=0) if ensemble else single)
+    runs, cases = values.shape
+    known, known_gains = (bool(np.isfinite(found).all()) for found in (values, gains))
+
+    def interval(found: Values, known: bool) -> Interval | None:
+        if not known or cases < 2 or (runs < 2 and not ensemble):
+            return None
+        return case_interval(found[0]) if ensemble else mean_interval(found)
+
+    return AveragedEstimate(
+        variant=variant,
+        averaging=averaging,
+        metric=metric,
+        runs=runs,
+        cases=cases,
+        mean=float(values.mean()) if known else None,
+        standard_deviation=float(values.mean(axis=1).std(ddof=1)) if known and runs > 1 else None,
+        interval_over="cases" if ensemble else "seeds and cases",
+        interval=interval(values, known),
+        difference=float(gains.mean()) if known_gains else None,
+        difference_interval=interval(gains, known_gains),
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.weightstats import DescrStatsW
 
 from pipeline.results import Interval, Variance
 
@@ -83,6 +84,12 @@ def two_way_p(values: Values, null: float = 0.0) -> Values:
 def mean_interval(values: Values) -> Interval:
     """Of the mean of values (S, C) over seeds and cases."""
     return interval(values, two_way(values))
+
+
+def case_interval(values: Values) -> Interval:
+    """Of the mean of values (C,) over cases alone, C at least 2: Student's, by statsmodels."""
+    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - LEVEL)
+    return Interval(low=float(low), high=float(high))
 
 
 def single_run_interval(values: Values) -> Interval:

@@ -5,33 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline import losses
-from pipeline.calibration import bin_pixels, brier, expected_calibration_error
-from pipeline.compute import (
-    autocast,
-    choose_device,
-    choose_dtype,
-    make_deterministic,
-    to_input,
-    to_target,
-)
-from pipeline.dataset import split_batches
+from pipeline.calibration import bin_pixels, expected_calibration_error
+from pipeline.compute import choose_device, make_deterministic
 from pipeline.errors import run_command
 from pipeline.files import replacing, write_json
 from pipeline.metrics import METRICS, score_cases, summarise
 from pipeline.native import NativeScorer
-from pipeline.overlap import COUNTS, confusion
-from pipeline.params import Evaluate, Split, Study, load_study, parse_run
+from pipeline.overlap import COUNTS
+from pipeline.params import Evaluate, Study, load_study, parse_run
 from pipeline.prepared import PreparedCases
+from pipeline.scoring import forward, pixels, score
 from pipeline.surface import score_surfaces
 from pipeline.thresholds import THRESHOLDS, dice_by_threshold
 from pipeline.weights import load_model
@@ -57,25 +47,17 @@ def evaluate(model: nn.Module, cases: PreparedCases, study: Study) -> Evaluation
     settings = study.evaluate
     rows = cases.table.iloc[cases.indices("test")]
     native = NativeScorer(study) if settings.resolution == "native" else None
-    counts, predictions, binned, scores, scored = [], [], [], [], 0
+    predictions, binned, tables, scored = [], [], [], 0
     for logits, targets in forward(model, cases, "test", settings):
-        predicted = logits.sigmoid() > settings.threshold
-        probabilities, found, truth = map(_pixels, (logits.sigmoid(), predicted, targets > 0))
+        probabilities, found, truth, table = score(logits, targets, study)
         if native is not None:
             native.submit(probabilities, rows[scored : scored + len(truth)])
         scored += len(truth)
-        counts.append(confusion(predicted, targets > 0))
         predictions.append(np.packbits(found, axis=-1))
         binned.append(bin_pixels(probabilities, truth, settings.calibration_bins))
-        by_case = {
-            "focal_loss": losses.focal_loss(logits, targets, study.focal).cpu().numpy(),
-            "bce": losses.bce(logits, targets).cpu().numpy(),
-            "brier": brier(probabilities, truth),
-            **score_surfaces(found, truth, tolerance=settings.surface_tolerance),
-        }
-        scores.append(pd.DataFrame(by_case))
-    overlap = score_cases(np.concatenate(counts), jaccard_threshold=settings.jaccard_threshold)
-    table = pd.concat([overlap, pd.concat(scores, ignore_index=True)], axis="columns")
+        surfaces = score_surfaces(found, truth, tolerance=settings.surface_tolerance)
+        tables.append(table.assign(**surfaces))
+    table = pd.concat(tables, ignore_index=True)
     table.insert(0, "id", rows["id"].to_numpy())
     table = table[["id", *METRICS, *COUNTS]]
     if native is not None:
@@ -87,31 +69,12 @@ def evaluate(model: nn.Module, cases: PreparedCases, study: Study) -> Evaluation
 def sweep_thresholds(model: nn.Module, cases: PreparedCases, settings: Evaluate) -> pd.DataFrame:
     """evaluation/thresholds.csv: the mean Dice over validation cases at each threshold."""
     dice = [
-        dice_by_threshold(*map(_pixels, (logits.sigmoid(), targets > 0)))
+        dice_by_threshold(*map(pixels, (logits.sigmoid(), targets > 0)))
         for logits, targets in forward(model, cases, "validation", settings)
     ]
     return pd.DataFrame(
         {"threshold": THRESHOLDS.astype(np.float64).round(2), "dice": np.concatenate(dice).mean(0)}
     )
-
-
-@torch.no_grad()
-def forward(
-    model: nn.Module, cases: PreparedCases, split: Split, settings: Evaluate
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split's cases in their order: logits and targets, float32 (N, 1, H, W)."""
-    device = next(model.parameters()).device
-    dtype = choose_dtype(device, settings.precision)
-    for images, masks in split_batches(cases, split, settings.batch_size):
-        with autocast(device, dtype):
-            logits = model(to_input(images, device)).float()
-        yield logits, to_target(masks, device)
-
-
-def _pixels(values: Tensor) -> NDArray[Any]:
-    """(N, 1, H, W) -> (N, H, W), the numbers that they are."""
-    array: NDArray[Any] = values.squeeze(1).cpu().numpy()
-    return array
 
 
 def main() -> None:

@@ -14,13 +14,8 @@ from pipeline.surface import SURFACE_METRICS
 
 # Columns of evaluation/cases.csv whose mean over cases is a metric of the run.
 OVERLAP = ("dice", "iou", "sensitivity", "specificity", "thresholded_jaccard")  # from counts
-METRICS = (
-    *OVERLAP,
-    "focal_loss",
-    "bce",
-    "brier",
-    *SURFACE_METRICS,
-)
+PIXEL_METRICS = (*OVERLAP, "focal_loss", "bce", "brier")  # each pixel for itself
+METRICS = (*PIXEL_METRICS, *SURFACE_METRICS)
 
 
 def score_cases(counts: NDArray[np.int64], *, jaccard_threshold: float) -> pd.DataFrame:

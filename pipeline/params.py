@@ -88,6 +88,7 @@ Resize = Literal["stretch", "center_crop", "pad"]
 Resolution = Literal["network", "native"]
 Loss = Literal["bce", "dice", "bce_dice", "focal"]
 Select = Literal["last", "best_validation_dice"]
+Averaging = Literal["flips", "seeds", "seeds_and_flips"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -98,6 +99,20 @@ class Run(NamedTuple):
     variant: str
     seed: int
     fold: int
+
+
+class Average(NamedTuple):
+    """Networks of one variant and fold whose probabilities are averaged, those of `seeds`."""
+
+    variant: str
+    averaging: Averaging
+    seeds: tuple[int, ...]
+    fold: int
+
+    @property
+    def seed(self) -> int | None:
+        """None for an ensemble, which is of all seeds."""
+        return self.seeds[0] if self.averaging == "flips" else None
 
 
 class Block(BaseModel):
@@ -408,7 +423,12 @@ Network = Annotated[
 
 
 class Study(Block):
-    """A protocol: one params.yaml, and where its files are."""
+    """A protocol: one params.yaml, and where its files are.
+
+    `averaging`: whose probabilities are averaged and scored beside single networks': an image's
+    four flips, the networks of all seeds, or both. `export`: variants whose network of the first
+    seed and fold is written for use elsewhere.
+    """
 
     name: Name
     code: str  # where the sources are, seen from the study's folder; read by dvc.yaml
@@ -427,6 +447,8 @@ class Study(Block):
     folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
     models: dict[Name, Network]
     variants: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    averaging: Annotated[list[Averaging], AfterValidator(_unique)]
+    export: Annotated[list[Name], AfterValidator(_unique)]
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -454,6 +476,41 @@ class Study(Block):
                 f"must be entries under models ({', '.join(models)}), got {', '.join(unknown)}"
             )
         return variants
+
+    @field_validator("averaging")
+    @classmethod
+    def _have_several_seeds(
+        cls, averaging: list[Averaging], fields: ValidationInfo
+    ) -> list[Averaging]:
+        seeds = fields.data.get("seeds")  # absent if it has errors of its own
+        ensembles = [name for name in averaging if name != "flips"]
+        if seeds is not None and len(seeds) < 2 and ensembles:
+            raise ValueError(
+                f"must name {' and '.join(ensembles)} only with two seeds or more, got seeds "
+                f"{seeds}"
+            )
+        return averaging
+
+    @field_validator("export")
+    @classmethod
+    def _are_variants(cls, export: list[str], fields: ValidationInfo) -> list[str]:
+        variants = fields.data.get("variants", export)  # absent if it has errors of its own
+        unknown = [repr(name) for name in export if name not in variants]
+        if unknown:
+            raise ValueError(
+                f"must be among variants ({', '.join(variants)}), got {', '.join(unknown)}"
+            )
+        return export
+
+    @model_validator(mode="after")
+    def _exports_its_own_networks(self) -> Study:
+        others = [name for name in self.export if isinstance(self.models[name], SmpConfig)]
+        if others:
+            raise ValueError(
+                "export must name networks of the family attenresunet, others are not exported, "
+                f"got {', '.join(map(repr, others))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _have_packages(self) -> Study:
@@ -499,6 +556,14 @@ class Study(Block):
         return self.reports_dir / "results.json"
 
     @property
+    def averaged_file(self) -> Path:
+        return self.reports_dir / "averaged.csv"
+
+    @property
+    def exported_dir(self) -> Path:
+        return self.reports_dir / "exported"
+
+    @property
     def prepared_dir(self) -> Path:
         return self._folder / "data" / "prepared"
 
@@ -524,6 +589,18 @@ class Study(Block):
             for fold in self.folds
         ]
 
+    def averages(self) -> list[Average]:
+        """What `averaging` asks for, in the order of params.yaml: flips of each seed's network,
+        and all seeds' networks together."""
+        every = tuple(self.seeds)
+        return [
+            Average(variant, averaging, seeds, fold)
+            for variant in self.variants
+            for averaging in self.averaging
+            for seeds in ([(seed,) for seed in every] if averaging == "flips" else [every])
+            for fold in self.folds
+        ]
+
     def label(self, run: Run) -> str:
         """The run in words; the fold where the study has several."""
         words = f"{run.variant}, seed {run.seed}"
@@ -531,13 +608,21 @@ class Study(Block):
 
     def check_inputs(self) -> None:
         """Raise UserError for a named folder or weights file that is not there, for raw cases that
-        would be lost with the outputs, and for a network that another package does not have."""
+        would be lost with the outputs, for a network that another package does not have, and for
+        exports without the packages that they need."""
         raw, prepared = self.raw_dir.resolve(), self.prepared_dir.resolve()
         if raw == prepared or raw in prepared.parents or prepared in raw.parents:
             raise UserError(
                 f"{self._folder / 'params.yaml'}: data.raw must lie beside data/prepared, which is "
                 f"replaced by each preparation, got {self.data.raw!r}; move the cases to another "
                 "folder"
+            )
+        packages = ("onnx", "onnxruntime", "onnxscript")
+        absent = [name for name in packages if find_spec(name) is None]
+        if self.export and absent:
+            raise UserError(
+                f"{self._folder / 'params.yaml'}: export needs {' and '.join(absent)}: pip install "
+                "lesion-ablation[export], or leave it empty"
             )
         if self.data.source == "directory" and not self.raw_dir.is_dir():
             raise UserError(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.files import write_json
+from pipeline.params import Averaging
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -48,6 +49,34 @@ class Estimate(Record):
     paper: float | None = Field(description="the paper's figure, one run")
     single_run: Interval | None = Field(
         description="prediction interval of one more run on another test set of as many cases"
+    )
+
+
+class AveragedEstimate(Record):
+    """Averaged probabilities of a variant in one metric, beside its single networks.
+
+    With `flips` each seed's network is averaged over an image's four flips. An ensemble (`seeds`,
+    `seeds_and_flips`) is of all seeds' networks: there is one, so how much another choice of seeds
+    would change it is not known, and its intervals do not hold it.
+    """
+
+    variant: str
+    averaging: Averaging
+    metric: str
+    runs: int = Field(description="what was scored: one a seed, or the one ensemble")
+    cases: int
+    mean: float | None
+    standard_deviation: float | None = Field(
+        description="over seeds, n - 1; null for one seed and for an ensemble"
+    )
+    interval_over: Literal["seeds and cases", "cases"] = Field(
+        description="what both intervals are over: two-way standard error, t, as of estimates; or, "
+        "of an ensemble, cases alone, Student's t"
+    )
+    interval: Interval | None = Field(description="of the mean; null for flips of one seed")
+    difference: float | None = Field(description="from the mean of the variant's single networks")
+    difference_interval: Interval | None = Field(
+        description="paired by case, and by seed too where it is over seeds; each for itself"
     )
 
 
@@ -229,6 +258,12 @@ class Cost(Record):
     seconds_per_epoch: float | None
     wall_seconds: float | None
     peak_memory_bytes: float | None
+    exported_bytes: int | None = Field(
+        description="of model.onnx, of the first seed and fold; null where it is not exported"
+    )
+    cpu_milliseconds: float | None = Field(
+        description="a picture in ONNX Runtime on one thread, the median; null likewise"
+    )
 
 
 class Cases(Record):
@@ -308,6 +343,7 @@ class Results(Record):
     environment: dict[str, str]
     verdict: list[str] = Field(description="sentences generated from the figures")
     estimates: list[Estimate]
+    averaged: list[AveragedEstimate] = Field(description="empty where params.averaging is")
     comparison: Comparison
     tails: list[Tail]
     groupings: dict[str, str] = Field(description="grouping of subgroups -> what its groups are of")

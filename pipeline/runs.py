@@ -17,6 +17,7 @@ from pipeline.params import Run, Study
 from pipeline.prepared import PreparedCases
 
 Binned = NDArray[np.float64]
+AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averaged.csv
 
 
 def read_histories(study: Study) -> pd.DataFrame:
@@ -57,6 +58,27 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
             )
         tables.append(table.assign(variant=run.variant, seed=run.seed))
     return pd.concat(tables, ignore_index=True)
+
+
+def read_averaged(study: Study, cases: PreparedCases) -> pd.DataFrame:
+    """reports/averaged.csv, its seed -1 for what averages all seeds. Raises UserError if it is
+    missing or has not one row for each test case of each of study.averages(), in their order."""
+    path = study.averaged_file
+    table = _read_csv(path, "average")
+    ids = {fold: test_ids(cases, fold) for fold in study.folds}
+    expected = [
+        (each.variant, each.averaging, -1 if each.seed is None else each.seed, each.fold, id)
+        for each in study.averages()
+        for id in ids[each.fold]
+    ]
+    if set(AVERAGE_KEYS) <= set(table):
+        table["seed"] = table["seed"].fillna(-1).astype(int)
+        if list(table[list(AVERAGE_KEYS)].itertuples(index=False, name=None)) == expected:
+            return table
+    raise UserError(
+        f"{path} does not hold the {len(expected)} rows that averaging in params.yaml asks for; "
+        "run the stage average again"
+    )
 
 
 def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Binned]:

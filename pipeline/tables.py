@@ -6,24 +6,38 @@ Every number is one of results.json's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from pipeline.definitions import METRICS
+from pipeline.definitions import MAIN, METRICS, PRIMARY
 from pipeline.paper import PAPER, PaperRow
-from pipeline.results import Comparison, Cost, Effect, Estimate, Interval, Results
+from pipeline.params import Averaging
+from pipeline.results import (
+    AveragedEstimate,
+    Comparison,
+    Cost,
+    Effect,
+    Estimate,
+    Interval,
+    Results,
+)
 
 DASH = "\N{EN DASH}"
 DECIMALS = 4
-MAIN_METRICS = ("dice", "iou", "focal_loss")  # those of the paper's Table 1
 BOUNDARY_METRICS = (
     "hausdorff_95", "surface_dice", "boundary_iou", "brier", "expected_calibration_error",
 )  # fmt: skip
 NATIVE_METRICS = ("native_dice", "native_iou", "native_thresholded_jaccard")
 OTHER_METRICS = ("sensitivity", "specificity", "thresholded_jaccard", "pooled_dice")
+
+AVERAGINGS: dict[Averaging, str] = {  # averaging in params.yaml -> what a reader calls it
+    "flips": "four flips",
+    "seeds": "all seeds",
+    "seeds_and_flips": "all seeds, four flips",
+}
 
 BOLD = (
     "Bold marks the best mean of a column; whether it is more than chance, the table of pairs says."
@@ -81,6 +95,7 @@ def all_tables(results: Results) -> list[Table]:
         effects_table(results.comparison.factorial),
         baseline_table(results.comparison),
         paper_table(results),
+        averaging_table(results),
         other_table(results),
         boundary_table(results),
         native_table(results),
@@ -97,7 +112,7 @@ def main_table(results: Results) -> Table:
     ranks = results.comparison.ranks
     averages = {} if ranks is None else ranks.average
     columns: dict[str, list[Cell]] = {}
-    for metric in MAIN_METRICS:
+    for metric in MAIN:
         label = METRICS[metric].label
         estimates = [results.estimate(variant, metric) for variant in variants]
         columns[label] = _means(estimates)
@@ -301,7 +316,7 @@ def paper_table(results: Results) -> Table:
     rows = []
     for found in results.estimates:
         bounds = found.single_run
-        if found.metric not in MAIN_METRICS or found.paper is None or bounds is None:
+        if found.metric not in MAIN or found.paper is None or bounds is None:
             continue
         place = "inside" if bounds.low <= found.paper <= bounds.high else "below"
         if found.paper > bounds.high:
@@ -316,6 +331,54 @@ def paper_table(results: Results) -> Table:
     return Table("paper", caption, header, rows, subject="Figure")
 
 
+def averaging_table(results: Results) -> Table:
+    """Averaged probabilities below each variant's single networks; no row where none are asked."""
+    averaged: dict[tuple[str, str], dict[str, AveragedEstimate]] = {}
+    for found in results.averaged:
+        averaged.setdefault((found.variant, found.averaging), {})[found.metric] = found
+    rows = []
+    for variant in dict.fromkeys(found.variant for found in results.averaged):
+        single = {metric: results.estimate(variant, metric) for metric in MAIN}
+        rows.append(_row(variant, _averaging_cells(single, [DASH, DASH])))
+        for averaging, name in AVERAGINGS.items():
+            own = averaged.get((variant, averaging))
+            if own is not None:
+                gain = own[PRIMARY]
+                gains = [
+                    number(gain.difference, sign=True),
+                    _bounds(gain.difference_interval, sign=True),
+                ]
+                rows.append(_row(f"{variant}, {name}", _averaging_cells(own, gains)))
+    caption = (
+        f"Averaged probabilities on {_cases(results)} test cases, at the network's size: over an "
+        "image's four flips (four flips), over the networks of all seeds (all seeds), or both. "
+        "First the variant's single networks: "
+        f"{_over_seeds(results)}. Difference: in Dice, from their mean, with its 95 % interval, "
+        "each for itself. With four flips it is over seeds and cases, paired by both. Of all seeds "
+        "there is one ensemble, so its interval is over cases alone and does not hold what other "
+        "seeds would have given."
+    )
+    label = METRICS[PRIMARY].label
+    others = [METRICS[metric].label for metric in MAIN if metric != PRIMARY]
+    header = [label, "Difference", "95 % interval", *others]
+    return Table("averaging", caption, header, rows)
+
+
+def _averaging_cells(
+    found: Mapping[str, Estimate | AveragedEstimate], gains: list[str]
+) -> list[str]:
+    """The mean of each metric of MAIN, and its deviation where it has one; `gains` behind the
+    primary one's."""
+    texts = {}
+    for metric in MAIN:
+        spread = found[metric].standard_deviation
+        texts[metric] = number(found[metric].mean)
+        if spread is not None:
+            texts[metric] += f" ± {number(spread)}"
+    primary = texts.pop(PRIMARY)
+    return [primary, *gains, *texts.values()]
+
+
 def cost_table(costs: Sequence[Cost]) -> Table:
     """What each variant costs."""
     columns: dict[str, Callable[[Cost], str]] = {
@@ -327,11 +390,19 @@ def cost_table(costs: Sequence[Cost]) -> Table:
         "Training a run": lambda cost: _duration(cost.wall_seconds),
         "Peak memory": lambda cost: _figure(cost.peak_memory_bytes, 2**-30, ".1f", " GiB"),
     }
+    exported = ""
+    if any(cost.exported_bytes is not None for cost in costs):
+        columns["ONNX file"] = lambda cost: _figure(cost.exported_bytes, 1e-6, ".1f", " MB")
+        columns["CPU, ms/image"] = lambda cost: _figure(cost.cpu_milliseconds, 1, ".1f")
+        exported = (
+            " ONNX file: model.onnx of the first seed. CPU: one picture in ONNX Runtime on one "
+            "thread, the median of 20 calls, on the machine that exported."
+        )
     rows = [_row(cost.variant, [write(cost) for write in columns.values()]) for cost in costs]
     caption = (
         "Efficiency: means over runs, the memory's highest, on the devices under Environment. "
         "GFLOPs: one forward pass, multiply and add counted apart. Inference: on the validation "
-        "cases in training's precision, with losses and Dice."
+        f"cases in training's precision, with losses and Dice.{exported}"
     )
     return Table("cost", caption, list(columns), rows)
 
@@ -466,8 +537,8 @@ def escape_markdown(text: str) -> str:
 
 
 def csv(results: Results) -> str:
-    """A row a variant: mean, standard deviation over seeds and interval of every metric, and the
-    paper's figures; empty where there is none."""
+    """A row a variant: mean, standard deviation over seeds and interval of every metric, the
+    paper's figures, and those of averaged probabilities; empty where there is none."""
     rows = []
     for variant in results.study.variants:
         paper = paper_row(variant)
@@ -484,11 +555,27 @@ def csv(results: Results) -> str:
             row[f"{metric}_standard_deviation"] = found.standard_deviation
             row[f"{metric}_low"] = None if found.interval is None else found.interval.low
             row[f"{metric}_high"] = None if found.interval is None else found.interval.high
-        for metric in MAIN_METRICS:
+        for metric in MAIN:
             row[f"{metric}_paper"] = results.estimate(variant, metric).paper
+        for averaged in results.averaged:
+            if averaged.variant == variant:
+                row |= _averaged_columns(averaged)
         rows.append(row)
     text: str = pd.DataFrame(rows).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return text
+
+
+def _averaged_columns(found: AveragedEstimate) -> dict[str, float | None]:
+    named, gain = f"{found.averaging}_{found.metric}", found.difference_interval
+    return {
+        f"{named}_mean": found.mean,
+        f"{named}_standard_deviation": found.standard_deviation,
+        f"{named}_low": None if found.interval is None else found.interval.low,
+        f"{named}_high": None if found.interval is None else found.interval.high,
+        f"{named}_difference": found.difference,
+        f"{named}_difference_low": None if gain is None else gain.low,
+        f"{named}_difference_high": None if gain is None else gain.high,
+    }
 
 
 def latex(results: Results, tables: Sequence[Table]) -> str:

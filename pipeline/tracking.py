@@ -379,8 +379,19 @@ def sync(study: Study) -> tuple[int, int]:
     _forget_others(store)
     store.client.log_artifact(store.parent_id, str(study.folder / "params.yaml"))
     if study.reports_dir.is_dir():
-        store.client.log_artifacts(store.parent_id, str(study.reports_dir), "reports")
+        _log_reports(store, study)
     return recorded, unchanged
+
+
+def _log_reports(store: StudyRecord, study: Study) -> None:
+    """All but the exported networks, hundreds of MB: each run's own is in the store."""
+    for path in sorted(study.reports_dir.iterdir()):
+        if path == study.exported_dir:
+            continue
+        if path.is_dir():
+            store.client.log_artifacts(store.parent_id, str(path), f"reports/{path.name}")
+        else:
+            store.client.log_artifact(store.parent_id, str(path), "reports")
 
 
 def _forget_others(store: StudyRecord) -> None:

@@ -58,6 +58,7 @@ def drawn_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["train"] |= {"epochs": 1}
     params["train"]["optimizer"]["learning_rate"] = 0.001
     params["seeds"] = [0]
+    params["averaging"] = []
     params["variants"] = ["gated_attention", "limit_encoder_attention"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     before = Path.cwd()

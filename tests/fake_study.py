@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import datacard
 from pipeline.calibration import bin_pixels
-from pipeline.metrics import OVERLAP
+from pipeline.metrics import OVERLAP, PIXEL_METRICS
 from pipeline.overlap import COUNTS
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases, seal
@@ -37,18 +37,21 @@ def make_study(
     source: str = "synthetic",
     draw: Draw | None = None,
     folds: int = 0,
+    averaging: Sequence[str] = (),
 ) -> Study:
-    """Write `root`/studies/fake with all outputs up to the stage evaluate, and load it.
+    """Write `root`/studies/fake with all outputs up to the stage average, and load it.
 
     With `folds` all cases are divided into so many, by turns, and each is a fold's test case.
     """
     folder = root / "studies" / "fake"
     folder.mkdir(parents=True)
-    _write_params(folder, variants, seeds, epochs, side, source, folds)
+    _write_params(folder, variants, seeds, epochs, side, source, folds, averaging)
     study = load_study(folder)
     _write_prepared(study, ["training-1", "training-2", "validation-1"], list(test_ids), draw)
     for number, run in enumerate(study.runs()):
         _write_run(study, run, np.random.default_rng(number))
+    if averaging:
+        _write_averaged(study, np.random.default_rng(99))
     return study
 
 
@@ -60,10 +63,12 @@ def _write_params(
     side: int,
     source: str,
     folds: int,
+    averaging: Sequence[str],
 ) -> None:
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
     params["models"] = {name: params["models"].get(name, {}) for name in variants}
+    params["averaging"] = list(averaging)
     params["compare"] |= {"baseline": "resunet" if "resunet" in variants else None, "draws": 1000}
     params["prepare"] |= {"height": side, "width": side}
     if folds:
@@ -138,6 +143,19 @@ def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
         folder / "thresholds.csv", index=False
     )
     (folder / "metrics.json").write_text(json.dumps({"dice": cases["dice"].mean()}))
+
+
+def _write_averaged(study: Study, rng: np.random.Generator) -> None:
+    tables = []
+    for average in study.averages():
+        prepared = PreparedCases.open(study.prepared_dir, average.fold)
+        test = prepared.indices("test")
+        masks, ids = prepared.masks[test], prepared.table["id"].to_numpy()[test]
+        table = score(ids, masks, _shifted(masks, rng), rng)[["id", *PIXEL_METRICS]]
+        named = {"variant": average.variant, "averaging": average.averaging}
+        tables.append(table.assign(**named, seed=average.seed, fold=average.fold))
+    study.reports_dir.mkdir()
+    pd.concat(tables).to_csv(study.averaged_file, index=False)
 
 
 def _history(epochs: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -99,6 +99,7 @@ class LightStudy:
         names = params["variants"][:variants]
         params |= {"name": "light", "variants": names, "seeds": list(range(seeds))}
         params["compare"]["baseline"] = None
+        params["averaging"] = []
         params["train"] |= {"epochs": epochs, "batch_size": milliseconds}
         params["train"]["optimizer"]["learning_rate"] = 0.001
         self.params = params

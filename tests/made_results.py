@@ -66,6 +66,7 @@ def make_results(
             )
             for name, mean in means.items()
         ],
+        averaged=[],
         comparison=Comparison(
             metric="dice", variants=list(variants), seeds=list(range(seeds)), cases=len(ids),
             notes=[], pairing=None, pairs=_pairs(means, seeds), baseline=None, against_baseline=[],
@@ -86,6 +87,7 @@ def make_results(
                 variant=name, parameters=2.9e7, gflops=18.3 + place, images_per_second=60.0,
                 validation_images_per_second=None, seconds_per_epoch=None,
                 wall_seconds=600.0 + 70 * (place % 3), peak_memory_bytes=None,
+                exported_bytes=None, cpu_milliseconds=None,
             )
             for place, name in enumerate(variants)
         ],

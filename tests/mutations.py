@@ -76,7 +76,7 @@ HARMS = (
     ),
     Harm(
         "evaluation threshold 0.05",
-        "pipeline/evaluate.py",
+        "pipeline/scoring.py",
         "logits.sigmoid() > settings.threshold",
         "logits.sigmoid() > 0.05",
         "ab",
@@ -115,7 +115,7 @@ HARMS = (
 # All stages up to compare in one process: an import of torch each would take longer than training.
 DEMO = """
 import sys
-from pipeline import compare, download, evaluate, preprocess, train
+from pipeline import average, compare, download, evaluate, export_variants, preprocess, train
 from pipeline.params import load_study
 download.main()
 preprocess.main()
@@ -124,6 +124,8 @@ for run in study.runs():
     train.train_run(study, run)
     sys.argv = ["evaluate", *map(str, run)]
     evaluate.main()
+average.main()
+export_variants.main()
 compare.main()
 """
 
@@ -209,6 +211,7 @@ def train_demo(folder: Path, seeds: Sequence[int]) -> bool:
         return True
     params = yaml.safe_load((study / "params.yaml").read_text())
     params["seeds"] = list(seeds)
+    params["averaging"] = []  # no tier looks at it
     params["train"]["optimizer"]["learning_rate"] = 0.001  # 1e-3, which is text in YAML 1.1
     (study / "params.yaml").write_text(yaml.safe_dump(params))
     done = run(folder, study, "-c", DEMO)

@@ -77,6 +77,7 @@ def results(
         environment={},
         verdict=[],
         estimates=[],
+        averaged=[],
         comparison=comparison,
         tails=[],
         groupings={},

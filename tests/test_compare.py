@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_study import NASTY_IDS, make_study
+from scipy.stats import ttest_rel
 
 from pipeline import compare
+from pipeline.crossed import mean_interval
 from pipeline.definitions import METRICS
 from pipeline.errors import UserError
-from pipeline.results import load_results
+from pipeline.results import Interval, load_results
 
 VARIANTS = ["limit_encoder_attention", "own-variant", "resunet"]
 
@@ -191,3 +193,84 @@ def test_bins_of_another_number_are_told(study):
     np.save(path, np.load(path)[:, :4])
     with pytest.raises(UserError, match=r"must have the shape \(5, 15, 3\), got \(5, 4, 3\)"):
         compare.main()
+
+
+EVERY = ["flips", "seeds", "seeds_and_flips"]
+
+
+def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path, monkeypatch):
+    study = make_study(tmp_path, seeds=[0, 1, 5], averaging=EVERY)
+    monkeypatch.chdir(study.folder)
+    found = results(study).averaged
+    assert [(row.variant, row.averaging, row.metric) for row in found] == [
+        (variant, averaging, metric)
+        for variant in study.variants
+        for averaging in EVERY
+        for metric in ("dice", "iou", "focal_loss")
+    ]
+    table = pd.read_csv(study.averaged_file, dtype={"id": str})
+    runs = [
+        pd.read_csv(study.evaluation_dir("resunet", seed) / "cases.csv", dtype={"id": str})
+        for seed in (0, 1, 5)
+    ]
+    for row in found:
+        if row.variant != "resunet":
+            continue
+        rows = table[(table["variant"] == "resunet") & (table["averaging"] == row.averaging)]
+        single = np.array([run[row.metric] for run in runs])
+        values = rows[row.metric].to_numpy().reshape(-1, 5)
+        assert (row.runs, row.cases) == ((3, 5) if row.averaging == "flips" else (1, 5))
+        assert row.mean == pytest.approx(values.mean())
+        assert row.difference == pytest.approx(values.mean() - single.mean())
+        if row.averaging == "flips":
+            assert row.standard_deviation == pytest.approx(values.mean(axis=1).std(ddof=1))
+            expected = mean_interval(values - single)
+        else:
+            told = ttest_rel(values[0], single.mean(axis=0)).confidence_interval()
+            expected = Interval(low=told.low, high=told.high)
+        assert row.difference_interval.low == pytest.approx(expected.low)
+        assert row.difference_interval.high == pytest.approx(expected.high)
+
+
+def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
+    study = make_study(tmp_path, seeds=[0, 1], folds=3, averaging=["flips", "seeds"])
+    monkeypatch.chdir(study.folder)
+    found = results(study).averaged
+    assert {row.cases for row in found} == {8}
+    table = pd.read_csv(study.averaged_file, dtype={"id": str})
+    own = pd.concat(
+        pd.read_csv(study.evaluation_dir(*run) / "cases.csv", dtype={"id": str}).assign(
+            seed=run.seed
+        )
+        for run in study.runs()
+        if run.variant == "resunet"
+    )
+    flips = table[(table["variant"] == "resunet") & (table["averaging"] == "flips")]
+    both = flips.merge(own, on=["seed", "id"], suffixes=("", "_own"))
+    gains = both["dice"] - both["dice_own"]
+    expected = mean_interval(gains.to_numpy().reshape(2, 8))
+    (row,) = [
+        row
+        for row in found
+        if (row.variant, row.averaging, row.metric) == ("resunet", "flips", "dice")
+    ]
+    assert row.difference == pytest.approx(gains.mean())
+    assert row.difference_interval.low == pytest.approx(expected.low)
+
+
+def test_averages_of_another_protocol_name_the_stage_to_run(tmp_path, monkeypatch):
+    study = make_study(tmp_path, averaging=["flips", "seeds"])
+    monkeypatch.chdir(study.folder)
+    table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
+    for wrong in (table[1:], table[::-1], table.drop(columns="fold"), table[:0]):
+        wrong.to_csv(study.averaged_file, index=False)
+        with pytest.raises(UserError, match=r"averaged.csv does not hold the 30 rows .* average"):
+            compare.main()
+    study.averaged_file.unlink()
+    with pytest.raises(UserError, match=r"averaged.csv is missing .*run the stage average"):
+        compare.main()
+
+
+def test_without_averaging_nothing_is_read_and_the_list_is_empty(study):
+    assert not study.averaged_file.exists()
+    assert results(study).averaged == []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pipeline.comparison import Design, compare, estimate
+from pipeline.comparison import Design, compare, estimate, estimate_averaged
 from studies import as_table, simulate
 
 PAPER = {"a": 0.866, "b": 0.8615}
@@ -111,3 +112,64 @@ def test_variants_without_any_noise_are_compared_without_a_warning(recwarn):
 def test_a_metric_without_a_number_has_no_estimate():
     found = estimate(np.array([[0.1, np.nan], [0.2, 0.3]]), variant="a", metric="dice")
     assert (found.mean, found.interval, found.seeds, found.cases) == (None, None, 2, 2)
+
+
+SINGLE = np.array([[0.5, 0.7, 0.9], [0.7, 0.5, 0.6]])  # 2 seeds, 3 cases: means 0.7 and 0.6
+
+
+def averaged(values, single=SINGLE, averaging="flips"):
+    found = estimate_averaged(
+        np.asarray(values, dtype=float), single, variant="a", averaging=averaging, metric="dice"
+    )
+    assert (found.variant, found.averaging, found.metric) == ("a", averaging, "dice")
+    return found
+
+
+def test_flips_differ_by_case_and_seed_with_the_two_way_interval():
+    gains = np.array([[0.01, 0.02, 0.06], [0.03, 0.06, 0.06]])  # the table worked out in crossed
+    found = averaged(SINGLE + gains)
+    assert (found.runs, found.cases, found.interval_over) == (2, 3, "seeds and cases")
+    assert found.mean == pytest.approx(0.65 + 0.04)
+    # Seed means 0.7 + 0.03 and 0.6 + 0.05.
+    assert found.standard_deviation == pytest.approx(np.std([0.73, 0.65], ddof=1))
+    assert found.difference == pytest.approx(0.04)
+    reach = stats.t.ppf(0.975, 1) * 0.01 * np.sqrt(2)
+    assert found.difference_interval.low == pytest.approx(0.04 - reach)
+    assert found.difference_interval.high == pytest.approx(0.04 + reach)
+    assert found.interval.high - found.interval.low > 0
+
+
+@pytest.mark.parametrize("averaging", ["seeds", "seeds_and_flips"])
+def test_an_ensemble_is_paired_by_case_with_the_mean_of_its_networks(averaging):
+    found = averaged([[0.8, 0.9, 0.85]], averaging=averaging)
+    assert (found.runs, found.cases, found.interval_over) == (1, 3, "cases")
+    assert found.standard_deviation is None
+    assert found.mean == pytest.approx(0.85)
+    assert found.difference == pytest.approx(0.85 - 0.65)
+    own = stats.ttest_1samp([0.8, 0.9, 0.85], 0).confidence_interval()
+    gain = stats.ttest_rel([0.8, 0.9, 0.85], [0.6, 0.6, 0.75]).confidence_interval()
+    for interval, expected in ((found.interval, own), (found.difference_interval, gain)):
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_flips_of_one_seed_and_any_of_one_case_have_no_interval():
+    for found in (
+        averaged(SINGLE[:1] + 0.1, SINGLE[:1]),
+        averaged(SINGLE[:, :1] + 0.1, SINGLE[:, :1]),
+        averaged([[0.7]], SINGLE[:, :1], "seeds"),
+    ):
+        assert found.difference == pytest.approx(0.1)
+        assert (found.interval, found.difference_interval) == (None, None)
+    assert averaged(SINGLE[:1], SINGLE[:1]).standard_deviation is None
+
+
+def test_a_score_that_is_no_number_gives_no_figure_and_that_of_a_single_network_no_difference():
+    undefined = SINGLE.copy()
+    undefined[0, 1] = np.nan
+    found = averaged(undefined)
+    assert (found.mean, found.standard_deviation, found.difference) == (None, None, None)
+    assert (found.interval, found.difference_interval) == (None, None)
+    found = averaged([[0.8, 0.9, 0.85]], undefined, "seeds")
+    assert found.mean == pytest.approx(0.85)
+    assert found.interval is not None
+    assert (found.difference, found.difference_interval) == (None, None)

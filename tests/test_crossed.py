@@ -9,6 +9,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from pipeline.crossed import (
+    case_interval,
     mean_interval,
     single_run_interval,
     two_way,
@@ -85,3 +86,11 @@ def test_variance_components_are_found_again():
     assert found.seed == pytest.approx(1, rel=0.05)
     assert found.case == pytest.approx(9 * 40 / 39, rel=0.01)
     assert found.rest == pytest.approx(0.25, rel=0.02)
+
+
+def test_an_interval_over_cases_alone_is_scipys_one_sample_t():
+    values = np.random.default_rng(3).normal(0.8, 0.1, 40)
+    found, expected = case_interval(values), stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    none = case_interval(np.full(5, 0.25))
+    assert (none.low, none.high) == (0.25, 0.25)

@@ -17,7 +17,7 @@ from mutations import HARMS
 from torch import Tensor
 
 from models.attention import AttentionGate
-from pipeline import evaluate, frozen, gate, optimisation, train
+from pipeline import frozen, gate, optimisation, scoring, train
 from pipeline.compute import to_input
 from pipeline.dataset import split_batches
 from pipeline.errors import UserError
@@ -141,7 +141,7 @@ def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
     def flipped(masks: Tensor, device: torch.device) -> Tensor:
         return masks.flip(-1).unsqueeze(1).float()
 
-    monkeypatch.setattr(evaluate, "to_target", flipped)
+    monkeypatch.setattr(scoring, "to_target", flipped)
     assert ("predictions", "dice") in failed("a")
     assert ("checkpoint", "dice") in failed("b")
 

@@ -299,6 +299,21 @@ TRAIN = demo_params()["train"]
             "got 'vgg'",
         ),
         # variants and seeds
+        ("averaging", REMOVED, "averaging is missing"),
+        ("averaging", "flips", "averaging must be a list, got 'flips'"),
+        (
+            "averaging",
+            ["turns"],
+            "averaging.0 must be flips, seeds or seeds_and_flips, got 'turns'",
+        ),
+        (
+            "averaging",
+            ["flips", "flips"],
+            "averaging must name each once, got 'flips' more than once",
+        ),
+        ("export", None, "export must be a list, got nothing"),
+        ("export", ["big"], f"export must be among variants ({VARIANTS}), got 'big'"),
+        ("export", ["unet"] * 2, "export must name each once, got 'unet' more than once"),
         ("seeds", [0, 1, 0], "seeds must name each once, got 0 more than once"),
         ("variants", ["unet", "unet"], "variants must name each once, got 'unet' more than once"),
         (
@@ -548,16 +563,57 @@ def test_weights_of_a_model_that_is_no_variant_need_not_be_there(tmp_path):
 
 def test_folds_are_an_axis_of_the_runs(tmp_path):
     params = demo_params() | {"folds": [0, 2], "variants": ["unet"], "seeds": [4]}
+    params["averaging"] = ["flips"]
     params["prepare"]["split"] = {"method": "folds", "k": 3, "seed": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     study = load_study(tmp_path)
     assert study.runs() == [("unet", 4, 0), ("unet", 4, 2)]
     assert parse_run(study, ["unet", "4", "2"]) == ("unet", 4, 2)
     assert study.label(study.runs()[1]) == "unet, seed 4, fold 2"
+    assert study.averages() == [("unet", "flips", (4,), 0), ("unet", "flips", (4,), 2)]
     params["folds"] = [3]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(UserError, match=r"folds must be from 0 to 2 with .* folds, got \[3\]"):
         load_study(tmp_path)
+
+
+def test_averages_are_of_each_seeds_flips_and_of_all_seeds_together(tmp_path):
+    params = demo_params() | {"variants": ["unet", "resunet"], "seeds": [3, 5]}
+    params["averaging"] = ["seeds_and_flips", "flips"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    found = load_study(tmp_path).averages()
+    assert found == [
+        (variant, averaging, seeds, 0)
+        for variant in ("unet", "resunet")
+        for averaging, seeds in (("seeds_and_flips", (3, 5)), ("flips", (3,)), ("flips", (5,)))
+    ]
+    assert [average.seed for average in found] == [None, 3, 5] * 2
+
+
+def test_one_seed_makes_no_ensemble(tmp_path):
+    asked = {"seeds": [0], "averaging": ["flips", "seeds", "seeds_and_flips"]}
+    assert told(tmp_path, **asked) == (
+        f"{tmp_path}/params.yaml: averaging must name seeds and seeds_and_flips only with two "
+        "seeds or more, got seeds [0]"
+    )
+
+
+def test_exports_without_their_packages_are_told_before_work_starts(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(demo_params() | {"export": ["unet"]}))
+    study = load_study(tmp_path)
+    study.check_inputs()
+    monkeypatch.setattr("pipeline.params.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"export needs onnx and .*lesion-ablation\[export\]"):
+        study.check_inputs()
+    study.model_copy(update={"export": []}).check_inputs()
+
+
+def test_networks_of_another_package_are_not_exported(tmp_path):
+    smp = {"family": "smp", "architecture": "Unet", "encoder": "resnet18"}
+    assert told(tmp_path, **{"models.unet": smp, "export": ["unet", "resunet"]}) == (
+        f"{tmp_path}/params.yaml: export must name networks of the family attenresunet, others are "
+        "not exported, got 'unet'"
+    )
 
 
 def test_a_run_is_a_variant_and_a_seed_of_the_study():

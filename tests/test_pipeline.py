@@ -102,6 +102,8 @@ def repository(tmp_path_factory) -> Repository:
     expected = {
         "download",
         "preprocess",
+        "average",
+        "export",
         "compare",
         "attention",
         "plot",
@@ -205,8 +207,8 @@ def set_in(params: dict, path: str, value: object) -> None:
         ("train.optimizer.learning_rate", 0.002, ALL_TRAIN),
         ("train.augmentation", [], ALL_TRAIN),
         ("train.deterministic", False, ALL_TRAIN),
-        ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE),
-        ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE),
+        ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE | {"average"}),
+        ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE | {"average"}),
         (
             "models.resunet.attention_residual",
             True,
@@ -223,6 +225,8 @@ def set_in(params: dict, path: str, value: object) -> None:
         ("tracking.live", True, set()),
         ("tracking.required", False, set()),
         ("loader_workers", 2, set()),
+        ("averaging", [], {"average"}),
+        ("export", ["resunet"], {"export"}),
     ],
 )
 def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
@@ -231,22 +235,29 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
     restored.change_params(lambda params: set_in(params, key, value))
     comparing = {"compare", "report"}
     if key in ("seeds", "variants"):
-        comparing |= {"attention", "plot"}
+        comparing |= {"average", "attention", "plot"}
+    if key == "seeds":
+        comparing.add("export")
     if key.startswith("models"):
-        comparing.add("attention")
+        comparing |= {"average", "attention"}
     assert restored.stale() == stale | comparing
 
 
 @pytest.mark.parametrize(
     ("source", "stale"),
     [
-        ("pipeline/synthetic.py", {"download"}),
+        ("pipeline/synthetic.py", {"download", "export"}),
         ("pipeline/preprocess.py", {"preprocess"}),
         ("pipeline/train.py", ALL_TRAIN),
         ("pipeline/evaluate.py", ALL_EVALUATE),
-        ("pipeline/metrics.py", ALL_EVALUATE),
-        ("pipeline/losses.py", ALL_TRAIN | ALL_EVALUATE),
-        ("models/attention.py", ALL_TRAIN | ALL_EVALUATE | {"attention"}),
+        ("pipeline/metrics.py", ALL_EVALUATE | {"average"}),
+        ("pipeline/average.py", {"average"}),
+        ("pipeline/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
+        (
+            "models/attention.py",
+            ALL_TRAIN | ALL_EVALUATE | {"average", "export", "attention"},
+        ),
+        ("pipeline/exported.py", {"export", "compare"}),
         ("pipeline/plot.py", {"plot"}),
         ("pipeline/report.html", {"report"}),
         ("pipeline/scores.py", {"compare", "attention", "plot", "report"}),
@@ -285,13 +296,16 @@ def test_every_module_that_decides_a_result_is_a_dependency():
         "preprocess",
         "train",
         "evaluate",
+        "average",
+        "export",
         "compare",
         "attention",
         "plot",
         "report",
     ):
         listed = set(re.findall(r"pipeline/(\w+)\.py", " ".join(stages[name]["deps"])))
-        assert listed == imported(name) - views, name
+        module = "export_variants" if name == "export" else name
+        assert listed == imported(module) - views, name
 
 
 def imported(module: str) -> set[str]:
@@ -315,6 +329,8 @@ def test_a_changed_metric_rescoring_does_not_retrain(restored):
     restored.change_params(lambda params: set_in(params, "evaluate.threshold", 0.4))
     ran = restored.repro()
     assert set(ran) == ALL_EVALUATE | {
+        "average",
+        "export",
         "compare",
         "attention",
         "plot",

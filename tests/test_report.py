@@ -11,6 +11,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -293,6 +294,48 @@ def test_cases_left_out_and_near_duplicates_across_splits_are_told_at_the_top(st
     words = " ".join(" ".join(Page(write_reports(study, monkeypatch)["index.html"]).words).split())
     assert "7 raw cases could not be used and were left out" in words
     assert "3 test cases have a near-duplicate in another split" in words
+
+
+def averaged_study(root, **changes):
+    """A study of one variant whose averages have one value a case, Dice 0.8 and so on."""
+    study = make_study(root, variants=["resunet"], averaging=["seeds", "flips"], **changes)
+    table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
+    flips = table["averaging"] == "flips"
+    values = {"dice": (0.8, 0.9), "iou": (0.7, 0.75), "focal_loss": (0.02, 0.01)}
+    for metric, (of_flips, of_seeds) in values.items():
+        table[metric] = np.where(flips, of_flips, of_seeds)
+    table.loc[flips & (table["seed"] == 1), "dice"] = 0.82
+    table.to_csv(study.averaged_file, index=False)
+    set_dice(study, {("resunet", seed): 0.7 for seed in study.seeds})
+    return study
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")  # the runs are made alike
+def test_averages_stand_below_their_variant_with_the_difference(tmp_path, monkeypatch):
+    written = write_reports(averaged_study(tmp_path), monkeypatch)
+    text = written["table.md"]
+    header = "| Variant | Dice | Difference | 95 % interval | IoU | Focal loss |"
+    block = text.partition(header)[2].split("\n")[2:5]
+    assert re.match(r"\| resunet \| 0\.7000 ± 0\.0000 \| – \| – \| 0\.\d+ ± ", block[0])  # noqa: RUF001
+    # Seeds' gains 0.10 and 0.12: variance 0.0002 over 2 seeds, t(1) = 12.706, and no case differs.
+    assert block[1] == (
+        "| resunet, four flips | 0.8100 ± 0.0141 | +0.1100 | -0.0171 to +0.2371 | 0.7000 ± 0.0000 |"
+        " 0.0200 ± 0.0000 |"
+    )
+    assert block[2] == (
+        "| resunet, all seeds | 0.9000 | +0.2000 | +0.2000 to +0.2000 | 0.7500 | 0.0100 |"
+    )
+    assert "does not hold what other seeds would have given" in text
+    assert "resunet, four flips & 0.8100" in written["table.tex"]
+    assert "resunet, all seeds" in " ".join(Page(written["index.html"]).words)
+    row = next(csv.DictReader(io.StringIO(written["table.csv"])))
+    assert row["flips_dice_difference"] == "0.110000"
+    assert row["seeds_dice_standard_deviation"] == ""
+    assert float(row["flips_dice_difference_low"]) == pytest.approx(-0.0171, abs=1e-4)
+
+
+def test_without_averaging_there_is_no_such_table(study, monkeypatch):
+    assert "Averaged probabilities" not in write_reports(study, monkeypatch)["table.md"]
 
 
 def test_one_variant_is_not_called_best(tmp_path, monkeypatch):

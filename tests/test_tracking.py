@@ -94,6 +94,25 @@ def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch)
     check_record(study)
 
 
+def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
+    (tracked.reports_dir / "figures").mkdir(parents=True)
+    exported = tracked.exported_dir / VARIANT
+    exported.mkdir(parents=True)
+    for path in (
+        tracked.reports_dir / "table.md", tracked.reports_dir / "figures" / "a.svg",
+        exported / "model.onnx",
+    ):  # fmt: skip
+        path.write_text("made")
+    assert tracking.sync(tracked) == (0, 1)
+    runs = recorded(tracked)
+    (parent,) = runs[runs["tags.role"] == "study"]["run_id"]
+    client = mlflow.MlflowClient()
+    paths = [file.path for file in client.list_artifacts(parent, "reports")]
+    assert paths == ["reports/figures", "reports/table.md"]
+    (figure,) = client.list_artifacts(parent, "reports/figures")
+    assert figure.path == "reports/figures/a.svg"
+
+
 def tracking_folder() -> Path:
     return Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).parent
 

@@ -1,0 +1,41 @@
+"""Stage export: the networks of `export` in params.yaml, for use without this project.
+
+reports/exported/<variant>/ has model.onnx, model.pt2 and export.json of the variant's network of
+the first seed and fold, as pipeline/export.py makes them; its command adds the model card, which
+wants results.json. Without any variant the folder is empty, and nothing is imported for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import run_command
+from pipeline.files import replacing
+from pipeline.params import Study, load_study
+
+
+def main() -> None:
+    study = load_study()
+    with replacing(study.exported_dir) as folder:
+        folder.mkdir()
+        if study.export:
+            export_variants(study, folder)
+    print(f"export: {study.exported_dir}: {', '.join(study.export) or 'no variant'}")
+
+
+def export_variants(study: Study, folder: Path) -> None:
+    """Raises UserError without the packages of [export], for a run that is not there, and for an
+    export that does not compute what the network does."""
+    from pipeline.export import export  # with torch: seconds
+    from pipeline.exported import save_exported
+    from pipeline.trained import open_run
+
+    for variant in study.export:
+        out = folder / variant
+        out.mkdir()
+        run = open_run(study.run_dir(variant, study.seeds[0], study.folds[0]))
+        save_exported(out / "export.json", export(run, out))
+
+
+if __name__ == "__main__":
+    run_command(main)

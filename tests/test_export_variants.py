@@ -1,0 +1,111 @@
+"""pipeline/export_variants.py: the stage's exports, and their figures in results and report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import change_params
+from fake_study import make_study
+from run_folders import make_run
+
+from pipeline import compare, export_variants
+from pipeline.compute import to_input
+from pipeline.errors import UserError
+from pipeline.exported import load_exported
+from pipeline.results import load_results
+from pipeline.tables import all_tables, cost_table
+
+FILES = ["export.json", "model.onnx", "model.pt2"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A fake study in which a small network of the first seed was exported, and that network."""
+    root = tmp_path_factory.mktemp("exported")
+    study = make_study(root, variants=["own-variant", "resunet"], seeds=[3, 1])
+    _, network = make_run(study.folder, 3, variant="own-variant", size=(32, 32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study.folder)
+        study = change_params(export=["own-variant"])
+        export_variants.main()
+        compare.main()
+        # As it was loaded the study is relative to its folder.
+        results = load_results(study.results_file, study.model_dump(mode="json"))
+    return root / "studies" / "fake" / "reports" / "exported", network, results
+
+
+def test_the_network_of_the_first_seed_is_exported_and_no_card_is_written(exported):
+    folder, network, _ = exported
+    assert [path.name for path in folder.iterdir()] == ["own-variant"]
+    assert sorted(path.name for path in (folder / "own-variant").iterdir()) == FILES
+    assert load_exported(folder / "own-variant" / "export.json").seed == 3
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    session = onnxruntime.InferenceSession(folder / "own-variant" / "model.onnx")
+    found = session.run(["probabilities"], {"images": images})[0]
+    with torch.no_grad():
+        logits = network(to_input(torch.from_numpy(images), torch.device("cpu")))
+    np.testing.assert_allclose(found, logits[:, 0].sigmoid().numpy(), atol=1e-4)
+
+
+def test_its_size_and_latency_are_costs_of_the_variant_and_of_no_run(exported):
+    folder, _, results = exported
+    own, other = results.costs
+    file = folder / "own-variant" / "model.onnx"
+    latency = load_exported(folder / "own-variant" / "export.json").latency_milliseconds
+    assert own.exported_bytes == file.stat().st_size
+    assert own.cpu_milliseconds == latency.onnxruntime
+    assert (other.exported_bytes, other.cpu_milliseconds) == (None, None)
+    assert other.parameters == 29_163_457
+    assert all("exported_bytes" not in run.cost for run in results.runs)
+
+
+def test_the_efficiency_table_shows_both_where_a_variant_has_them(exported):
+    _, _, results = exported
+    (table,) = (table for table in all_tables(results) if table.key == "cost")
+    own, other = table.rows
+    size = f"{results.costs[0].exported_bytes / 1e6:.1f} MB"
+    milliseconds = f"{results.costs[0].cpu_milliseconds:.1f}"
+    assert table.header[-2:] == ["ONNX file", "CPU, ms/image"]
+    assert [cell.text for cell in own.cells[-2:]] == [size, milliseconds]
+    assert [cell.text for cell in other.cells[-2:]] == ["–", "–"]  # noqa: RUF001
+    assert "one thread" in table.caption
+    without = cost_table(results.costs[1:])
+    assert without.header == table.header[:-2]
+    assert "ONNX" not in without.caption
+
+
+def test_without_variants_the_folder_is_empty_and_torch_is_not_imported(tiny_study):
+    (tiny_study.exported_dir / "gone").mkdir(parents=True)
+    code = (
+        "import sys, runpy; runpy.run_module('pipeline.export_variants', run_name='__main__'); "
+        "sys.exit(', '.join({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "export: reports/exported: no variant\n"
+    assert list(tiny_study.exported_dir.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_told_and_what_was_there_is_kept(tiny_study, monkeypatch):
+    study = change_params(export=["gated_attention"])
+    (study.exported_dir / "before").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"gated_attention/0/0 has no run.json"):
+        export_variants.main()
+    make_run(study.folder, 0, variant="gated_attention", size=(32, 32))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
+        export_variants.main()
+    assert [path.name for path in study.exported_dir.iterdir()] == ["before"]
+    assert [path.name for path in study.reports_dir.iterdir()] == ["exported"]
+
+
+def test_comparing_without_an_export_that_is_asked_for_names_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_study(tmp_path).folder)
+    change_params(export=["resunet"])
+    with pytest.raises(UserError, match=r"exported/resunet/export.json cannot be read"):
+        compare.main()
