@@ -33,7 +33,7 @@ from pydantic import (
     model_validator,
 )
 
-from models import FAMILIES, NetworkConfig, SmpConfig
+from models import FAMILIES, AnyConfig, NetworkConfig, SmpConfig
 from pipeline.errors import UserError
 
 
@@ -416,6 +416,16 @@ def family(network: Any) -> str:
     return str(getattr(network, "family", "attenresunet"))
 
 
+def needs(network: AnyConfig) -> str:
+    """What is to be installed for the network's family, in words; empty where all is there."""
+    family = FAMILIES[network.family]
+    missing = [package for package in family.packages if find_spec(package) is None]
+    if not missing:
+        return ""
+    wanted = " and ".join(missing)
+    return f"{network.family!r} needs {wanted}: pip install lesion-ablation[{family.extra}]"
+
+
 Network = Annotated[
     Annotated[NetworkConfig, Tag("attenresunet")] | Annotated[SmpConfig, Tag("smp")],
     Discriminator(family),
@@ -503,25 +513,10 @@ class Study(Block):
         return export
 
     @model_validator(mode="after")
-    def _exports_its_own_networks(self) -> Study:
-        others = [name for name in self.export if isinstance(self.models[name], SmpConfig)]
-        if others:
-            raise ValueError(
-                "export must name networks of the family attenresunet, others are not exported, "
-                f"got {', '.join(map(repr, others))}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _have_packages(self) -> Study:
         for variant in self.variants:
-            named = self.models[variant].family
-            missing = [each for each in FAMILIES[named].packages if find_spec(each) is None]
-            if missing:
-                raise ValueError(
-                    f"models.{variant}.family {named!r} needs {' and '.join(missing)}: "
-                    f"pip install lesion-ablation[{FAMILIES[named].extra}]"
-                )
+            if needed := needs(self.models[variant]):
+                raise ValueError(f"models.{variant}.family {needed}")
         return self
 
     @model_validator(mode="after")

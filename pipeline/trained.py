@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from models import NetworkConfig
+from models import AnyConfig
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256
 from pipeline.geometry import Size
-from pipeline.params import Name, Resize, Seed, Side
+from pipeline.params import Name, Network, Resize, Seed, Side, needs
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class TrainedRun:
     variant: str
     seed: int
     fold: int
-    config: NetworkConfig
+    config: AnyConfig
     size: Size
     resize: Resize
     record: dict[str, Any]
@@ -60,9 +60,12 @@ class TrainedRun:
 
     def load(self, device: torch.device) -> nn.Module:
         """The network in evaluation mode on `device`. Raises UserError if the weights are not
-        those that run.json tells of, or of another network."""
+        those that run.json tells of, or of another network, or a package of its family is not
+        there."""
         from pipeline.weights import load_model
 
+        if needed := needs(self.config):
+            raise UserError(f"{self.source}: its network's family {needed}")
         model = load_model(self.config, self.weights, device)
         if sha256(self.weights) != self.record["weights_sha256"]:
             raise UserError(
@@ -80,7 +83,7 @@ class _Prepared(BaseModel):
 
 class _Params(BaseModel):
     prepare: _Prepared
-    model: NetworkConfig
+    model: Network
 
 
 class _Record(BaseModel):
@@ -112,7 +115,8 @@ def open_run(folder: Path) -> TrainedRun:
         raise UserError(
             f"{folder / 'run.json'}: {key}: {first['msg']}; train the run anew"
         ) from None
-    unknown = content["params"]["model"].keys() - {field.name for field in fields(NetworkConfig)}
+    known = {field.name for field in fields(record.params.model)}
+    unknown = content["params"]["model"].keys() - known
     if unknown:
         raise UserError(
             f"{folder / 'run.json'}: params.model has switches that this version of the code does "

@@ -608,14 +608,6 @@ def test_exports_without_their_packages_are_told_before_work_starts(tmp_path, mo
     study.model_copy(update={"export": []}).check_inputs()
 
 
-def test_networks_of_another_package_are_not_exported(tmp_path):
-    smp = {"family": "smp", "architecture": "Unet", "encoder": "resnet18"}
-    assert told(tmp_path, **{"models.unet": smp, "export": ["unet", "resunet"]}) == (
-        f"{tmp_path}/params.yaml: export must name networks of the family attenresunet, others are "
-        "not exported, got 'unet'"
-    )
-
-
 def test_a_run_is_a_variant_and_a_seed_of_the_study():
     assert parse_run(load_study(REPOSITORY / "studies/demo"), ["unet", "1"]) == ("unet", 1, 0)
 

@@ -18,12 +18,13 @@ from fake_study import make_study
 from safetensors.torch import save_file
 
 from models import FAMILIES, NetworkConfig, SmpConfig, build_model
-from pipeline import compare, evaluate, optimisation, train
+from pipeline import compare, evaluate, export, optimisation, train
 from pipeline.attention_stages import attention_stages
 from pipeline.errors import UserError
 from pipeline.params import Study, load_study
 from pipeline.prepared import PreparedCases
 from pipeline.report import readings
+from pipeline.trained import open_run
 from pipeline.weights import load_encoder, load_model, save_weights
 
 CPU = torch.device("cpu")
@@ -283,6 +284,17 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     compare.main()
     results = json.loads(study.results_file.read_text())
     assert results["params"]["models"]["peer"] == DEEPLAB | {"weights": "none"}
+
+    out = study.folder / "exported"
+    out.mkdir()
+    trained = open_run(study.run_dir(*run))
+    assert trained.config == study.models["peer"]
+    exported = export.export(trained, out)
+    assert max(exported.largest_difference.values()) < 1e-4
+    assert exported.parameters == record["parameters"]
+    monkeypatch.setattr("pipeline.params.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"family 'smp' needs .*lesion-ablation\[peers\]"):
+        trained.load(CPU)
 
 
 def test_the_version_of_the_package_is_part_of_a_runs_identity(tiny_study):
