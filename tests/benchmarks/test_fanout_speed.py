@@ -7,7 +7,10 @@ the runs that take minutes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from light_study import LightStudy
 
 from pipeline import fanout
 from pipeline.stages import Matrix
-from pipeline.worker import Done, Job, announce, run_job
+from pipeline.worker import Done, Job, announce, computing_with, run_job
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 long = pytest.mark.skipif(
@@ -173,3 +176,58 @@ def test_a_stage_costs_less_than_a_second(tmp_path: Path, monkeypatch: pytest.Mo
     print(f"{each:.2f} s a stage")
     assert len(jobs) == 40
     assert each < 1
+
+
+@long
+def test_two_workers_halve_the_demos_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Against `dvc repro`, each stage with one thread, and against what the machine can do: two
+    trainings at once instead of one after the other, without DVC and Dask."""
+    root = tmp_path / "alone"
+    variables = os.environ | computing_with(1) | {"PYTHONPATH": ""}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(root)], check=True)
+    pipeline = "studies/demo/dvc.yaml"
+
+    def seconds(*commands: Sequence[str], at_once: bool = False, cwd: Path = root) -> float:
+        start, running = time.perf_counter(), []
+        for command in commands:
+            running.append(
+                subprocess.Popen(command, cwd=cwd, env=variables, stdout=subprocess.DEVNULL)
+            )
+            if not at_once:
+                running[-1].wait()
+        assert [process.wait() for process in running] == [0] * len(commands)
+        return time.perf_counter() - start
+
+    seconds(["dvc", "repro", "-q", f"{pipeline}:preprocess"])
+    shutil.copytree(root, tmp_path / "fanned", symlinks=True)
+    study = shutil.copytree(root, tmp_path / "plain", symlinks=True) / "studies" / "demo"
+    variables["PYTHONPATH"] = "../.."
+    trainings = [[sys.executable, "-m", "pipeline.train", "resunet", seed, "0"] for seed in "01"]
+    single = seconds(*trainings, cwd=study)
+    shutil.rmtree(study / "runs")
+    most = single / seconds(*trainings, at_once=True, cwd=study)
+    variables["PYTHONPATH"] = ""
+    alone = seconds(["dvc", "repro", "-q", f"{pipeline}:train", f"{pipeline}:evaluate"])
+
+    monkeypatch.chdir(tmp_path / "fanned" / "studies" / "demo")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    arguments = fanout.parse(["--workers", "2", "--threads-per-run", "1"])
+    start, made = time.perf_counter(), Matrix(Path())
+    with made.claimed():
+        jobs = made.stale()
+        with fanout.open_client(arguments, len(jobs)) as client:
+            run = partial(run_job, environment=fanout.environment(arguments), taken={})
+            fanout.fan_out(client, made, jobs, run, {})
+    fanned = time.perf_counter() - start
+    assert len(jobs) == 28
+    locks = [tmp_path / name / "studies/demo/dvc.lock" for name in ("alone", "fanned")]
+    weights = [
+        re.findall(r"weights.safetensors\s+hash: md5\s+md5: (\w+)", p.read_text()) for p in locks
+    ]
+    assert sorted(weights[0]) == sorted(weights[1])
+    ratio = alone / fanned
+    print(f"dvc repro {alone:.0f} s, fan-out {fanned:.0f} s: {ratio:.2f}; plain {most:.2f}")
+    # 1.7 is asked, of two cores.
+    assert ratio > 0.85 * most
