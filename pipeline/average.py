@@ -15,7 +15,7 @@ from pipeline.errors import run_command
 from pipeline.files import replacing
 from pipeline.metrics import PIXEL_METRICS
 from pipeline.params import Study, load_study
-from pipeline.runs import AVERAGE_KEYS
+from pipeline.runs import AVERAGE_KEYS, averages
 
 COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def score_averages(study: Study) -> pd.DataFrame:
-    """Every test case of each of study.averages(), in their order."""
+    """Every test case of each of `averages`, in their order."""
     from pipeline.averaging import Averaged  # with torch: seconds
     from pipeline.compute import choose_device, make_deterministic
     from pipeline.prepared import PreparedCases
@@ -41,7 +41,7 @@ def score_averages(study: Study) -> pd.DataFrame:
 
     make_deterministic()
     device, tables = choose_device(), []
-    for average in tqdm(study.averages(), "average", unit="network", disable=None):
+    for average in tqdm(averages(study), "average", unit="network", disable=None):
         variant, averaging, seeds, fold = average
         cases = PreparedCases.open(study.prepared_dir, fold)
         networks = [

@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.comparison import compare, estimate, estimate_averaged
 from pipeline.crossed import Values, mean_interval
 from pipeline.definitions import CASE_METRICS, MAIN, PRIMARY, metrics_of, state
-from pipeline.errors import run_command
+from pipeline.errors import UserError, run_command
 from pipeline.exported import load_exported
 from pipeline.paper import FACTORS, PAPER
 from pipeline.params import Run, Study, load_study
@@ -48,7 +48,7 @@ from pipeline.verdict import verdict
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
-EXPORTED = ("exported_bytes", "cpu_milliseconds")  # of Cost: of a variant's export, not its runs
+EXPORTED = ("exported_bytes", "cpu_milliseconds", "cpu")  # of Cost: not of a run's
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
@@ -307,11 +307,15 @@ def _costs(study: Study, facts: dict[Run, dict[str, Any]]) -> list[Cost]:
         own = [fact for run, fact in facts.items() if run.variant == variant]
         cost = _cost(variant, own)
         if variant in study.export:
-            exported = load_exported(study.exported_dir / variant / "export.json")
+            file = study.exported_dir / variant / "export.json"
+            exported = load_exported(file)
+            if exported.weights_sha256 != own[0].get("weights_sha256"):
+                raise UserError(f"{file} is of other weights; run the stage export again")
             cost = cost.model_copy(
                 update={
                     "exported_bytes": exported.bytes["model.onnx"],
                     "cpu_milliseconds": exported.latency_milliseconds.onnxruntime,
+                    "cpu": exported.processor,
                 }
             )
         costs.append(cost)

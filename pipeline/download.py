@@ -202,6 +202,7 @@ def draw_cases(data: Synthetic, raw_dir: Path) -> None:
 def main() -> None:
     study = load_study()
     study.check_inputs()
+    study.check_exports()
     if study.data.source == "isic2018":
         archives = study.data.archives
         fetch_isic2018(

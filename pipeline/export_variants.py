@@ -1,8 +1,9 @@
 """Stage export: the networks of `export` in params.yaml, for use without this project.
 
 reports/exported/<variant>/ has model.onnx, model.pt2 and export.json of the variant's network of
-the first seed and fold, as pipeline/export.py makes them; its command adds the model card, which
-wants results.json. Without any variant the folder is empty, and nothing is imported for it.
+the first seed and fold, as pipeline/exporter.py makes them; the command pipeline/export.py adds the
+model card, which wants results.json. Without any variant the folder is empty, and nothing is
+imported for it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def main() -> None:
 def export_variants(study: Study, folder: Path) -> None:
     """Raises UserError without the packages of [export], for a run that is not there, and for an
     export that does not compute what the network does."""
-    from pipeline.export import export  # with torch: seconds
     from pipeline.exported import save_exported
+    from pipeline.exporter import export  # with torch: seconds
     from pipeline.trained import open_run
 
     for variant in study.export:

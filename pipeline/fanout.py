@@ -52,6 +52,7 @@ def main() -> None:
     arguments = parse()
     study = load_study(arguments.study)
     study.check_inputs()
+    study.check_exports()
     server = os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
     if arguments.remote and study.tracking.live and not server:
         raise UserError(

@@ -101,20 +101,6 @@ class Run(NamedTuple):
     fold: int
 
 
-class Average(NamedTuple):
-    """Networks of one variant and fold whose probabilities are averaged, those of `seeds`."""
-
-    variant: str
-    averaging: Averaging
-    seeds: tuple[int, ...]
-    fold: int
-
-    @property
-    def seed(self) -> int | None:
-        """None for an ensemble, which is of all seeds."""
-        return self.seeds[0] if self.averaging == "flips" else None
-
-
 class Block(BaseModel):
     """A block of params.yaml: no unknown key, no conversion of types, no NaN."""
 
@@ -584,40 +570,30 @@ class Study(Block):
             for fold in self.folds
         ]
 
-    def averages(self) -> list[Average]:
-        """What `averaging` asks for, in the order of params.yaml: flips of each seed's network,
-        and all seeds' networks together."""
-        every = tuple(self.seeds)
-        return [
-            Average(variant, averaging, seeds, fold)
-            for variant in self.variants
-            for averaging in self.averaging
-            for seeds in ([(seed,) for seed in every] if averaging == "flips" else [every])
-            for fold in self.folds
-        ]
-
     def label(self, run: Run) -> str:
         """The run in words; the fold where the study has several."""
         words = f"{run.variant}, seed {run.seed}"
         return words if self.folds == [0] else f"{words}, fold {run.fold}"
 
-    def check_inputs(self) -> None:
-        """Raise UserError for a named folder or weights file that is not there, for raw cases that
-        would be lost with the outputs, for a network that another package does not have, and for
-        exports without the packages that they need."""
-        raw, prepared = self.raw_dir.resolve(), self.prepared_dir.resolve()
-        if raw == prepared or raw in prepared.parents or prepared in raw.parents:
-            raise UserError(
-                f"{self._folder / 'params.yaml'}: data.raw must lie beside data/prepared, which is "
-                f"replaced by each preparation, got {self.data.raw!r}; move the cases to another "
-                "folder"
-            )
+    def check_exports(self) -> None:
+        """Raise UserError for exports without the packages that they need."""
         packages = ("onnx", "onnxruntime", "onnxscript")
         absent = [name for name in packages if find_spec(name) is None]
         if self.export and absent:
             raise UserError(
                 f"{self._folder / 'params.yaml'}: export needs {' and '.join(absent)}: pip install "
                 "lesion-ablation[export], or leave it empty"
+            )
+
+    def check_inputs(self) -> None:
+        """Raise UserError for a named folder or weights file that is not there, for raw cases that
+        would be lost with the outputs, and for a network that another package does not have."""
+        raw, prepared = self.raw_dir.resolve(), self.prepared_dir.resolve()
+        if raw == prepared or raw in prepared.parents or prepared in raw.parents:
+            raise UserError(
+                f"{self._folder / 'params.yaml'}: data.raw must lie beside data/prepared, which is "
+                f"replaced by each preparation, got {self.data.raw!r}; move the cases to another "
+                "folder"
             )
         if self.data.source == "directory" and not self.raw_dir.is_dir():
             raise UserError(

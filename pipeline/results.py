@@ -259,11 +259,12 @@ class Cost(Record):
     wall_seconds: float | None
     peak_memory_bytes: float | None
     exported_bytes: int | None = Field(
-        description="of model.onnx, of the first seed and fold; null where it is not exported"
+        None, description="of model.onnx, of the first seed and fold; null where it is not exported"
     )
     cpu_milliseconds: float | None = Field(
-        description="a picture in ONNX Runtime on one thread, the median; null likewise"
+        None, description="a picture in ONNX Runtime on one thread, the median; null likewise"
     )
+    cpu: str | None = Field(None, description="the processor that took them; null likewise")
 
 
 class Cases(Record):
@@ -343,7 +344,7 @@ class Results(Record):
     environment: dict[str, str]
     verdict: list[str] = Field(description="sentences generated from the figures")
     estimates: list[Estimate]
-    averaged: list[AveragedEstimate] = Field(description="empty where params.averaging is")
+    averaged: list[AveragedEstimate] = Field([], description="empty where params.averaging is")
     comparison: Comparison
     tails: list[Tail]
     groupings: dict[str, str] = Field(description="grouping of subgroups -> what its groups are of")

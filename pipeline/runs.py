@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.params import Run, Study
+from pipeline.params import Averaging, Run, Study
 from pipeline.prepared import PreparedCases
 
 Binned = NDArray[np.float64]
@@ -60,15 +60,42 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+class Average(NamedTuple):
+    """Networks of one variant and fold whose probabilities are averaged, those of `seeds`."""
+
+    variant: str
+    averaging: Averaging
+    seeds: tuple[int, ...]
+    fold: int
+
+    @property
+    def seed(self) -> int | None:
+        """None for an ensemble, which is of all seeds."""
+        return self.seeds[0] if self.averaging == "flips" else None
+
+
+def averages(study: Study) -> list[Average]:
+    """What `averaging` asks for, in the order of params.yaml: flips of each seed's network, and
+    all seeds' networks together."""
+    every = tuple(study.seeds)
+    return [
+        Average(variant, averaging, seeds, fold)
+        for variant in study.variants
+        for averaging in study.averaging
+        for seeds in ([(seed,) for seed in every] if averaging == "flips" else [every])
+        for fold in study.folds
+    ]
+
+
 def read_averaged(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """reports/averaged.csv, its seed -1 for what averages all seeds. Raises UserError if it is
-    missing or has not one row for each test case of each of study.averages(), in their order."""
+    missing or has not one row for each test case of each of `averages`, in their order."""
     path = study.averaged_file
     table = _read_csv(path, "average")
     ids = {fold: test_ids(cases, fold) for fold in study.folds}
     expected = [
         (each.variant, each.averaging, -1 if each.seed is None else each.seed, each.fold, id)
-        for each in study.averages()
+        for each in averages(study)
         for id in ids[each.fold]
     ]
     if set(AVERAGE_KEYS) <= set(table):
@@ -167,6 +194,9 @@ def read_predictions(
 
 def _read_csv(path: Path, stage: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype={"id": str})
+        # Ids and variants may look like numbers, or be called NA.
+        return pd.read_csv(
+            path, dtype={"id": str, "variant": str}, keep_default_na=False, na_values=[""]
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing or unusable ({error}); run the stage {stage}") from None

@@ -394,9 +394,10 @@ def cost_table(costs: Sequence[Cost]) -> Table:
     if any(cost.exported_bytes is not None for cost in costs):
         columns["ONNX file"] = lambda cost: _figure(cost.exported_bytes, 1e-6, ".1f", " MB")
         columns["CPU, ms/image"] = lambda cost: _figure(cost.cpu_milliseconds, 1, ".1f")
+        named = " and ".join(dict.fromkeys(cost.cpu for cost in costs if cost.cpu is not None))
         exported = (
             " ONNX file: model.onnx of the first seed. CPU: one picture in ONNX Runtime on one "
-            "thread, the median of 20 calls, on the machine that exported."
+            f"thread, the median of 20 calls, on {named}."
         )
     rows = [_row(cost.variant, [write(cost) for write in columns.values()]) for cost in costs]
     caption = (

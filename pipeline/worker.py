@@ -148,7 +148,7 @@ def run_job(
     """
     announce(job.name)
     record = finished_folder(job.folder) / f"{hashlib.sha256(_key().encode()).hexdigest()}.json"
-    if record.exists():
+    if record.exists() and "absent" not in state(job.outputs).values():
         return Done(**json.loads(record.read_text(encoding="utf-8")))
     start = time.perf_counter()
     inputs = state(job.inputs, job.params)
@@ -301,7 +301,7 @@ def run_command(name: str, command: str, folder: Path, environment: Mapping[str,
 
 def finished_folder(study: str | Path) -> Path:
     """What workers know to be done lies there, by the task; for as long as a client runs."""
-    return Path(study) / ".resume" / "finished"
+    return Path(study) / ".resume" / ".finished"  # no variant has a dot in its name
 
 
 def _key() -> str:

@@ -18,6 +18,7 @@ from pipeline.metrics import OVERLAP, PIXEL_METRICS
 from pipeline.overlap import COUNTS
 from pipeline.params import Run, Study, load_study
 from pipeline.prepared import PreparedCases, seal
+from pipeline.runs import averages
 
 REPOSITORY = Path(__file__).parents[1]
 NASTY_IDS = ("a|b", "50%_&_#1", "<script>alert(1)</script>", "$x^2$ \\{y}", '"quoted" ~')
@@ -147,7 +148,7 @@ def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
 
 def _write_averaged(study: Study, rng: np.random.Generator) -> None:
     tables = []
-    for average in study.averages():
+    for average in averages(study):
         prepared = PreparedCases.open(study.prepared_dir, average.fold)
         test = prepared.indices("test")
         masks, ids = prepared.masks[test], prepared.table["id"].to_numpy()[test]

@@ -257,6 +257,25 @@ def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
     assert row.difference == pytest.approx(gains.mean())
     assert row.difference_interval.low == pytest.approx(expected.low)
 
+    seeds = table[(table["variant"] == "resunet") & (table["averaging"] == "seeds")]
+    mean = own.groupby("id", as_index=False)["dice"].mean()
+    both = seeds.merge(mean, on="id", suffixes=("", "_own"))
+    paired = ttest_rel(both["dice"], both["dice_own"]).confidence_interval()
+    (row,) = [
+        row
+        for row in found
+        if (row.variant, row.averaging, row.metric) == ("resunet", "seeds", "dice")
+    ]
+    assert row.difference_interval.low == pytest.approx(paired.low)
+    assert row.difference_interval.high == pytest.approx(paired.high)
+
+
+@pytest.mark.parametrize("name", ["None", "001"])
+def test_a_variant_may_be_called_like_a_number_or_nothing(tmp_path, monkeypatch, name):
+    study = make_study(tmp_path, variants=[name, "resunet"], averaging=["flips"])
+    monkeypatch.chdir(study.folder)
+    assert {row.variant for row in results(study).averaged} == {name, "resunet"}
+
 
 def test_averages_of_another_protocol_name_the_stage_to_run(tmp_path, monkeypatch):
     study = make_study(tmp_path, averaging=["flips", "seeds"])

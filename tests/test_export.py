@@ -19,7 +19,7 @@ from results_by_hand import results, study
 from run_folders import GATED, SIZE, make_run
 
 from models import build_model
-from pipeline import export
+from pipeline import export, exporter
 from pipeline.compute import to_input
 from pipeline.errors import UserError
 from pipeline.exported import load_exported
@@ -89,7 +89,7 @@ def test_every_variant_is_exported_as_the_eager_network(variant, tmp_path):
         pytest.skip("takes 10 s: set LESION_LONG_BENCHMARKS=1 to run it")
     size = (32, 32)
     folder, model = make_run(tmp_path, config=DEMO.models[variant], variant=variant, size=size)
-    made = export.export(open_run(folder), tmp_path)
+    made = exporter.export(open_run(folder), tmp_path)
     assert max(made.largest_difference.values()) < 1e-4
     images = pictures(4, size)
     expected = probabilities(model, images)
@@ -218,12 +218,12 @@ def test_what_is_there_is_not_overwritten(exported, monkeypatch):
 
 def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     folder = exported[2]
-    wrong = export.Segmenter(build_model(GATED))
-    monkeypatch.setattr(export, "save_onnx", lambda *_: None)
-    monkeypatch.setattr(export, "onnx_call", lambda _: export.torch_call(wrong))
-    monkeypatch.setattr(export, "export_program", lambda *_: None)
+    wrong = exporter.Segmenter(build_model(GATED))
+    monkeypatch.setattr(exporter, "save_onnx", lambda *_: None)
+    monkeypatch.setattr(exporter, "onnx_call", lambda _: exporter.torch_call(wrong))
+    monkeypatch.setattr(exporter, "export_program", lambda *_: None)
     monkeypatch.setattr(
-        export, "save_program", lambda _, path: shutil.copy(exported[0] / "model.pt2", path)
+        exporter, "save_program", lambda _, path: shutil.copy(exported[0] / "model.pt2", path)
     )
     monkeypatch.setattr(sys, "argv", ["export", str(folder), "--out", str(tmp_path / "out")])
     with pytest.raises(UserError, match=r"model.onnx of gated seed 0 differs from the network by"):
@@ -233,9 +233,9 @@ def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
 
 def test_without_onnx_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    segmenter = export.Segmenter(build_model(GATED))
+    segmenter = exporter.Segmenter(build_model(GATED))
     with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
-        export.save_onnx(segmenter, tmp_path / "model.onnx", {})
+        exporter.save_onnx(segmenter, tmp_path / "model.onnx", {})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
-        export.onnx_call(tmp_path / "model.onnx")
+        exporter.onnx_call(tmp_path / "model.onnx")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -14,7 +16,7 @@ from fake_study import make_study
 from run_folders import make_run
 
 from pipeline import compare, export_variants
-from pipeline.compute import to_input
+from pipeline.compute import processor, to_input
 from pipeline.errors import UserError
 from pipeline.exported import load_exported
 from pipeline.results import load_results
@@ -59,7 +61,8 @@ def test_its_size_and_latency_are_costs_of_the_variant_and_of_no_run(exported):
     latency = load_exported(folder / "own-variant" / "export.json").latency_milliseconds
     assert own.exported_bytes == file.stat().st_size
     assert own.cpu_milliseconds == latency.onnxruntime
-    assert (other.exported_bytes, other.cpu_milliseconds) == (None, None)
+    assert (other.exported_bytes, other.cpu_milliseconds, other.cpu) == (None, None, None)
+    assert own.cpu == processor()
     assert other.parameters == 29_163_457
     assert all("exported_bytes" not in run.cost for run in results.runs)
 
@@ -109,3 +112,16 @@ def test_comparing_without_an_export_that_is_asked_for_names_its_file(tmp_path, 
     change_params(export=["resunet"])
     with pytest.raises(UserError, match=r"exported/resunet/export.json cannot be read"):
         compare.main()
+
+
+def test_an_export_of_other_weights_is_told(exported, monkeypatch):
+    folder, _, _ = exported
+    monkeypatch.chdir(folder.parents[1])
+    record = Path("runs/own-variant/3/0/run.json")
+    text = record.read_text()
+    record.write_text(text.replace(json.loads(text)["weights_sha256"], "0" * 64))
+    try:
+        with pytest.raises(UserError, match=r"export.json is of other weights; run the stage exp"):
+            compare.main()
+    finally:
+        record.write_text(text)

@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 
 from pipeline.errors import UserError
 from pipeline.params import SGD, Adam, Schedule, load_study, parse_run
+from pipeline.runs import averages
 
 COMMITTED = [Path(), Path("studies/demo"), Path("studies/isic-sample")]
 VARIANTS = (
@@ -570,7 +571,7 @@ def test_folds_are_an_axis_of_the_runs(tmp_path):
     assert study.runs() == [("unet", 4, 0), ("unet", 4, 2)]
     assert parse_run(study, ["unet", "4", "2"]) == ("unet", 4, 2)
     assert study.label(study.runs()[1]) == "unet, seed 4, fold 2"
-    assert study.averages() == [("unet", "flips", (4,), 0), ("unet", "flips", (4,), 2)]
+    assert averages(study) == [("unet", "flips", (4,), 0), ("unet", "flips", (4,), 2)]
     params["folds"] = [3]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(UserError, match=r"folds must be from 0 to 2 with .* folds, got \[3\]"):
@@ -581,7 +582,7 @@ def test_averages_are_of_each_seeds_flips_and_of_all_seeds_together(tmp_path):
     params = demo_params() | {"variants": ["unet", "resunet"], "seeds": [3, 5]}
     params["averaging"] = ["seeds_and_flips", "flips"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    found = load_study(tmp_path).averages()
+    found = averages(load_study(tmp_path))
     assert found == [
         (variant, averaging, seeds, 0)
         for variant in ("unet", "resunet")
@@ -601,11 +602,11 @@ def test_one_seed_makes_no_ensemble(tmp_path):
 def test_exports_without_their_packages_are_told_before_work_starts(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(demo_params() | {"export": ["unet"]}))
     study = load_study(tmp_path)
-    study.check_inputs()
+    study.check_exports()
     monkeypatch.setattr("pipeline.params.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"export needs onnx and .*lesion-ablation\[export\]"):
-        study.check_inputs()
-    study.model_copy(update={"export": []}).check_inputs()
+        study.check_exports()
+    study.model_copy(update={"export": []}).check_exports()
 
 
 def test_a_run_is_a_variant_and_a_seed_of_the_study():

@@ -18,7 +18,7 @@ from fake_study import make_study
 from safetensors.torch import save_file
 
 from models import FAMILIES, NetworkConfig, SmpConfig, build_model
-from pipeline import compare, evaluate, export, optimisation, train
+from pipeline import compare, evaluate, exporter, optimisation, train
 from pipeline.attention_stages import attention_stages
 from pipeline.errors import UserError
 from pipeline.params import Study, load_study
@@ -289,7 +289,7 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     out.mkdir()
     trained = open_run(study.run_dir(*run))
     assert trained.config == study.models["peer"]
-    exported = export.export(trained, out)
+    exported = exporter.export(trained, out)
     assert max(exported.largest_difference.values()) < 1e-4
     assert exported.parameters == record["parameters"]
     monkeypatch.setattr("pipeline.params.find_spec", lambda name: None)
