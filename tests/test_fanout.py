@@ -327,7 +327,7 @@ def test_ctrl_c_and_kill_leave_what_dvc_repro_can_finish(study, tmp_path, ending
     study.write_params(epochs=4, batch_size=300)
     process = study.start("--workers", "2")
     with ended_with_block(process):
-        wait_for(lambda: any("evaluate" in name for name in study.locked()))
+        wait_for(lambda: any("train" in name for name in study.locked()))
         process.send_signal(ending)
         printed = process.communicate(timeout=60)[0]
     assert process.returncode == (130 if ending == signal.SIGINT else -9)
@@ -335,8 +335,11 @@ def test_ctrl_c_and_kill_leave_what_dvc_repro_can_finish(study, tmp_path, ending
     wait_for(lambda: not stage_processes(study))
     recorded = {name for name in study.locked() if "@" in name}
     ran = set(study.repro())
-    assert ran.isdisjoint(recorded)
-    assert ran | recorded == {*EVERY, "compare"}
+    assert "compare" in ran and ran.isdisjoint(recorded)
+    # What DVC's run-cache has, which it writes before dvc.lock, is neither recorded nor run again.
+    assert ran | recorded <= {*EVERY, "compare"}
+    assert study.status() == set()
+    assert len(study.metrics()) == 4
     # Interrupted trainings went on: at most the epoch in which they were killed was done again.
     assert len(study.epochs()) <= 4 * 4 + 2
 
