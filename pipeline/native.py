@@ -46,6 +46,9 @@ def lay_back(
         placement.top : placement.top + placement.height,
         placement.left : placement.left + placement.width,
     ]
+    if (left, top, right, bottom) == (0, 0, original[1], original[0]):  # nine times as fast
+        whole = cv2.resize(seen, original[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(whole, np.float32)
     # From the centre of an original's pixel to the prepared ones; cv2 counts from pixels' centres.
     to_seen = np.array(
         [[across, 0, (0.5 - left) * across - 0.5], [0, down, (0.5 - top) * down - 0.5]]
