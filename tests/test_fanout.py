@@ -533,7 +533,7 @@ def test_workers_come_as_jobs_of_a_batch_system(study, tmp_path):
     commands = tmp_path / "bin"
     commands.mkdir()
     (commands / "sbatch").write_text(
-        f'#!/bin/sh\ncp "$1" {tmp_path}/job\nsh "$1" > {tmp_path}/log 2>&1 &\n'
+        f'#!/bin/sh\ncp "$1" {tmp_path}/job\nsh {tmp_path}/job > {tmp_path}/log 2>&1 &\n'
         'echo "Submitted batch job $!"\n'
     )
     (commands / "scancel").write_text('#!/bin/sh\nkill "$@"\n')
