@@ -350,13 +350,13 @@ TRAIN = demo_params()["train"]
         ),
         (
             "train.schedule.warmup_epochs",
-            2,  # the demo's epochs
-            "train.schedule.warmup_epochs must be less than train.epochs, 2, got 2",
+            4,  # the demo's epochs
+            "train.schedule.warmup_epochs must be less than train.epochs, 4, got 4",
         ),
         (
             "train.early_stopping",
-            2,
-            "train.early_stopping must be less than train.epochs, 2, or null, got 2",
+            4,
+            "train.early_stopping must be less than train.epochs, 4, or null, got 4",
         ),
         (
             "train.optimizer",
