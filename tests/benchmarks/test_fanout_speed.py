@@ -6,96 +6,33 @@ the runs that take minutes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import REPOSITORY
 from light_study import LightStudy
 
 from pipeline import fanout
 from pipeline.stages import Matrix
-from pipeline.worker import Done, Job, announce, computing_with, run_job
+from pipeline.worker import computing_with, run_job
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+
+import many_stages  # noqa: E402  needs distributed
+
 long = pytest.mark.skipif(
     "LESION_LONG_BENCHMARKS" not in os.environ,
     reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
 )
-STUDY = REPOSITORY / "studies" / "demo"
-INPUTS = tuple(str(path) for path in sorted((REPOSITORY / "pipeline").glob("*.py"))[:14])
-
-
-def matrix(runs: int) -> list[Job]:
-    """As many pairs of train and evaluate as light as those of a study."""
-    jobs = []
-    for seed in range(runs):
-        run = f"limit_encoder_attention-{seed}-0"
-        names = ("weights.safetensors", "history.csv", "run.json")
-        outputs = tuple(f"{STUDY}/runs/limit_encoder_attention/{seed}/0/{name}" for name in names)
-        params = ((f"{STUDY}/params.yaml", ("train", "focal", "models.limit_encoder_attention")),)
-        for stage, inputs, after in (
-            ("train", INPUTS, ()),
-            ("evaluate", (*INPUTS, outputs[0]), (f"train@{run}",)),
-        ):
-            command = f"PYTHONPATH=../.. python -m pipeline.{stage} limit_encoder_attention {seed}"
-            job = Job(f"{stage}@{run}", command, str(STUDY), inputs, params, outputs, after)
-            jobs.append(job)
-    return jobs
-
-
-def sleep(job: Job, *, seconds: float) -> Done:
-    """In place of a stage; what it tells is as large as a stage's."""
-    announce(job.name)
-    time.sleep(seconds)
-    told = dict.fromkeys(job.inputs, "0" * 64)
-    return Done(told, told, dict.fromkeys(job.outputs, "0" * 64), seconds, "")
-
-
-class Recorded:
-    """In place of DVC."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def why_not(self, job: Job, done: Done) -> str:
-        return ""
-
-    fetched = why_not
-
-    def record(self, names: Sequence[str], unread: Sequence[str]) -> dict[str, str]:
-        self.names += names
-        return {}
-
-
-@contextmanager
-def fifty_workers():
-    with (
-        distributed.LocalCluster(
-            n_workers=50,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            memory_limit=0,
-            silence_logs=50,
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-
-
-def megabytes() -> float:
-    return psutil.Process().memory_info().rss / 1e6
 
 
 @long
@@ -106,16 +43,16 @@ def test_ten_thousand_stages_are_planned_in_seconds(
     study = LightStudy(tmp_path / "repository", variants=5, seeds=1000)
     study.run("dvc", "repro", "--single-item", "studies/light/dvc.yaml:preprocess")
     monkeypatch.chdir(study.folder)
-    with fifty_workers() as client:
-        before, start = megabytes(), time.perf_counter()
+    with many_stages.fifty_workers() as client:
+        before, start = many_stages.megabytes(), time.perf_counter()
         made = Matrix(Path())
         with made.claimed():
             jobs = made.stale()
         known = time.perf_counter() - start
-        futures = fanout.submit(client, partial(sleep, seconds=60), jobs, {}, {})
+        futures = fanout.submit(client, partial(many_stages.sleep, seconds=60), jobs, {}, {})
         planned = time.perf_counter() - start
         time.sleep(3)  # the scheduler has its own work with them
-        grown = megabytes() - before
+        grown = many_stages.megabytes() - before
         client.cancel([future for _, future in futures.values()])
     print(f"10,000 stages: read in {known:.1f} s, planned in {planned:.1f} s, {grown:.0f} MB")
     assert len(futures) == 10_000
@@ -123,35 +60,18 @@ def test_ten_thousand_stages_are_planned_in_seconds(
     assert grown < 500
 
 
-def keep_busy(stages: int, seconds: float) -> tuple[float, float]:
-    """The share of their time that 50 workers sleep for a stage, and the most memory, in MB, of the
-    process that holds client, scheduler and workers."""
-    most, over = [0.0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            most[0] = max(most[0], megabytes())
-
-    with fifty_workers() as client:
-        threading.Thread(target=watch, daemon=True).start()
-        start, recorded = time.perf_counter(), Recorded()
-        run = partial(sleep, seconds=seconds)
-        fanout.fan_out(client, recorded, matrix(stages // 2), run, {})
-        wall = time.perf_counter() - start
-        over.set()
-    assert len(recorded.names) == len(set(recorded.names)) == stages
-    busy = stages * seconds / 50 / wall
-    print(
-        f"{stages} stages of {seconds} s: {wall:.0f} s, workers {busy:.0%} busy, {most[0]:.0f} MB"
-    )
-    return busy, most[0]
-
-
 @long
 def test_fifty_workers_are_kept_busy_by_ten_thousand_stages():
-    busy, memory = keep_busy(10_000, 5)
-    assert busy >= 0.9
-    assert memory < 500
+    command = [sys.executable, many_stages.__file__, "10000", "5"]
+    variables = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"10,000 stages of 5 s: {found['seconds']:.0f} s, workers {found['busy']:.0%} busy, "
+        f"{found['megabytes']:.0f} MB for client, scheduler and workers"
+    )
+    assert found["busy"] >= 0.9
+    assert found["megabytes"] < 500
 
 
 @long
