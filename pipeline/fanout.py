@@ -59,6 +59,11 @@ def main() -> None:
             "tracking.live with --remote: workers cannot reach this machine's store; set "
             "MLFLOW_TRACKING_URI to the address of an MLflow server"
         )
+    if study.tracking.live and not server and not starts_here(arguments):
+        warn(
+            "tracking.live without an MLflow server: workers on other machines write to one SQLite "
+            "file, which network file systems damage; set MLFLOW_TRACKING_URI to a server's address"
+        )
     package("distributed")
     os.chdir(arguments.study)  # DVC wants to be inside of the repository
     matrix = Matrix(Path(), arguments.remote)
@@ -66,6 +71,9 @@ def main() -> None:
         repro(before)
     with matrix.claimed():
         jobs = matrix.stale()
+        if arguments.remote and study.evaluate.resolution == "native":
+            # It reads the raw masks, which no stage has as an output: they are here alone.
+            jobs = [job for job in jobs if _kind(job.name) == "train"]
         print(
             f"fanout: {len(jobs)} of {len(matrix.stages)} stages of the matrix to run", flush=True
         )
@@ -158,8 +166,13 @@ def package(name: str) -> Any:
 
 def repro(targets: Sequence[str]) -> None:
     """`dvc repro`, as a user would run it. Raises UserError where it fails."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", *targets])
-    if done.returncode != 0:
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro", *targets])
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # the terminal tells DVC too, which stops its stage and leaves whole files
+        raise
+    if process.returncode != 0:
         raise UserError(f"dvc repro {' '.join(targets)} failed, as it says above")
 
 
@@ -291,6 +304,8 @@ def local(arguments: argparse.Namespace, jobs: int) -> Any:
         resources=own,
         dashboard_address="127.0.0.1:0",
         silence_logs=50,
+        # Ctrl-C at a terminal reaches them too: they end with this process, in good order.
+        preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
     )
     cluster.scale(workers)
     return cluster
@@ -335,6 +350,33 @@ def queued(arguments: argparse.Namespace, jobs: int) -> Any:
     return cluster
 
 
+class Workers:
+    """Sees to it that there are some who can do the work, as long as it lasts."""
+
+    def __init__(self, client: Any, taken: dict[str, float], seconds: float = 30) -> None:
+        self.client, self.taken, self.seconds = client, taken, seconds
+        self.next = time.monotonic() + seconds
+        self.problem = ""
+
+    def attend(self) -> None:
+        """To be called often: tells in a line what the stages wait for."""
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + self.seconds
+        problem = "" if self.client.scheduler_info(n_workers=1)["workers"] else "no worker is there"
+        try:
+            check_offered(self.client, self.taken)
+        except UserError as error:
+            problem = str(error)
+        if problem and problem != self.problem:
+            warn(f"{problem}; waiting for one")
+        self.problem = problem
+        if isinstance(self.client.cluster, package("distributed").SpecCluster):
+            # Dask gives up a job that ended, at its time limit for one, and opens none in its place
+            # until it is told how many there should be.
+            self.client.cluster.scale(len(self.client.cluster.worker_spec))
+
+
 class Progress:
     """The jobs of a fan-out in a line of the terminal: done, running, failed, remaining time."""
 
@@ -374,6 +416,7 @@ class Progress:
         self.show()
 
     def show(self) -> None:
+        """Show the line as it is now."""
         self.bar.set_description_str(
             f"{len(self.running)} running, {self.failed} failed{self._remaining()}"
         )
@@ -419,6 +462,12 @@ def fan_out(
     """
     progress = Progress(jobs)
     recorder = Recorder(matrix, jobs, progress, away=checkout is not None)
+    workers = Workers(client, taken)
+
+    def idle() -> None:
+        recorder.flush()
+        workers.attend()
+
     try:
         client.subscribe_topic(TOPIC, lambda event: progress.began(event[1]))
         # As a task it is made again when all that hold it die; data given to workers would be lost.
@@ -427,7 +476,7 @@ def fan_out(
         def give(several: Sequence[Job]) -> dict[str, tuple[Job, Any]]:
             return submit(client, function, several, taken, shared)
 
-        for job, result in results(give, jobs, progress, recorder.flush):
+        for job, result in results(give, jobs, progress, idle):
             recorder.take(job, result)
     except Exception as error:
         if not is_lost(error):
@@ -437,8 +486,9 @@ def fan_out(
             recorder.flush(last=True)
         finally:
             progress.close()
-            for folder in {job.folder for job in jobs}:
-                shutil.rmtree(finished_folder(folder), ignore_errors=True)
+            if recorder.lost(len(jobs)) == 0:  # else the next client records what ended here
+                for folder in {job.folder for job in jobs}:
+                    shutil.rmtree(finished_folder(folder), ignore_errors=True)
             with suppress(Exception):  # the scheduler may be gone
                 client.unsubscribe_topic(TOPIC)
     recorder.check(len(jobs))
@@ -482,11 +532,16 @@ def results(
                 continue
             job = running[future.key][0]
             result = _result(future)
-            if type(result).__name__ == "KilledWorker" and tries[job.name] < RETRIES:
+            progress.ended(job.name)
+            if _worker_is_gone(result) and tries[job.name] < RETRIES:
                 tries[job.name] += 1
-                future.retry()
-                future.add_done_callback(ended.put)
-                continue
+                try:
+                    future.retry()
+                except (OSError, KeyError):  # the scheduler went meanwhile
+                    result = AbandonedError(job.name)
+                else:
+                    future.add_done_callback(ended.put)
+                    continue
             del running[future.key]
             # While anyone holds it, Dask runs it again when the worker that has its result dies.
             future.release()
@@ -515,6 +570,11 @@ def _result(future: Any) -> Done | BaseException:
         return done
     except Exception as error:
         return error
+
+
+def _worker_is_gone(result: Done | BaseException) -> bool:
+    """Whether the worker died, or closed in good order in mid-run."""
+    return isinstance(result, AbandonedError) or type(result).__name__ == "KilledWorker"
 
 
 def is_lost(error: BaseException) -> bool:
@@ -571,7 +631,6 @@ class Recorder:
 
     def take(self, job: Job, result: Done | BaseException) -> None:
         """What became of a job."""
-        self.progress.ended(job.name)
         if isinstance(result, Done):
             problem = self.problem(job, result)
             if not problem and (missing := set(job.after) & self.failed.keys()):
@@ -629,10 +688,13 @@ class Recorder:
             if not self.readers[name] and name in self.recorded:
                 self.unread.append(name)
 
+    def lost(self, jobs: int) -> int:
+        """Of so many, those that are neither recorded nor failed."""
+        return jobs - len(self.recorded) - len(self.failed)
+
     def check(self, jobs: int) -> None:
         """Raise UserError unless all `jobs` are recorded."""
-        lost = jobs - len(self.recorded) - len(self.failed)
-        if lost:
+        if lost := self.lost(jobs):
             raise UserError(
                 f"the scheduler was lost: {len(self.recorded)} stages are recorded, {lost} are "
                 "not; run again, and they go on from their last epoch"

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import IO, Any
 
 import yaml
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, warn
 from pipeline.files import replacing
 from pipeline.worker import Checkout, Done, Job, state
 
@@ -56,6 +57,8 @@ class Matrix:
         # In DVC's own order: each after those that it depends on.
         order = plan_repro(self.graph)
         self.stages = {stage.addressing: stage for stage in order if "@" in stage.name}
+        # The jobs that may be recorded, each with its inputs and outputs as they were then.
+        self.verified: dict[str, tuple[Job, dict[str, str]]] = {}
 
     def before(self) -> list[str]:
         """The stages outside of the matrix that it reads from, where any before them is stale."""
@@ -103,7 +106,7 @@ class Matrix:
                         continue
                     with suppress(RunCacheNotFoundError):
                         if str(stage.cmd) in known or any(out.hash_info for out in stage.outs):
-                            self.repo.stage_cache.restore(stage)
+                            self._restore(stage)
                             restored.append(name)
                             continue
                 jobs[name] = _job(stage, after)
@@ -111,6 +114,21 @@ class Matrix:
                 raise UserError(f"{name} was taken from DVC's run-cache, and is gone: {told}")
             self._share(restored)
         return list(jobs.values())
+
+    def _restore(self, stage: Any) -> None:
+        """Take the outputs from DVC's run-cache, in place of those that lie there. Raises
+        RunCacheNotFoundError, and then leaves them."""
+        self._ask_run_cache(stage)
+        self.repo.stage_cache.restore(stage, dry=True)
+        stage.remove_outs()  # DVC asks a user before it replaces one that it could not bring back
+        self.repo.stage_cache.restore(stage)
+
+    def _ask_run_cache(self, stage: Any, *, always: bool = False) -> None:
+        """What dvc.lock knows of the stage's outputs counts for its inputs as they were then."""
+        if always or stage.changed_stage() or not stage.deps_cached():
+            stage.save_deps()
+            for out in stage.outs:
+                out.clear()
 
     def _known_commands(self) -> set[str]:
         """Those of DVC's run-cache. To look a stage up there DVC reads params.yaml anew: minutes,
@@ -172,6 +190,7 @@ class Matrix:
                 "its worker wrote other files than those that are here: a worker without this "
                 "file system needs --remote"
             )
+        self.verified[job.name] = (job, now | outputs)
         return ""
 
     def checkout(self, remote: str) -> Checkout:
@@ -190,9 +209,21 @@ class Matrix:
                 f"--remote: workers are given the last commit, and these are not in it: {what}; "
                 "commit them first"
             )
+        inputs = {dep.fs_path for stage in self.stages.values() for dep in stage.deps}
+        made = {out.fs_path for stage in self.graph for out in stage.outs}
+        sources = [path for path in inputs - made if _inside(path, str(root))]
+        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *sources)
+        if untracked:
+            raise UserError(
+                f"--remote: workers are given what git follows, not {' '.join(untracked.split())}: "
+                "commit or remove it first"
+            )
         if needed := list(self._read()):
-            with _told():
-                self.repo.push(targets=needed, remote=remote)
+            try:
+                with _told():
+                    self.repo.push(targets=needed, remote=remote)
+            except OSError as error:
+                raise UserError(f"--remote {remote}: {_sentence(error)}") from None
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
             _git(root, "bundle", "create", "-q", str(bundle), "HEAD")
@@ -212,22 +243,43 @@ class Matrix:
         DVC's run-cache is asked for what the stage's command makes of the code, params and data as
         they are here: what was made of others is not found.
         """
-        from dvc.stage.cache import RunCacheNotFoundError
-
-        try:
-            with self._locked():
-                self.repo.stage_cache.pull(None)
-                self.repo.stage_cache.restore(self.stages[job.name], pull=True)
-        except RunCacheNotFoundError:
+        now = state(job.inputs, job.params)
+        while True:
+            try:
+                with self._locked():
+                    found = self._pull(self.stages[job.name])
+                break
+            except LockedError:
+                warn("another DVC command keeps DVC's lock: waiting for it, to record")
+                time.sleep(5)
+            except (UserError, OSError) as error:
+                return f"its outputs could not be taken out of the remote ({error}): run again"
+        if not found:
             return (
                 "what its worker pushed was made of other code, params or data than are here now: "
                 "run again"
             )
+        self.verified[job.name] = (job, now | state(job.outputs))
         return ""
+
+    def _pull(self, stage: Any) -> bool:
+        """Restore a stage by the remote's run-cache; whether it is there."""
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        cache = self.repo.stage_cache
+        remote = self.repo.cloud.get_remote_odb(None, "fetch", hash_name="md5-dos2unix")
+        stage.remove_outs()  # of an earlier run
+        for anew in (False, True):  # entries that are here already are seldom wanted anew
+            self._ask_run_cache(stage, always=anew)
+            cache.transfer(remote, self.repo.cache.legacy, force=anew)
+            with suppress(RunCacheNotFoundError):
+                cache.restore(stage, pull=True)
+                return True
+        return False
 
     def record(self, names: Sequence[str], unread: Sequence[str]) -> dict[str, str]:
         """Write these stages into DVC's lock, cache and run-cache, as `dvc commit -f` does; returns
-        those that DVC refuses, whose outputs are gone, with its words.
+        those that are refused, each with why: outputs are gone, or what was verified changed since.
 
         unread: those recorded, now or before, whose outputs no running stage reads: the outputs
         then share their bytes with the cache. Until then they stay as they are, because DVC takes
@@ -247,7 +299,18 @@ class Matrix:
         for name in names:
             stage = self.stages[name]
             try:
-                stage.save()
+                stage.save(run_cache=False)  # hashes what lies there now
+                if name in self.verified:
+                    job, before = self.verified.pop(name)
+                    now = state((*job.inputs, *job.outputs), job.params)
+                    if changed := [
+                        _short(path, job.folder) for path in now if now[path] != before[path]
+                    ]:
+                        refused[name] = (
+                            f"{', '.join(changed)} changed before it was recorded: run again"
+                        )
+                        continue
+                self.repo.stage_cache.save(stage)
                 for out in stage.outs:  # stage.commit() does it too, under locks that are held
                     out.commit(relink=False)
                 stages.append(stage)

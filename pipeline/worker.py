@@ -16,6 +16,7 @@ import re
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -143,15 +144,22 @@ def run_job(
     Like DVC it removes the outputs first. taken: of Dask's resources. Raises StageFailedError for a
     command that fails.
 
-    Once it has ended well it is not run again: when a worker dies that holds a result, Dask starts
-    its task elsewhere, even while the client takes that result and a stage reads the outputs.
+    Once it has ended well it is not run again, as long as its inputs and outputs are as it left
+    them: when a worker dies that holds a result, Dask starts its task elsewhere, even while the
+    client takes that result and a stage reads the outputs; and a client may die before it records.
     """
     announce(job.name)
-    record = finished_folder(job.folder) / f"{hashlib.sha256(_key().encode()).hexdigest()}.json"
-    if record.exists() and "absent" not in state(job.outputs).values():
-        return Done(**json.loads(record.read_text(encoding="utf-8")))
+    if not Path(job.folder).is_dir():
+        told = f"{job.folder} is not on {socket.gethostname()}: a worker without this file system "
+        raise StageFailedError(job.name, f"{told}needs --remote")
     start = time.perf_counter()
     inputs = state(job.inputs, job.params)
+    known = hashlib.sha256(f"{job.name}\0{job.command}".encode()).hexdigest()
+    record = finished_folder(job.folder) / f"{known}.json"
+    if record.exists():
+        done = Done(**json.loads(record.read_text(encoding="utf-8")))
+        if done.before == done.after == inputs and done.outputs == state(job.outputs):
+            return done
     for path in map(Path, job.outputs):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -197,8 +205,14 @@ def _checked_out(checkout: Checkout) -> Iterator[Path]:
     It stays in the system's folder for temporary files, for the next job of the same commit; the
     checkouts of one commit share DVC's cache and the states of interrupted trainings.
     """
-    common = Path(tempfile.gettempdir()) / f"lesion-fanout-{os.getuid()}" / checkout.commit
-    common.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own = Path(tempfile.gettempdir()) / f"lesion-fanout-{os.getuid()}"
+    own.mkdir(exist_ok=True, mode=0o700)
+    found = own.lstat()  # its name can be foreseen: another may have made it, with code of his own
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        told = f"{own} on {socket.gethostname()} must be a folder that its user alone writes to"
+        raise OSError(f"{told}: remove it")
+    common = own / checkout.commit
+    common.mkdir(exist_ok=True)
     with ExitStack() as stack:
         for number in itertools.count():
             lock = stack.enter_context((common / f"{number}.lock").open("a"))
@@ -213,29 +227,12 @@ def _checked_out(checkout: Checkout) -> Iterator[Path]:
             shutil.rmtree(root, ignore_errors=True)
             bundle = common / f"{number}.bundle"
             bundle.write_bytes(checkout.bundle)
+            config = ["dvc", "--cd", str(root), "config", "-q", "--local"]
             for command in (
                 ["git", "clone", "-q", "--no-checkout", str(bundle), str(root)],
                 ["git", "-C", str(root), "checkout", "-q", "--detach", checkout.commit],
-                [
-                    "dvc",
-                    "--cd",
-                    str(root),
-                    "config",
-                    "-q",
-                    "--local",
-                    "cache.dir",
-                    str(common / "cache"),
-                ],
-                [
-                    "dvc",
-                    "--cd",
-                    str(root),
-                    "config",
-                    "-q",
-                    "--local",
-                    "core.remote",
-                    checkout.remote,
-                ],
+                [*config, "cache.dir", str(common / "cache")],
+                [*config, "core.remote", checkout.remote],
             ):
                 subprocess.run(command, check=True, env=_variables())
             bundle.unlink()
@@ -300,7 +297,7 @@ def run_command(name: str, command: str, folder: Path, environment: Mapping[str,
 
 
 def finished_folder(study: str | Path) -> Path:
-    """What workers know to be done lies there, by the task; for as long as a client runs."""
+    """What workers know to be done lies there, by the stage, until a client has recorded it."""
     return Path(study) / ".resume" / ".finished"  # no variant has a dot in its name
 
 
@@ -322,15 +319,17 @@ def _abandonment() -> Callable[[], bool]:
     """A function that tells whether the task of this thread is no longer wanted.
 
     Dask does not interrupt a running task that was cancelled, or whose client is gone: it only
-    marks it.
+    marks it. Of a worker that closes it gives the task to another, and waits for this thread.
     """
     from distributed import get_worker
 
-    tasks, key = get_worker().state.tasks, _key()
+    worker = get_worker()
+    tasks, key = worker.state.tasks, _key()
 
     def abandoned() -> bool:
         task = tasks.get(key)
-        return task is None or task.state not in ("executing", "long-running")
+        closing = worker.status.name in ("closing", "closed", "failed")
+        return closing or task is None or task.state not in ("executing", "long-running")
 
     return abandoned
 

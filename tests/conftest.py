@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from mlflow_server import Server
 
 # First, before anything uses oneDNN: the import keeps it off AMX where AMX is broken.
 import pipeline.compute  # noqa: F401
@@ -33,6 +34,18 @@ def _computing_left_as_it_was(
 def _threads() -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if "_NUM_THREADS" in name}
     return variables | {"torch": str(torch.get_num_threads())}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The server that MLFLOW_TRACKING_URI names, not started."""
+    server = Server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.setenv(name, "")  # so that what the pipeline sets is gone with the test
+        monkeypatch.delenv(name)
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

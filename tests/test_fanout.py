@@ -6,24 +6,29 @@ import itertools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 import requests
+import yaml
+from conftest import change_params
 from light_study import REPOSITORY, LightStudy
 
 from pipeline import fanout
 from pipeline.errors import UserError
 from pipeline.stages import Matrix
-from pipeline.worker import Done, Job, run_job, state
+from pipeline.worker import Done, Job, StageFailedError, computing_with, run_away, run_job, state
 
 pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 
@@ -239,6 +244,138 @@ def test_outputs_that_another_machine_wrote_are_not_recorded(study, cluster):
     assert matrix.why_not(job, here) == ""
 
 
+@pytest.mark.parametrize("what", ["work.py", "studies/light/runs/encoder_attention/0/0/weights"])
+def test_what_changes_before_it_is_recorded_is_not(cluster, study, capsys, monkeypatch, what):
+    """Recording waits for DVC's lock, or until there is enough of it to be worth its time."""
+    record, changed = Matrix.record, []
+
+    def record_later(matrix: Matrix, names: list[str], unread: list[str]) -> dict[str, str]:
+        if not changed and any("train@encoder_attention-0-0" in name for name in names):
+            changed.append(what)
+            with (study.root / what).open("a") as file:
+                file.write("# another\n")
+        return record(matrix, names, unread)
+
+    monkeypatch.setattr(Matrix, "record", record_later)
+    with pytest.raises(UserError, match=r"stages failed, . are recorded"):
+        fan_out(cluster, study)
+    told = capsys.readouterr().out
+    name = what.removeprefix("studies/light/").replace("work.py", "../../work.py")
+    assert f"failed: train@encoder_attention-0-0: {name} changed before it was recorded" in told
+    assert "train@encoder_attention-0-0" not in study.locked()
+    before = len(study.epochs())
+    monkeypatch.undo()
+    monkeypatch.chdir(study.folder)
+    fan_out(cluster, study)
+    assert len(study.epochs()) > before
+    assert study.status() == {"compare"}
+
+
+def test_what_ended_before_the_client_died_is_recorded_by_the_next(cluster, study):
+    """Nothing is trained again whose inputs and outputs nobody touched since."""
+    jobs = [job for job in Matrix(Path()).stale() if "train" in job.name]
+    function = partial(run_job, environment={}, taken={})
+    cluster.gather([cluster.submit(function, job, pure=False) for job in jobs])
+    assert study.locked().keys() == {"preprocess"}
+    assert len(study.epochs()) == 8
+    (study.folder / "runs/encoder_attention/0/0/weights").write_text("another")
+    fan_out(cluster, study)
+    again = [line.split()[0] for line in study.epochs()[8:]]
+    assert again == ["encoder_attention-0-0"] * 2
+    assert study.status() == {"compare"}
+    assert not list(study.folder.glob(".resume/*"))
+
+
+def test_what_lies_in_the_place_of_a_cached_output_is_replaced(cluster, study, monkeypatch):
+    """As where a client died before it recorded it: DVC alone would ask, or refuse."""
+    fan_out(cluster, study)
+    before = study.metrics()
+    study.write_params(epochs=3)
+    fan_out(cluster, study)
+    study.write_params(epochs=2)
+    (study.folder / "runs/encoder_attention/0/0/weights").unlink()
+    (study.folder / "runs/encoder_attention/0/0/weights").write_text("nobody's")
+    assert Matrix(Path()).stale() == []
+    assert study.metrics() == before
+    assert study.status() == {"compare"}
+
+
+def test_a_worker_that_closes_gives_its_stage_to_another(study):
+    """Told by its batch system, which sends SIGTERM; the stage goes on from its last epoch."""
+    study.write_params(epochs=4, batch_size=700)
+    with ExitStack() as stack:
+        stack.enter_context(ended_with_block(scheduler(study)))
+        first = worker(study, address_of(study), "--nthreads", "1")
+        stack.enter_context(ended_with_block(first))
+        command = stack.enter_context(
+            ended_with_block(study.start("--scheduler", address_of(study)))
+        )
+        wait_for(lambda: len(study.epochs()) >= 2)
+        first.terminate()
+        second = worker(study, address_of(study), "--nthreads", "2")
+        stack.enter_context(ended_with_block(second))
+        printed = command.communicate(timeout=120)[0]
+        assert command.returncode == 0, printed
+        assert first.wait(60) == 0
+    assert "failed:" not in printed
+    assert study.status() == set()
+    assert len(study.epochs()) <= 4 * 4 + 1
+
+
+def test_workers_that_end_are_replaced_and_what_is_missing_is_told(capsys):
+    """As those that a batch system starts, which ends them at their time limit."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    kept = dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"})
+    quiet = {"dashboard_address": None, "silence_logs": 50, "memory_limit": 0}
+    with kept, LocalCluster(n_workers=1, processes=False, **quiet) as made, Client(made) as client:
+        workers = fanout.Workers(client, {}, seconds=0)
+        workers.attend()
+        assert capsys.readouterr().err == ""
+        made.sync(next(iter(made.workers.values())).close)
+        wait_for(lambda: not client.scheduler_info()["workers"] and not made.workers)
+        workers.attend()
+        workers.attend()
+        assert capsys.readouterr().err.count("no worker is there; waiting for one") == 1
+        wait_for(lambda: client.scheduler_info()["workers"])
+        fanout.Workers(client, {"GPU": 1}, seconds=0).attend()
+        assert "no worker offers GPU 1" in capsys.readouterr().err
+
+
+def test_a_worker_that_lacks_the_folder_says_so(tmp_path, cluster):
+    job = Job("train@a-0-0", "true", str(tmp_path / "elsewhere"), (), (), (), ())
+    future = cluster.submit(run_job, job, environment={}, taken={}, pure=False)
+    with pytest.raises(StageFailedError, match=r"elsewhere is not on .* needs --remote"):
+        future.result()
+
+
+def test_progress_tells_what_runs_and_what_is_left():
+    names = [f"{kind}@{number}" for kind in ("train", "evaluate") for number in range(4)]
+    progress = fanout.Progress([Job(name, "", "", (), (), (), ()) for name in names])
+
+    def line() -> str:
+        progress.show()
+        return progress.bar.desc
+
+    assert line() == "0 running, 0 failed"
+    for name in ("train@0", "train@1", "another's"):
+        progress.began(name)
+    assert line() == "2 running, 0 failed"  # nothing is known of their time
+    progress.ended("train@0")
+    progress.over("train@0", 100)
+    # Three trainings and four evaluations of 100 s, one at a time, until an evaluation is known.
+    assert line() == "1 running, 0 failed, about 11:40 left"
+    progress.began("evaluate@0")
+    progress.ended("evaluate@0")
+    progress.over("evaluate@0", 10)
+    assert line() == "1 running, 0 failed, about 05:30 left"
+    progress.over("evaluate@1", None)
+    assert line() == "1 running, 1 failed, about 05:20 left"
+    assert progress.done == 2
+    progress.close()
+
+
 def test_a_stage_that_fails_is_told_and_the_others_are_recorded(cluster, study, capsys):
     script = study.root / "work.py"
     script.write_text(script.read_text().replace("== 666", "!= 0 and run[1] == '1'"))
@@ -328,7 +465,10 @@ def test_ctrl_c_and_kill_leave_what_dvc_repro_can_finish(study, tmp_path, ending
     process = study.start("--workers", "2")
     with ended_with_block(process):
         wait_for(lambda: any("evaluate" in name for name in study.locked()))
-        process.send_signal(ending)
+        if ending == signal.SIGINT:
+            os.killpg(process.pid, ending)  # as a terminal does
+        else:
+            process.send_signal(ending)
         printed = process.communicate(timeout=60)[0]
     assert process.returncode == (130 if ending == signal.SIGINT else -9)
     assert "Traceback" not in printed
@@ -400,7 +540,7 @@ def killed(study: LightStudy, moments: random.Random, most: int) -> tuple[bool, 
             if victim == "scheduler":
                 master.kill()
                 break
-            workers[victim].kill()
+            moments.choice([workers[victim].kill, workers[victim].terminate])()
             workers[victim] = start(worker(study, address, "--nthreads", "1"))
         printed = command.communicate(timeout=120)[0]
     wait_for(lambda: not stage_processes(study))
@@ -419,6 +559,120 @@ def bucket(monkeypatch) -> Iterator[str]:
     requests.put(f"{address}/lesions", timeout=10).raise_for_status()
     yield address
     server.stop()
+
+
+@pytest.fixture
+def remote(study, tmp_path, monkeypatch) -> Path:
+    """The folder that is DVC's remote `store` of the study: one run, its native resolution not
+    wanted. Its checkouts lie elsewhere than this machine's."""
+    folder = tmp_path / "remote"
+    study.params |= {"variants": ["encoder_attention"], "seeds": [0]}
+    study.params["evaluate"]["resolution"] = "network"
+    study.write_params()
+    study.run("dvc", "remote", "add", "store", str(folder))
+    study.commit()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    return folder
+
+
+def fan_out_away(cluster, matrix: Matrix) -> None:
+    with matrix.claimed():
+        jobs, checkout = matrix.stale(), matrix.checkout("store")
+        function = partial(run_away, environment={}, taken={})
+        fanout.fan_out(cluster, matrix, jobs, function, {}, checkout)
+
+
+def test_outputs_come_through_a_remote_in_place_of_older_ones(cluster, study, remote, tmp_path):
+    alone = study.copy(tmp_path / "alone")
+    alone.repro()
+    weights = study.folder / "runs/encoder_attention/0/0/weights"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("older")
+    fan_out_away(cluster, Matrix(Path(), "store"))
+    assert study.metrics() == alone.metrics()
+    assert study.status() == {"compare"}
+    assert study.epochs() == []
+
+
+def test_a_remote_that_fails_costs_its_stage_alone(cluster, study, remote, capsys, monkeypatch):
+    def fail(*_) -> bool:
+        raise PermissionError("no such key")
+
+    monkeypatch.setattr(Matrix, "_pull", fail)
+    with pytest.raises(UserError, match="2 stages failed, 0 are recorded"):
+        fan_out_away(cluster, Matrix(Path(), "store"))
+    told = capsys.readouterr().out
+    assert "train@encoder_attention-0-0: its outputs could not be taken out of the remote" in told
+    assert "no such key" in told
+
+
+def test_sources_that_git_does_not_follow_do_not_go_away_unseen(study, remote):
+    other = study.root / "work"
+    other.mkdir()
+    (other / "part.py").write_text("")
+    pipeline = yaml.safe_load((study.folder / "dvc.yaml").read_text())
+    pipeline["stages"]["train"]["deps"].append("${code}/work")
+    (study.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    study.commit()
+    (other / "new.py").write_text("")
+    with pytest.raises(UserError, match=r"not work/new\.py: commit or remove it first"):
+        Matrix(Path(), "store").checkout("store")
+
+
+def test_another_users_folder_of_checkouts_is_not_trusted(cluster, study, remote, tmp_path, capsys):
+    foreseen = tmp_path / "elsewhere" / f"lesion-fanout-{os.getuid()}"
+    foreseen.mkdir()
+    foreseen.chmod(0o777)
+    with pytest.raises(UserError, match="2 stages failed, 0 are recorded"):
+        fan_out_away(cluster, Matrix(Path(), "store"))
+    assert "must be a folder that its user alone writes to: remove it" in capsys.readouterr().out
+    assert list(foreseen.iterdir()) == []
+
+
+def test_native_resolution_is_evaluated_here_where_the_masks_are(study, remote, monkeypatch):
+    study.params["evaluate"]["resolution"] = "native"
+    study.write_params()
+    study.commit()
+    given = []
+
+    def fan_out(_client, _matrix, jobs, *_) -> None:
+        given.extend(job.name for job in jobs)
+
+    monkeypatch.setattr(fanout, "fan_out", fan_out)
+    monkeypatch.setattr(fanout, "repro", given.append)
+    monkeypatch.setattr(sys, "argv", ["fanout", "--remote", "store", "--workers", "1"])
+    fanout.main()
+    assert given == ["train@encoder_attention-0-0", ["dvc.yaml"]]
+
+
+def test_runs_are_tracked_live_by_a_server(cluster, drawn_study, server, tmp_path, monkeypatch):
+    """Two at once, by a real server with a SQL store."""
+    folder = tmp_path / "study"
+    shutil.copytree(drawn_study, folder)
+    (folder / "dvc.yaml").write_text((REPOSITORY / "dvc.yaml").read_text())
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True)
+    monkeypatch.chdir(folder)
+    study = change_params(
+        tracking={"live": True},
+        evaluate={"resolution": "network"},
+        models={
+            variant: {"encoder": "plain", "plain_width": 2}
+            for variant in ("gated_attention", "limit_encoder_attention")
+        },
+    )
+    server.start()
+    matrix = Matrix(Path())
+    function = partial(
+        run_job, environment={"MLFLOW_TRACKING_URI": server.address, **computing_with(1)}, taken={}
+    )
+    with matrix.claimed():
+        fanout.fan_out(cluster, matrix, matrix.stale(), function, {})
+    runs = mlflow.search_runs(search_all_experiments=True)
+    assert set(runs["tags.variant"].dropna()) == set(study.variants)
+    assert (runs["status"] == "FINISHED").all()
+    assert not (folder / "mlflow.db").exists()
 
 
 @pytest.mark.skipif(

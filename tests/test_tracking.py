@@ -5,13 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -256,51 +251,6 @@ def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
         train.main()
     assert only_run(study)["status"] == "FAILED"
     assert not (study.run_dir(VARIANT, 0) / "weights.safetensors").exists()
-
-
-class Server:
-    """A real `mlflow server` on a free port of this machine, with its store in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        store = f"sqlite:///{folder}/server.db"
-        tracking_store = ["--backend-store-uri", store, "--artifacts-destination", str(folder)]
-        self.command = [sys.executable, "-m", "mlflow", "server", *tracking_store]
-        self.command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(self.command, start_new_session=True, **quiet)
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, "the server ended by itself"
-                time.sleep(0.1)
-        pytest.fail("the server did not start in two minutes")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The server that MLFLOW_TRACKING_URI names, not started."""
-    server = Server(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
-        monkeypatch.setenv(name, "")  # so that what the pipeline sets is gone with the test
-        monkeypatch.delenv(name)
-    yield server
-    server.kill()
 
 
 def metric_steps(study: Study) -> list[int]:
