@@ -167,7 +167,7 @@ def boundary_table(results: Results) -> Table:
     caption = (
         "Boundary and calibration: 95 % Hausdorff distance in pixels of the prepared size (lower "
         "is better), normalised surface Dice within "
-        f"{evaluation['surface_tolerance']:g} pixels, boundary IoU; Brier score and expected "
+        f"{evaluation['surface_tolerance']:g} px, boundary IoU; Brier score and expected "
         f"calibration error in {evaluation['calibration_bins']} bins (lower is better), on "
         f"{_cases(results)} test cases: mean ± standard deviation over seeds."
     )
