@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.comparison import compare, estimate, estimate_averaged
-from pipeline.crossed import Values, mean_interval
-from pipeline.definitions import CASE_METRICS, MAIN, PRIMARY, metrics_of, state
+from pipeline.crossed import Values, case_interval, mean_interval
+from pipeline.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
 from pipeline.errors import UserError, run_command
 from pipeline.exported import load_exported
 from pipeline.paper import FACTORS, PAPER
@@ -117,7 +117,7 @@ def estimate_all(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list
 
 
 def average_all(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list[AveragedEstimate]:
-    """Every variant, averaging and metric of MAIN, in this order. Raises UserError if the stage
+    """Every variant, averaging and metric of AVERAGED, in this order. Raises UserError if the stage
     average has not scored what the study asks for."""
     if not study.averaging:
         return []
@@ -135,7 +135,7 @@ def average_all(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> lis
                     averaging=averaging,
                     metric=metric,
                 )
-                for metric in MAIN
+                for metric in AVERAGED
             ]
     return found
 
@@ -221,7 +221,9 @@ def _subgroups(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list
             for variant, all_values in values.items():
                 own = all_values[:, within]
                 mean = _finite(own.mean())
-                enough = len(within) >= FEWEST_CASES and len(own) > 1 and mean is not None
+                interval = None
+                if len(within) >= FEWEST_CASES and mean is not None:
+                    interval = mean_interval(own) if len(own) > 1 else case_interval(own[0])
                 found.append(
                     Subgroup(
                         grouping=grouping,
@@ -229,7 +231,7 @@ def _subgroups(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list
                         cases=len(within),
                         variant=variant,
                         mean=mean,
-                        interval=mean_interval(own) if enough else None,
+                        interval=interval,
                     )
                 )
     return found

@@ -1,9 +1,8 @@
 """Stage export: the networks of `export` in params.yaml, for use without this project.
 
 reports/exported/<variant>/ has model.onnx, model.pt2 and export.json of the variant's network of
-the first seed and fold, as pipeline/exporter.py makes them; the command pipeline/export.py adds the
-model card, which wants results.json. Without any variant the folder is empty, and nothing is
-imported for it.
+the first seed and fold, as pipeline/exporter.py makes them; the report has their model cards.
+Without any variant there is a list of none, and nothing is imported for it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import run_command
-from pipeline.files import replacing
+from pipeline.files import replacing, write_json
 from pipeline.params import Study, load_study
 
 
@@ -19,6 +18,7 @@ def main() -> None:
     study = load_study()
     with replacing(study.exported_dir) as folder:
         folder.mkdir()
+        write_json(folder / "variants.json", study.export)  # DVC warns of an empty folder
         if study.export:
             export_variants(study, folder)
     print(f"export: {study.exported_dir}: {', '.join(study.export) or 'no variant'}")

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pipeline.synthetic import draw_case
 from pipeline.trained import TrainedRun
 
 TOLERANCE = 1e-4  # of a probability; float32 in another order of additions gives 1e-6
+ADVICE = "; a study goes on without it: take the variant out of export in its params.yaml"
 WARMING, CALLS = 2, 20  # calls with one picture: before the clock, and timed
 Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pictures -> probabilities
 
@@ -160,14 +162,20 @@ def latencies(calls: Sequence[Call], size: Size) -> list[float]:
 
 
 def export(run: TrainedRun, out: Path) -> Exported:
-    """Write model.onnx and model.pt2 of `run` into `out`, a folder. Raises UserError where one does
-    not compute what the network does."""
+    """Write model.onnx and model.pt2 of `run` into `out`, a folder. Raises UserError where one
+    cannot be made, or does not compute what the network does."""
     network = run.load(torch.device("cpu"))
     segmenter = Segmenter(network)
-    program = export_program(segmenter, run.size)
     files = {"model.onnx": out / "model.onnx", "model.pt2": out / "model.pt2"}
-    save_onnx(program, files["model.onnx"], describe(run))
-    save_program(program, files["model.pt2"])
+    try:
+        program = export_program(segmenter, run.size)
+        save_onnx(program, files["model.onnx"], describe(run))
+        save_program(program, files["model.pt2"])
+    except UserError:
+        raise
+    except Exception as error:  # torch's, of any kind: not every network has a graph
+        told = shorten(str(error), 300) or type(error).__name__
+        raise UserError(f"{run.label} cannot be exported ({told}){ADVICE}") from None
     with _quiet():
         loaded = torch.export.load(files["model.pt2"]).module()
     eager = torch_call(segmenter.to(memory_format=torch.channels_last))
@@ -180,7 +188,8 @@ def export(run: TrainedRun, out: Path) -> Exported:
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{name} of {run.label} differs from the network by {difference:.2g}, more than "
-                f"{TOLERANCE:g}: nothing is written; try other versions of torch and onnxscript"
+                f"{TOLERANCE:g}: nothing is written; try other versions of torch and "
+                f"onnxscript{ADVICE}"
             )
     milliseconds = latencies([eager, *calls.values()], run.size)
     return Exported(
@@ -211,7 +220,7 @@ def describe(run: TrainedRun) -> dict[str, str]:
     return {
         "description": "Marks the skin lesion in a dermoscopic picture. Not a medical device.",
         "images": f"uint8 (N, {height}, {width}, 3), RGB, 0 to 255; normalised inside",
-        "probabilities": f"float32 (N, {height}, {width}), of lesion; threshold 0.5",
+        "probabilities": f"float32 (N, {height}, {width}), of lesion",
         "resize": f"{run.resize} to {height}x{width} (height x width), Pillow's BILINEAR",
         "variant": run.variant,
         "seed": str(run.seed),

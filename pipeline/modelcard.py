@@ -57,8 +57,8 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         "",
         f"- Input `images`: uint8, (N, {height}, {width}, 3), RGB, any N. Pixels as they are, 0 to "
         "255: the network's normalisation (ImageNet's mean and standard deviation) is inside.",
-        f"- Output `probabilities`: float32, (N, {height}, {width}), of each pixel to be lesion; "
-        "above 0.5 it is called lesion.",
+        f"- Output `probabilities`: float32, (N, {height}, {width}), of each pixel to be lesion"
+        f"{_threshold(results)}.",
         f"- Before: a photograph is {RESIZES[run.resize]}, by Pillow's `resize` with the filter "
         "`BILINEAR`. After: undo that on the probabilities, then threshold. "
         "`python -m pipeline.predict` does all of it.",
@@ -140,6 +140,12 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
+def _threshold(results: Results | None) -> str:
+    if results is None:
+        return ""
+    return f"; above {results.params['evaluate']['threshold']:g} its study calls it lesion"
+
+
 def _resize_lines(run: TrainedRun) -> list[str]:
     height, width = run.size
     resample = "Image.Resampling.BILINEAR"
@@ -150,9 +156,12 @@ def _resize_lines(run: TrainedRun) -> list[str]:
             "from PIL import ImageOps",
             f"picture = ImageOps.fit(image, ({width}, {height}), {resample})",
         ]
-    return [
-        "from PIL import ImageOps",
-        f"picture = ImageOps.pad(image, ({width}, {height}), {resample})",
+    return [  # ImageOps.pad would round the margin's half up
+        f"scale = min({width} / image.width, {height} / image.height)",
+        "size = [max(1, round(scale * side)) for side in image.size]",
+        f'picture = Image.new("RGB", ({width}, {height}))',
+        f"corner = (({width} - size[0]) // 2, ({height} - size[1]) // 2)",
+        f"picture.paste(image.resize(size, {resample}), corner)",
     ]
 
 

@@ -28,6 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -118,12 +119,13 @@ def predict(
                 usable = [outcome for outcome in batch if isinstance(outcome, Read)]
                 if usable:
                     images = np.stack([one.input for one in usable])
-                    probabilities = _probabilities(model, images, device)
-                    stages = (
-                        []
-                        if wanted.attention is None
-                        else attention_stages(wanted.attention, images)
-                    )
+                    with _within_memory(len(images)):
+                        probabilities = _probabilities(model, images, device)
+                        stages = (
+                            []
+                            if wanted.attention is None
+                            else attention_stages(wanted.attention, images)
+                        )
                     written.append(
                         [
                             writers.submit(
@@ -182,15 +184,20 @@ def _probabilities(
     model: nn.Module, images: NDArray[np.uint8], device: torch.device
 ) -> NDArray[np.float32]:
     """(N, h, w, 3) uint8 -> (N, h, w)."""
+    logits = model(to_input(torch.from_numpy(images), device))
+    probabilities: NDArray[np.float32] = logits.squeeze(1).float().sigmoid().cpu().numpy()
+    return probabilities
+
+
+@contextmanager
+def _within_memory(images: int) -> Iterator[None]:
+    """Raise UserError where a GPU's memory is too small for so many at once."""
     try:
-        logits = model(to_input(torch.from_numpy(images), device))
-        probabilities: NDArray[np.float32] = logits.squeeze(1).float().sigmoid().cpu().numpy()
+        yield
     except torch.OutOfMemoryError:
         raise UserError(
-            f"the GPU's memory ran out with {len(images)} images at once: set a smaller "
-            "--batch-size"
+            f"the GPU's memory ran out with {images} images at once: set a smaller --batch-size"
         ) from None
-    return probabilities
 
 
 def write(

@@ -18,13 +18,16 @@ import pandas as pd
 from pipeline.attention_figures import CAPTION
 from pipeline.errors import UserError, run_command
 from pipeline.explorer import explorer, templates
+from pipeline.exported import load_exported
 from pipeline.files import read_json, replacing
+from pipeline.modelcard import write_card
 from pipeline.params import Loss, Study, Train, load_study
 from pipeline.prepared import PreparedCases
 from pipeline.results import Results, load_results
 from pipeline.runs import read_predictions
 from pipeline.scores import disputed_cases, example_cases
 from pipeline.tables import BOLD, SYNTHETIC, Table, all_tables, csv, latex, markdown, number
+from pipeline.trained import open_run
 
 LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls it
     "bce": "BCE",
@@ -110,6 +113,7 @@ def main() -> None:
     write(reports / "table.md", markdown(results, tables))
     write(reports / "table.csv", csv(results))
     write(reports / "table.tex", latex(results, tables))
+    write(reports / "model-cards.md", model_cards(study, results))
     write(reports / "index.html", page(study, cases, results, tables))
     means = {found.variant: found.mean for found in results.estimates if found.metric == "dice"}
     best = max(means, key=lambda variant: means[variant] or 0.0)
@@ -117,6 +121,16 @@ def main() -> None:
         f"report: {reports / 'index.html'}, highest mean per-case Dice {number(means[best])} "
         f"({best})"
     )
+
+
+def model_cards(study: Study, results: Results) -> str:
+    """Of the networks that the stage export wrote, one after the other."""
+    cards = []
+    for variant in study.export:
+        run = open_run(study.run_dir(variant, study.seeds[0], study.folds[0]))
+        exported = load_exported(study.exported_dir / variant / "export.json")
+        cards.append(write_card(run, exported, results))
+    return "\n".join(cards) or "No variant is named under `export` in params.yaml.\n"
 
 
 def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[Table]) -> str:

@@ -289,8 +289,8 @@ class Subgroup(Record):
     variant: str
     mean: float | None
     interval: Interval | None = Field(
-        description="of the mean over seeds and such cases: two-way standard error, t; each alone, "
-        "not family-wise. Null below ten cases or two seeds"
+        description="of the mean over seeds and such cases: two-way standard error, t; of one seed "
+        "over cases alone. Each alone, not family-wise. Null below ten cases"
     )
 
 

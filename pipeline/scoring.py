@@ -15,6 +15,7 @@ from pipeline import losses
 from pipeline.calibration import brier
 from pipeline.compute import autocast, choose_dtype, to_input, to_target
 from pipeline.dataset import split_batches
+from pipeline.errors import UserError
 from pipeline.metrics import score_cases
 from pipeline.overlap import confusion
 from pipeline.params import Evaluate, Split, Study
@@ -25,12 +26,19 @@ from pipeline.prepared import PreparedCases
 def forward(
     model: nn.Module, cases: PreparedCases, split: Split, settings: Evaluate
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split's cases in their order: logits and targets, float32 (N, 1, H, W)."""
+    """The split's cases in their order: logits and targets, float32 (N, 1, H, W). Raises UserError
+    where a GPU's memory is too small."""
     device = next(model.parameters()).device
     dtype = choose_dtype(device, settings.precision)
     for images, masks in split_batches(cases, split, settings.batch_size):
-        with autocast(device, dtype):
-            logits = model(to_input(images, device)).float()
+        try:
+            with autocast(device, dtype):
+                logits = model(to_input(images, device)).float()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the GPU's memory ran out with {len(images)} cases at once: set a smaller "
+                "evaluate.batch_size"
+            ) from None
         yield logits, to_target(masks, device)
 
 

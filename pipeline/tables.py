@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.definitions import MAIN, METRICS, PRIMARY
+from pipeline.definitions import AVERAGED, MAIN, METRICS, PRIMARY
 from pipeline.paper import PAPER, PaperRow
 from pipeline.params import Averaging
 from pipeline.results import (
@@ -228,9 +228,12 @@ def subgroup_tables(results: Results) -> list[Table]:
             if found.interval is not None:
                 text += f" ({_bounds(found.interval)})"
             rows.setdefault((found.group, found.cases), []).append(text)
+        several = len(results.study.seeds) > 1
+        over = "Mean over seeds and cases, with its 95 % interval over both"
+        alone = "Mean over the cases of one seed, with its 95 % interval over cases alone"
         caption = (
-            f"{label} by {grouping}. {told} Mean over seeds and cases, with its 95 % interval over "
-            "both, each interval alone; a group of fewer than ten cases has none."
+            f"{label} by {grouping}. {told} {over if several else alone}, each interval for "
+            "itself; a group of fewer than ten cases has none."
         )
         lines = [_row(group, [str(cases), *texts]) for (group, cases), texts in rows.items()]
         header = ["Cases", *results.study.variants]
@@ -338,7 +341,7 @@ def averaging_table(results: Results) -> Table:
         averaged.setdefault((found.variant, found.averaging), {})[found.metric] = found
     rows = []
     for variant in dict.fromkeys(found.variant for found in results.averaged):
-        single = {metric: results.estimate(variant, metric) for metric in MAIN}
+        single = {metric: results.estimate(variant, metric) for metric in AVERAGED}
         rows.append(_row(variant, _averaging_cells(single, [DASH, DASH])))
         for averaging, name in AVERAGINGS.items():
             own = averaged.get((variant, averaging))
@@ -359,7 +362,7 @@ def averaging_table(results: Results) -> Table:
         "seeds would have given."
     )
     label = METRICS[PRIMARY].label
-    others = [METRICS[metric].label for metric in MAIN if metric != PRIMARY]
+    others = [METRICS[metric].label for metric in AVERAGED if metric != PRIMARY]
     header = [label, "Difference", "95 % interval", *others]
     return Table("averaging", caption, header, rows)
 
@@ -367,10 +370,10 @@ def averaging_table(results: Results) -> Table:
 def _averaging_cells(
     found: Mapping[str, Estimate | AveragedEstimate], gains: list[str]
 ) -> list[str]:
-    """The mean of each metric of MAIN, and its deviation where it has one; `gains` behind the
+    """The mean of each metric of AVERAGED, and its deviation where it has one; `gains` behind the
     primary one's."""
     texts = {}
-    for metric in MAIN:
+    for metric in AVERAGED:
         spread = found[metric].standard_deviation
         texts[metric] = number(found[metric].mean)
         if spread is not None:

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_study import NASTY_IDS, make_study
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 
 from pipeline import compare
 from pipeline.crossed import mean_interval
 from pipeline.definitions import METRICS
 from pipeline.errors import UserError
 from pipeline.results import Interval, load_results
+from pipeline.tables import all_tables
 
 VARIANTS = ["limit_encoder_attention", "own-variant", "resunet"]
 
@@ -156,6 +157,22 @@ def test_a_group_of_ten_cases_has_the_two_way_interval_of_its_scores(tmp_path, m
     assert row.interval == found.estimate("own", "dice").interval
 
 
+def test_with_one_seed_a_group_has_its_cases_interval_alone(tmp_path, monkeypatch):
+    ids = [f"case-{number}" for number in range(12)]
+    study = make_study(tmp_path, seeds=[3], test_ids=ids)
+    monkeypatch.chdir(study.folder)
+    found = results(study)
+    own = [row for row in found.subgroups if row.grouping == "image size"]
+    assert [row.cases for row in own] == [12] * len(study.variants)
+    for row in own:
+        scores = pd.read_csv(study.evaluation_dir(row.variant, 3) / "cases.csv")["dice"]
+        told = ttest_1samp(scores, 0).confidence_interval()
+        assert row.interval.low == pytest.approx(told.low)
+        assert row.interval.high == pytest.approx(told.high)
+    (table,) = (t for t in all_tables(found) if t.caption.startswith("Dice by image size"))
+    assert "interval over cases alone" in table.caption
+
+
 def test_calibration_is_of_all_pixels_of_all_seeds_and_its_error_a_runs(study):
     found = {row.variant: row for row in results(study).calibration}
     binned = [
@@ -206,7 +223,7 @@ def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path,
         (variant, averaging, metric)
         for variant in study.variants
         for averaging in EVERY
-        for metric in ("dice", "iou", "focal_loss")
+        for metric in ("dice", "iou", "focal_loss", "thresholded_jaccard", "brier")
     ]
     table = pd.read_csv(study.averaged_file, dtype={"id": str})
     runs = [

@@ -12,7 +12,7 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
 from models import build_model
-from pipeline import evaluate, overlap
+from pipeline import evaluate, overlap, scoring
 from pipeline.compute import to_input
 from pipeline.errors import UserError
 from pipeline.metrics import METRICS, OVERLAP
@@ -120,6 +120,15 @@ def test_the_threshold_is_swept_over_validation_cases_and_no_test_case(evaluated
         predicted = torch.from_numpy(p > np.float32(threshold))
         expected = overlap.dice(overlap.confusion(predicted, torch.from_numpy(truth))).mean()
         assert dice == pytest.approx(expected, abs=1e-4)
+
+
+def test_too_little_memory_says_what_to_set(evaluated, monkeypatch):
+    def too_large(*_) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(scoring, "to_input", too_large)
+    with pytest.raises(UserError, match=r"memory ran out with \d cases .*evaluate\.batch_size"):
+        evaluate.main()
 
 
 def test_evaluation_without_weights_names_the_stage_to_run(tiny_study, monkeypatch):

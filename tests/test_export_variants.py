@@ -19,6 +19,8 @@ from pipeline import compare, export_variants
 from pipeline.compute import processor, to_input
 from pipeline.errors import UserError
 from pipeline.exported import load_exported
+from pipeline.params import load_study
+from pipeline.report import model_cards
 from pipeline.results import load_results
 from pipeline.tables import all_tables, cost_table
 
@@ -43,7 +45,7 @@ def exported(tmp_path_factory):
 
 def test_the_network_of_the_first_seed_is_exported_and_no_card_is_written(exported):
     folder, network, _ = exported
-    assert [path.name for path in folder.iterdir()] == ["own-variant"]
+    assert sorted(path.name for path in folder.iterdir()) == ["own-variant", "variants.json"]
     assert sorted(path.name for path in (folder / "own-variant").iterdir()) == FILES
     assert load_exported(folder / "own-variant" / "export.json").seed == 3
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
@@ -82,7 +84,18 @@ def test_the_efficiency_table_shows_both_where_a_variant_has_them(exported):
     assert "ONNX" not in without.caption
 
 
-def test_without_variants_the_folder_is_empty_and_torch_is_not_imported(tiny_study):
+def test_the_report_has_its_model_card_with_intervals_over_seeds(exported, monkeypatch):
+    folder, _, results = exported
+    monkeypatch.chdir(folder.parents[1])
+    card = model_cards(load_study(), results)
+    assert card.startswith("# own-variant, seed 3, fold 0\n")
+    found = results.estimate("own-variant", "dice")
+    assert f"{found.interval.low:.4f} to {found.interval.high:.4f}" in card
+    assert f"above {results.params['evaluate']['threshold']:g} its study calls it lesion" in card
+    assert "Not a medical device" in card
+
+
+def test_without_variants_the_list_is_empty_and_torch_is_not_imported(tiny_study):
     (tiny_study.exported_dir / "gone").mkdir(parents=True)
     code = (
         "import sys, runpy; runpy.run_module('pipeline.export_variants', run_name='__main__'); "
@@ -91,7 +104,9 @@ def test_without_variants_the_folder_is_empty_and_torch_is_not_imported(tiny_stu
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "export: reports/exported: no variant\n"
-    assert list(tiny_study.exported_dir.iterdir()) == []
+    (listed,) = tiny_study.exported_dir.iterdir()
+    assert listed.name == "variants.json"
+    assert listed.read_text().strip() == "[]"
 
 
 def test_what_cannot_be_exported_is_told_and_what_was_there_is_kept(tiny_study, monkeypatch):

@@ -178,6 +178,16 @@ def test_attention_is_a_heat_map_a_stage(trained, images, tmp_path, monkeypatch)
     assert Image.open(out / "attention" / "scales.png").size[0] > 300
 
 
+@pytest.mark.parametrize("where", ["to_input", "attention_stages"])
+def test_too_little_memory_says_what_to_set(trained, images, tmp_path, monkeypatch, where):
+    def too_large(*_) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predict, where, too_large)
+    with pytest.raises(UserError, match=r"memory ran out with \d images at once: .*--batch-size"):
+        run(monkeypatch, trained[0], images, "--out", tmp_path / "out", "--attention")
+
+
 def test_a_network_without_attention_says_so_and_goes_on(images, tmp_path, monkeypatch, capsys):
     folder, _ = make_run(
         tmp_path / "study", config=NetworkConfig(encoder="plain", plain_width=2), variant="unet"

@@ -301,7 +301,13 @@ def averaged_study(root, **changes):
     study = make_study(root, variants=["resunet"], averaging=["seeds", "flips"], **changes)
     table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
     flips = table["averaging"] == "flips"
-    values = {"dice": (0.8, 0.9), "iou": (0.7, 0.75), "focal_loss": (0.02, 0.01)}
+    values = {
+        "dice": (0.8, 0.9),
+        "iou": (0.7, 0.75),
+        "focal_loss": (0.02, 0.01),
+        "thresholded_jaccard": (0.6, 0.65),
+        "brier": (0.05, 0.04),
+    }
     for metric, (of_flips, of_seeds) in values.items():
         table[metric] = np.where(flips, of_flips, of_seeds)
     table.loc[flips & (table["seed"] == 1), "dice"] = 0.82
@@ -314,16 +320,20 @@ def averaged_study(root, **changes):
 def test_averages_stand_below_their_variant_with_the_difference(tmp_path, monkeypatch):
     written = write_reports(averaged_study(tmp_path), monkeypatch)
     text = written["table.md"]
-    header = "| Variant | Dice | Difference | 95 % interval | IoU | Focal loss |"
+    header = (
+        "| Variant | Dice | Difference | 95 % interval | IoU | Focal loss | Thresholded Jaccard | "
+        "Brier score |"
+    )
     block = text.partition(header)[2].split("\n")[2:5]
     assert re.match(r"\| resunet \| 0\.7000 ± 0\.0000 \| – \| – \| 0\.\d+ ± ", block[0])  # noqa: RUF001
     # Seeds' gains 0.10 and 0.12: variance 0.0002 over 2 seeds, t(1) = 12.706, and no case differs.
     assert block[1] == (
         "| resunet, four flips | 0.8100 ± 0.0141 | +0.1100 | -0.0171 to +0.2371 | 0.7000 ± 0.0000 |"
-        " 0.0200 ± 0.0000 |"
+        " 0.0200 ± 0.0000 | 0.6000 ± 0.0000 | 0.0500 ± 0.0000 |"
     )
     assert block[2] == (
-        "| resunet, all seeds | 0.9000 | +0.2000 | +0.2000 to +0.2000 | 0.7500 | 0.0100 |"
+        "| resunet, all seeds | 0.9000 | +0.2000 | +0.2000 to +0.2000 | 0.7500 | 0.0100 | 0.6500 |"
+        " 0.0400 |"
     )
     assert "does not hold what other seeds would have given" in text
     assert "resunet, four flips & 0.8100" in written["table.tex"]
