@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=_count,
-        help="how many to start; default: the GPUs of this machine, without any its cores",
+        help="how many to start; default: the GPUs of this machine, without any its cores; as jobs 1",
     )
     parser.add_argument(
         "--gpus-per-run",
