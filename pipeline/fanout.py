@@ -114,7 +114,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=_count,
-        help="how many to start; default: the GPUs of this machine, without any its cores; as jobs 1",
+        help="how many to start; default: the GPUs of this machine, without any its cores; of jobs "
+        "one",
     )
     parser.add_argument(
         "--gpus-per-run",
