@@ -61,6 +61,47 @@ def open_store() -> MlflowClient:
     return client
 
 
+def _experiment(client: MlflowClient, name: str) -> str:
+    """The id of the study's experiment, which is made where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            created: str = client.create_experiment(name, _artifact_location(client))
+            return created
+        except MlflowException:  # another machine's process may have made it meanwhile
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    found: str = experiment.experiment_id
+    return found
+
+
+def _parent(client: MlflowClient, name: str, experiment_id: str) -> str:
+    """The id of the study's run, which is made where there is none: the first, where processes on
+    two machines made one each."""
+
+    def first() -> str | None:
+        oldest = ["attributes.start_time ASC"]
+        found = client.search_runs(
+            [experiment_id], "tags.role = 'study'", max_results=1, order_by=oldest
+        )
+        return found[0].info.run_id if found else None
+
+    parent_id = first()
+    if parent_id is None:
+        tags = {"role": "study", "study": name}
+        own: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        client.set_terminated(own)
+        parent_id = first() or own
+        if parent_id != own:
+            client.delete_run(own)
+    return parent_id
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """A study's place in the store: its experiment and its parent run."""
@@ -73,22 +114,9 @@ class StudyRecord:
     @classmethod
     def open(cls, study: Study) -> StudyRecord:
         client = open_store()
-        with FileLock(ROOT / ".mlflow.lock"):
-            experiment = client.get_experiment_by_name(study.name)
-            if experiment is not None:
-                experiment_id = experiment.experiment_id
-                if experiment.lifecycle_stage == "deleted":
-                    client.restore_experiment(experiment_id)
-            else:
-                experiment_id = client.create_experiment(study.name, _artifact_location(client))
-            parents = client.search_runs([experiment_id], "tags.role = 'study'", max_results=1)
-            if parents:
-                parent_id = parents[0].info.run_id
-            else:
-                parent_id = client.create_run(
-                    experiment_id, run_name=study.name, tags={"role": "study", "study": study.name}
-                ).info.run_id
-                client.set_terminated(parent_id)
+        with FileLock(ROOT / ".mlflow.lock"):  # among this machine's processes
+            experiment_id = _experiment(client, study.name)
+            parent_id = _parent(client, study.name, experiment_id)
         return cls(client, study, experiment_id, parent_id)
 
     def find(self, run: Run) -> list[Recorded]:

@@ -257,7 +257,7 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
             "models/attention.py",
             ALL_TRAIN | ALL_EVALUATE | {"average", "export", "attention"},
         ),
-        ("pipeline/exported.py", {"export", "compare"}),
+        ("pipeline/exported.py", {"export", "compare", "report"}),
         ("pipeline/plot.py", {"plot"}),
         ("pipeline/report.html", {"report"}),
         ("pipeline/scores.py", {"compare", "attention", "plot", "report"}),

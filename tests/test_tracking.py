@@ -77,6 +77,22 @@ def test_a_run_stands_under_its_study_with_params_metrics_tags_and_files(tracked
     check_record(tracked)
 
 
+def test_two_machines_that_begin_at_once_share_one_record(tiny_study, monkeypatch):
+    """Neither sees what the other has just made."""
+    first = tracking.StudyRecord.open(tiny_study)
+    for name, nothing in (("get_experiment_by_name", None), ("search_runs", [])):
+        real, answers = getattr(mlflow.MlflowClient, name), [nothing]
+
+        def late(*given, real=real, answers=answers, **named):
+            return answers.pop() if answers else real(*given, **named)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, late)
+    second = tracking.StudyRecord.open(tiny_study)
+    assert (second.experiment_id, second.parent_id) == (first.experiment_id, first.parent_id)
+    runs = first.client.search_runs([first.experiment_id])
+    assert [run.info.run_id for run in runs] == [first.parent_id]
+
+
 def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch):
     study = change_params(variants=[VARIANT], tracking={"live": True}, train={"epochs": 2})
     run_stages(monkeypatch, VARIANT)
