@@ -372,10 +372,11 @@ class Workers:
         if problem and problem != self.problem:
             warn(f"{problem}; waiting for one")
         self.problem = problem
-        if isinstance(self.client.cluster, package("distributed").SpecCluster):
+        base, cluster = package("distributed").SpecCluster, self.client.cluster
+        if isinstance(cluster, base):
             # Dask gives up a job that ended, at its time limit for one, and opens none in its place
-            # until it is told how many there should be.
-            self.client.cluster.scale(len(self.client.cluster.worker_spec))
+            # until it is told how many there should be: jobs, where dask-jobqueue counts workers.
+            base.scale(cluster, len(cluster.worker_spec))
 
 
 class Progress:

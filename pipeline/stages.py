@@ -301,7 +301,7 @@ class Matrix:
             try:
                 stage.save(run_cache=False)  # hashes what lies there now
                 if name in self.verified:
-                    job, before = self.verified.pop(name)
+                    job, before = self.verified[name]
                     now = state((*job.inputs, *job.outputs), job.params)
                     if changed := [
                         _short(path, job.folder) for path in now if now[path] != before[path]
