@@ -692,7 +692,9 @@ def test_workers_without_this_file_system_get_and_give_through_s3(study, bucket,
     study.write_params()
     alone = study.copy(tmp_path / "alone")
     alone.repro()
-    study.environment |= {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+    study.environment = study.environment | {
+        name: os.environ[name] for name in os.environ if name.startswith("AWS_")
+    }
     study.run("dvc", "remote", "add", "store", "s3://lesions/dvc")
     study.run("dvc", "remote", "modify", "store", "endpointurl", bucket)
     with pytest.raises(UserError, match=r"not in it: M \.dvc/config M studies.*commit them first"):
@@ -786,27 +788,33 @@ jobqueue:
 """
 
 
-@pytest.mark.skipif(
-    "LESION_LONG_BENCHMARKS" not in os.environ,
-    reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
-)
-def test_workers_come_as_jobs_of_a_batch_system(study, tmp_path):
+def run_as_jobs(study: LightStudy, tmp_path: Path, queue: str, *arguments: str) -> str:
     """SLURM's own commands are missing here: in their place are two that start a job at once."""
     commands = tmp_path / "bin"
     commands.mkdir()
     (commands / "sbatch").write_text(
-        f'#!/bin/sh\ncp "$1" {tmp_path}/job\nsh {tmp_path}/job > {tmp_path}/log 2>&1 &\n'
+        f'#!/bin/sh\ncp "$1" {tmp_path}/job\nsh {tmp_path}/job > {tmp_path}/log-$$ 2>&1 &\n'
         'echo "Submitted batch job $!"\n'
     )
     (commands / "scancel").write_text('#!/bin/sh\nkill "$@"\n')
     for command in commands.iterdir():
         command.chmod(0o755)
-    (tmp_path / "slurm.yaml").write_text(SLURM)
-    study.environment["PATH"] += f":{commands}"
-    process = study.start("--jobqueue", str(tmp_path / "slurm.yaml"), "--gpus-per-run", "0.5")
+    (tmp_path / "slurm.yaml").write_text(queue)
+    path = f"{study.environment['PATH']}:{commands}"
+    study.environment = study.environment | {"PATH": path}  # not the template's
+    process = study.start("--jobqueue", str(tmp_path / "slurm.yaml"), *arguments)
     with ended_with_block(process):
-        printed = process.communicate(timeout=120)[0]
+        printed = process.communicate(timeout=300)[0]
     assert process.returncode == 0, printed
+    return printed
+
+
+@pytest.mark.skipif(
+    "LESION_LONG_BENCHMARKS" not in os.environ,
+    reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
+)
+def test_workers_come_as_jobs_of_a_batch_system(study, tmp_path):
+    printed = run_as_jobs(study, tmp_path, SLURM, "--gpus-per-run", "0.5")
     job = (tmp_path / "job").read_text()
     assert job.rpartition("--name ")[0] in printed
     for line in ("-p gpu", "--cpus-per-task=4", "--mem=4G", "-t 01:00:00", "--gres=gpu:1"):
@@ -815,6 +823,22 @@ def test_workers_come_as_jobs_of_a_batch_system(study, tmp_path):
     assert "--resources GPU=1" in job
     assert study.status() == set()
     assert {line.split()[2] for line in study.epochs()} == {"2"}  # four threads, two stages at once
+
+
+@pytest.mark.skipif(
+    "LESION_LONG_BENCHMARKS" not in os.environ,
+    reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
+)
+def test_jobs_that_reach_their_time_limit_are_replaced(study, tmp_path):
+    """Each job's worker closes after twelve seconds; a training takes ten, two at once."""
+    study.write_params(epochs=10, batch_size=1000)
+    queue = SLURM.replace('"GPU=1"]', '"GPU=1", "--lifetime", "12s"]')
+    printed = run_as_jobs(study, tmp_path, queue, "--gpus-per-run", "0.5")
+    assert len(list(tmp_path.glob("log-*"))) > 1
+    assert "failed:" not in printed
+    assert study.status() == set()
+    assert len(study.metrics()) == 4
+    assert len(study.epochs()) < 4 * 10 + 8  # they go on from their last epoch
 
 
 @pytest.mark.parametrize(
