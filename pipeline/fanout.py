@@ -458,9 +458,9 @@ def fan_out(
 ) -> None:
     """Run the jobs and record each that ended well, soon after its end.
 
-    function: called on a worker with a job. taken: of
-    Dask's resources, by each. checkout: for workers without this file system; `function` is given
-    it. Raises UserError when all is over if any failed or the scheduler was lost.
+    function: called on a worker with a job. taken: of Dask's resources, by each. checkout: for
+    workers without this file system; `function` is given it. Raises UserError when all is over if
+    any failed or the scheduler was lost.
     """
     progress = Progress(jobs)
     recorder = Recorder(matrix, jobs, progress, away=checkout is not None)

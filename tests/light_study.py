@@ -128,6 +128,7 @@ class LightStudy:
         other = copy.copy(self)
         other.root, other.folder = root, root / "studies" / "light"
         other.params = copy.deepcopy(self.params)
+        other.environment = dict(self.environment)
         shutil.copytree(self.root, root)
         return other
 

@@ -5,7 +5,7 @@
 Each harm is made in a copy of the sources; tiers A and B run on it, and the demo, retrained, goes
 through tier C against a baseline of the unharmed demo. Then the unharmed demo is trained with other
 seeds, again and again, and goes through tier C as well. Finished demos are kept in the folder given
-as --work: interrupted, run it again. About a minute a demo on one core, of which it takes all.
+as --work: interrupted, run it again. About two minutes a demo on one core, of which it takes all.
 """
 
 from __future__ import annotations
