@@ -47,7 +47,7 @@ def build_model(config: AnyConfig) -> nn.Module:
 
     The network maps images (N, 3, H, W), ImageNet-normalised float, H and W multiples of 32,
     to logits (N, 1, H, W). Pretrained encoder weights are the caller's to load
-    (pipeline/weights.py): nothing in models/ reads a file.
+    (pipeline/engine/weights.py): nothing in models/ reads a file.
     """
     network: nn.Module = import_module(FAMILIES[config.family].module).build(config)
     return network

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import matplotlib as mpl
 
-from pipeline.attention_figures import draw_attention
-from pipeline.attention_stages import attention_of_run
-from pipeline.compute import make_deterministic
-from pipeline.errors import run_command
-from pipeline.figures import STYLE, save, save_webp
-from pipeline.files import replacing
-from pipeline.params import Study, load_study
-from pipeline.prepared import PreparedCases
-from pipeline.results import Results, load_results
-from pipeline.runs import test_ids
-from pipeline.scores import disputed_cases, example_cases
+from pipeline.engine.compute import make_deterministic
+from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting.heatmaps import draw_attention
+from pipeline.reporting.stage_maps import attention_of_run
+from pipeline.reporting.style import STYLE, save, save_webp
+from pipeline.statistics.results import Results, load_results
+from pipeline.statistics.runs import test_ids
+from pipeline.statistics.scores import disputed_cases, example_cases
+from pipeline.study.errors import run_command
+from pipeline.study.files import replacing
+from pipeline.study.params import Study, load_study
 
 DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
 

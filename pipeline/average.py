@@ -11,11 +11,11 @@ from __future__ import annotations
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.errors import run_command
-from pipeline.files import replacing
-from pipeline.metrics import PIXEL_METRICS
-from pipeline.params import Study, load_study
-from pipeline.runs import AVERAGE_KEYS, averages
+from pipeline.evaluation.metrics import PIXEL_METRICS
+from pipeline.statistics.runs import AVERAGE_KEYS, averages
+from pipeline.study.errors import run_command
+from pipeline.study.files import replacing
+from pipeline.study.params import Study, load_study
 
 COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 
@@ -33,11 +33,11 @@ def main() -> None:
 
 def score_averages(study: Study) -> pd.DataFrame:
     """Every test case of each of `averages`, in their order."""
-    from pipeline.averaging import Averaged  # with torch: seconds
-    from pipeline.compute import choose_device, make_deterministic
-    from pipeline.prepared import PreparedCases
-    from pipeline.scoring import forward, score
-    from pipeline.weights import load_model
+    from pipeline.deployment.ensemble import Averaged  # with torch: seconds
+    from pipeline.engine.compute import choose_device, make_deterministic
+    from pipeline.engine.prepared import PreparedCases
+    from pipeline.engine.weights import load_model
+    from pipeline.evaluation.inference import forward, score
 
     make_deterministic()
     device, tables = choose_device(), []

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.comparison import compare, estimate, estimate_averaged
-from pipeline.crossed import Values, case_interval, mean_interval
-from pipeline.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
-from pipeline.errors import UserError, run_command
-from pipeline.exported import load_exported
-from pipeline.paper import FACTORS, PAPER
-from pipeline.params import Run, Study, load_study
-from pipeline.prepared import PreparedCases
-from pipeline.results import (
+from pipeline.deployment.measurements import load_exported
+from pipeline.engine.prepared import PreparedCases
+from pipeline.statistics.analysis import compare, estimate, estimate_averaged
+from pipeline.statistics.crossed import Values, case_interval, mean_interval
+from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
+from pipeline.statistics.paper import FACTORS, PAPER
+from pipeline.statistics.results import (
     SCHEMA_VERSION,
     AveragedEstimate,
     Bin,
@@ -33,7 +31,7 @@ from pipeline.results import (
     ThresholdSweep,
     save_results,
 )
-from pipeline.runs import (
+from pipeline.statistics.runs import (
     Binned,
     read_averaged,
     read_binned,
@@ -42,9 +40,11 @@ from pipeline.runs import (
     read_scores,
     read_thresholds,
 )
-from pipeline.scores import both_empty, score_runs
-from pipeline.subgroups import FEWEST_CASES, GROUPINGS, group_cases
-from pipeline.verdict import verdict
+from pipeline.statistics.scores import both_empty, score_runs
+from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
+from pipeline.statistics.verdict import verdict
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.params import Run, Study, load_study
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.archives import (
+from pipeline.data.archives import (
     ARCHIVES,
     BASE_URLS,
     UNPACKED,
@@ -25,12 +25,12 @@ from pipeline.archives import (
     partial_folder,
     unpack,
 )
-from pipeline.errors import UserError, run_command
-from pipeline.fetch import Bar, Download, RetryPolicy, fetch, mismatch
-from pipeline.files import replacing, write_json
-from pipeline.params import Split, Study, Synthetic, load_study
-from pipeline.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS
-from pipeline.synthetic import draw_case
+from pipeline.data.fetch import Bar, Download, RetryPolicy, fetch, mismatch
+from pipeline.data.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS
+from pipeline.data.synthetic import draw_case
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import replacing, write_json
+from pipeline.study.params import Split, Study, Synthetic, load_study
 
 POLICY = RetryPolicy()
 DRAWN = "SYNTHETIC_"  # the ids of drawn cases begin with it

@@ -12,19 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.calibration import bin_pixels, expected_calibration_error
-from pipeline.compute import choose_device, make_deterministic
-from pipeline.errors import run_command
-from pipeline.files import replacing, write_json
-from pipeline.metrics import METRICS, score_cases, summarise
-from pipeline.native import NativeScorer
-from pipeline.overlap import COUNTS
-from pipeline.params import Evaluate, Study, load_study, parse_run
-from pipeline.prepared import PreparedCases
-from pipeline.scoring import forward, pixels, score
-from pipeline.surface import score_surfaces
-from pipeline.thresholds import THRESHOLDS, dice_by_threshold
-from pipeline.weights import load_model
+from pipeline.engine.compute import choose_device, make_deterministic
+from pipeline.engine.overlap import COUNTS
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import load_model
+from pipeline.evaluation.calibration import bin_pixels, expected_calibration_error
+from pipeline.evaluation.inference import forward, pixels, score
+from pipeline.evaluation.metrics import METRICS, score_cases, summarise
+from pipeline.evaluation.native import NativeScorer
+from pipeline.evaluation.surface import score_surfaces
+from pipeline.evaluation.thresholds import THRESHOLDS, dice_by_threshold
+from pipeline.study.errors import run_command
+from pipeline.study.files import replacing, write_json
+from pipeline.study.params import Evaluate, Study, load_study, parse_run
 
 
 class Evaluation(NamedTuple):

@@ -3,9 +3,9 @@
     python -m pipeline.export <run folder or MLflow URI> --out <folder> [--results results.json]
 
 In the folder: model.onnx (ONNX Runtime and its kin), model.pt2 (torch.export), model-card.md and
-export.json (sizes, CPU latency; pipeline/exported.py reads it). Both networks take pictures of
-uint8 RGB, any number at once, and give probabilities: the normalisation is inside. They are checked
-against the network that was trained before they are written.
+export.json (sizes, CPU latency; see pipeline/deployment/measurements.py). Both networks take
+pictures of uint8 RGB, any number at once, and give probabilities: the normalisation is inside. They
+are checked against the network that was trained before they are written.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import UserError, run_command
-from pipeline.exported import save_exported
-from pipeline.exporter import export
-from pipeline.files import replacing
-from pipeline.modelcard import check_results, write_card
-from pipeline.results import load_results
-from pipeline.trained import opened
+from pipeline.deployment.graphs import export
+from pipeline.deployment.loading import opened
+from pipeline.deployment.measurements import save_exported
+from pipeline.reporting.modelcard import check_results, write_card
+from pipeline.statistics.results import load_results
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import replacing
 
 
 def main() -> None:

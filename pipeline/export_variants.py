@@ -1,7 +1,7 @@
 """Stage export: the networks of `export` in params.yaml, for use without this project.
 
 reports/exported/<variant>/ has model.onnx, model.pt2 and export.json of the variant's network of
-the first seed and fold, as pipeline/exporter.py makes them; the report has their model cards.
+the first seed and fold, as pipeline/deployment/graphs.py makes them; the report has their cards.
 Without any variant there is a list of none, and nothing is imported for it.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import run_command
-from pipeline.files import replacing, write_json
-from pipeline.params import Study, load_study
+from pipeline.study.errors import run_command
+from pipeline.study.files import replacing, write_json
+from pipeline.study.params import Study, load_study
 
 
 def main() -> None:
@@ -27,9 +27,9 @@ def main() -> None:
 def export_variants(study: Study, folder: Path) -> None:
     """Raises UserError without the packages of [export], for a run that is not there, and for an
     export that does not compute what the network does."""
-    from pipeline.exported import save_exported
-    from pipeline.exporter import export  # with torch: seconds
-    from pipeline.trained import open_run
+    from pipeline.deployment.graphs import export  # with torch: seconds
+    from pipeline.deployment.loading import open_run
+    from pipeline.deployment.measurements import save_exported
 
     for variant in study.export:
         out = folder / variant

@@ -18,9 +18,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from pipeline.errors import run_command
-from pipeline.evaluation_figures import draw_reliability, draw_thresholds
-from pipeline.figures import (
+from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting.evaluation_figures import draw_reliability, draw_thresholds
+from pipeline.reporting.result_figures import (
+    draw_cost,
+    draw_forest,
+    draw_ordering,
+    draw_ranks,
+    draw_variance,
+)
+from pipeline.reporting.style import (
     COLOURS,
     MARKERS,
     PREDICTION_COLOUR,
@@ -34,19 +41,12 @@ from pipeline.figures import (
     show_image,
     write_in_corner,
 )
-from pipeline.files import replacing
-from pipeline.params import Resize, Study, load_study
-from pipeline.prepared import PreparedCases
-from pipeline.result_figures import (
-    draw_cost,
-    draw_forest,
-    draw_ordering,
-    draw_ranks,
-    draw_variance,
-)
-from pipeline.results import Results, load_results
-from pipeline.runs import read_predictions
-from pipeline.scores import ExampleCase, disputed_cases, example_cases
+from pipeline.statistics.results import Results, load_results
+from pipeline.statistics.runs import read_predictions
+from pipeline.statistics.scores import ExampleCase, disputed_cases, example_cases
+from pipeline.study.errors import run_command
+from pipeline.study.files import replacing
+from pipeline.study.params import Resize, Study, load_study
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}

@@ -43,19 +43,19 @@ from torch import nn
 from tqdm import tqdm
 
 from models.attention import attention_modules
-from pipeline.attention_figures import AttentionStage
-from pipeline.attention_stages import attention_stages
-from pipeline.averaging import Averaged
-from pipeline.compute import choose_device, make_deterministic, to_input
-from pipeline.errors import UserError, run_command, warn
-from pipeline.files import replacing, write_json, writing
-from pipeline.geometry import Size, lay_image, place
-from pipeline.integrity import UnusableError, read_image
-from pipeline.native import TooLongError, lay_back
-from pipeline.overlays import LONGEST, file_name, heat_map, overlay, save_scales
-from pipeline.params import OfficialSplit, Prepare, Resize
-from pipeline.pictures import Found, Picture, Skipped, find_pictures
-from pipeline.trained import Seeds, TrainedRun, opened
+from pipeline.data.geometry import Size, lay_image, place
+from pipeline.data.integrity import UnusableError, read_image
+from pipeline.deployment.ensemble import Averaged
+from pipeline.deployment.loading import Seeds, TrainedRun, opened
+from pipeline.deployment.pictures import Found, Picture, Skipped, find_pictures
+from pipeline.engine.compute import choose_device, make_deterministic, to_input
+from pipeline.evaluation.native import TooLongError, lay_back
+from pipeline.reporting.heatmaps import AttentionStage
+from pipeline.reporting.overlays import LONGEST, file_name, heat_map, overlay, save_scales
+from pipeline.reporting.stage_maps import attention_stages
+from pipeline.study.errors import UserError, run_command, warn
+from pipeline.study.files import replacing, write_json, writing
+from pipeline.study.params import OfficialSplit, Prepare, Resize
 
 COLUMNS = {
     "image": "its path below the folder that was named",

@@ -1,4 +1,4 @@
-"""Stage 2: check, divide and resize the raw cases into arrays (see pipeline/prepared.py).
+"""Stage 2: check, divide and resize the raw cases into arrays (see pipeline/engine/prepared.py).
 
 Writes data/manifest.csv, the checksum of every raw file read, and beside the arrays the data card.
 """
@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline import duplicates
-from pipeline.errors import UserError, run_command
-from pipeline.files import read_json, replacing, writing
-from pipeline.geometry import Size, lay_image, lay_mask, place
-from pipeline.integrity import Checksum, check_case
-from pipeline.params import NearDuplicates, Prepare, Split, Study, load_study
-from pipeline.prepared import ArrayWriter, PreparedCases, seal
-from pipeline.raw import Finding, RawCase, find_cases
-from pipeline.splits import AnySplit, divide, listed_cases
+from pipeline.data import duplicates
+from pipeline.data.geometry import Size, lay_image, lay_mask, place
+from pipeline.data.integrity import Checksum, check_case
+from pipeline.data.raw import Finding, RawCase, find_cases
+from pipeline.data.splits import AnySplit, divide, listed_cases
+from pipeline.engine.prepared import ArrayWriter, PreparedCases, seal
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import read_json, replacing, writing
+from pipeline.study.params import NearDuplicates, Prepare, Split, Study, load_study
 
 CHUNK = 8  # cases that a process is given at a time
 
@@ -257,7 +257,7 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     seal(folder)
     prepared = PreparedCases.open(folder)
     # Here, for it brings matplotlib, which the processes that decode need not have.
-    from pipeline import datacard
+    from pipeline.reporting import datacard
 
     datacard.write(study, prepared, findings, pairs, source, folder / "card")
     return prepared

@@ -15,19 +15,28 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.attention_figures import CAPTION
-from pipeline.errors import UserError, run_command
-from pipeline.explorer import explorer, templates
-from pipeline.exported import load_exported
-from pipeline.files import read_json, replacing
-from pipeline.modelcard import write_card
-from pipeline.params import Loss, Study, Train, load_study
-from pipeline.prepared import PreparedCases
-from pipeline.results import Results, load_results
-from pipeline.runs import read_predictions
-from pipeline.scores import disputed_cases, example_cases
-from pipeline.tables import BOLD, SYNTHETIC, Table, all_tables, csv, latex, markdown, number
-from pipeline.trained import open_run
+from pipeline.deployment.loading import open_run
+from pipeline.deployment.measurements import load_exported
+from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting.explorer import explorer, templates
+from pipeline.reporting.heatmaps import CAPTION
+from pipeline.reporting.modelcard import write_card
+from pipeline.reporting.tables import (
+    BOLD,
+    SYNTHETIC,
+    Table,
+    all_tables,
+    csv,
+    latex,
+    markdown,
+    number,
+)
+from pipeline.statistics.results import Results, load_results
+from pipeline.statistics.runs import read_predictions
+from pipeline.statistics.scores import disputed_cases, example_cases
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import read_json, replacing
+from pipeline.study.params import Loss, Study, Train, load_study
 
 LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls it
     "bce": "BCE",

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import FAMILIES, AnyConfig, build_model
-from pipeline import losses, overlap
-from pipeline.compute import (
+from pipeline.engine import losses, overlap
+from pipeline.engine.batches import TrainingBatches, compose, split_batches
+from pipeline.engine.compute import (
     autocast,
     choose_device,
     choose_dtype,
@@ -33,13 +34,13 @@ from pipeline.compute import (
     to_input,
     to_target,
 )
-from pipeline.dataset import TrainingBatches, compose, split_batches
-from pipeline.errors import UserError, run_command
-from pipeline.files import replacing, sha256, write_json
-from pipeline.optimisation import start_training_mode
-from pipeline.params import Focal, Loss, Run, Study, Train, load_study, parse_run
-from pipeline.prepared import PreparedCases
-from pipeline.resume import (
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import load_encoder, save_weights, weights_file_sha256
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import replacing, sha256, write_json
+from pipeline.study.params import Focal, Loss, Run, Study, Train, load_study, parse_run
+from pipeline.training.optimisation import start_training_mode
+from pipeline.training.resume import (
     ResumeFile,
     Row,
     Training,
@@ -49,7 +50,6 @@ from pipeline.resume import (
     identity,
     source_hashes,
 )
-from pipeline.weights import load_encoder, save_weights, weights_file_sha256
 
 
 class LossMeans:
@@ -404,7 +404,8 @@ def machine_faults_told(study: Study) -> Iterator[None]:
         raise
     except UserError as error:
         # What a worker raises comes with the worker's traceback before it.
-        raise UserError(str(error).rpartition("pipeline.errors.UserError: ")[2].strip()) from None
+        told = str(error).rpartition("pipeline.study.errors.UserError: ")[2]
+        raise UserError(told.strip()) from None
 
 
 # CUDA's, oneDNN's and the CPU allocator's words for it.
@@ -449,7 +450,7 @@ def train_run(study: Study, run: Run) -> None:
     if study.train.augmentation:
         compose(study.train.augmentation)  # bad arguments are told before a record is replaced
     if study.tracking.live:
-        from pipeline.tracking import live_run
+        from pipeline.tracking.store import live_run
 
         with live_run(study, run, record, cases) as live:
             history = fit(model, cases, study, run.seed, live.log_epoch, resume_file)

@@ -12,9 +12,9 @@ import yaml
 from mlflow_server import Server
 
 # First, before anything uses oneDNN: the import keeps it off AMX where AMX is broken.
-import pipeline.compute  # noqa: F401
+import pipeline.engine.compute  # noqa: F401
 from pipeline import download, preprocess
-from pipeline.params import Study, load_study
+from pipeline.study.params import Study, load_study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -45,14 +45,14 @@ class Harm:
 HARMS = (
     Harm(
         "masks flipped",
-        "pipeline/compute.py",
+        "pipeline/engine/compute.py",
         "return masks.to(device).unsqueeze(1).float()",
         "return masks.to(device).flip(-1).unsqueeze(1).float()",
         "ab",
     ),
     Harm(
         "learning rate x 100",
-        "pipeline/optimisation.py",
+        "pipeline/training/optimisation.py",
         '"params": list(model.parameters()), "lr": settings.learning_rate',
         '"params": list(model.parameters()), "lr": 100 * settings.learning_rate',
         "a",
@@ -69,28 +69,28 @@ HARMS = (
     ),
     Harm(
         "augmentation of the image but not of the mask",
-        "pipeline/dataset.py",
+        "pipeline/engine/batches.py",
         'image, mask = augmented["image"], augmented["mask"]',
         'image = augmented["image"]',
         "a",
     ),
     Harm(
         "evaluation threshold 0.05",
-        "pipeline/scoring.py",
+        "pipeline/evaluation/inference.py",
         "logits.sigmoid() > settings.threshold",
         "logits.sigmoid() > 0.05",
         "ab",
     ),
     Harm(
         "BatchNorm left in training mode",
-        "pipeline/weights.py",
+        "pipeline/engine/weights.py",
         "memory_format=torch.channels_last).eval()",
         "memory_format=torch.channels_last).train()",
         "b",
     ),
     Harm(
         "train and test swapped",
-        "pipeline/prepared.py",
+        "pipeline/engine/prepared.py",
         "return np.flatnonzero(self.splits() == split)",
         'split = {"training": "test", "test": "training"}.get(split, split)\n'
         "        return np.flatnonzero(self.splits() == split)",
@@ -98,7 +98,7 @@ HARMS = (
     ),
     Harm(
         "images not normalised",
-        "pipeline/compute.py",
+        "pipeline/engine/compute.py",
         "return (scaled - mean) / std",
         "return scaled",
         "ab",
@@ -116,7 +116,7 @@ HARMS = (
 DEMO = """
 import sys
 from pipeline import average, compare, download, evaluate, export_variants, preprocess, train
-from pipeline.params import load_study
+from pipeline.study.params import load_study
 download.main()
 preprocess.main()
 study = load_study()

@@ -1,8 +1,10 @@
 """How often the protocol is right, on simulated studies whose truth is known.
 
-`PYTHONPATH=.:tests python tests/simulation.py --studies 1000 --out docs/simulation.md` writes the
-table; tests/test_simulation.py runs a short form. The noise: a seed's standard deviation is 0.003
-Dice, a case's 0.1 for all variants and 0.03 for one, 0.05 is left for a run's luck with a case.
+    PYTHONPATH=.:tests/helpers python tests/simulation.py --studies 1000 --out docs/simulation.md
+
+writes the table; statistics/test_simulation.py runs a short form. The noise: a seed's standard
+deviation is 0.003 Dice, a case's 0.1 for all variants and 0.03 for one, 0.05 is left for a run's
+luck with a case.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline import pairs
-from pipeline.crossed import mean_interval, single_run_interval
-from pipeline.factorial import effects
-from pipeline.pairs import choose_pairing, compare_pairs, holm, sign_flip
+from pipeline.statistics import pairs
+from pipeline.statistics.crossed import mean_interval, single_run_interval
+from pipeline.statistics.factorial import effects
+from pipeline.statistics.pairs import choose_pairing, compare_pairs, holm, sign_flip
 from studies import simulate
 
 VARIANTS = tuple("abcdefg")
@@ -58,7 +60,7 @@ def tail(variants: int, freedom: int) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def fast_tukey(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """pipeline.pairs.tukey, interpolated (within 0.0005: tests/test_simulation.py)."""
+    """pipeline.statistics.pairs.tukey, interpolated (within 0.0005: test_simulation.py)."""
     variants, seeds = means.shape
     error = np.sqrt(means.var(axis=1, ddof=1).mean() / seeds)
     average = means.mean(axis=1)

@@ -9,11 +9,11 @@ from PIL import Image
 
 from models import build_model
 from pipeline import attention, compare
-from pipeline.errors import UserError
-from pipeline.prepared import PreparedCases
-from pipeline.results import load_results
-from pipeline.scores import disputed_cases, example_cases
-from pipeline.weights import save_weights
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import save_weights
+from pipeline.statistics.results import load_results
+from pipeline.statistics.scores import disputed_cases, example_cases
+from pipeline.study.errors import UserError
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from run_folders import make_run
 
 from models import build_model
 from pipeline import average
-from pipeline.compute import to_input
-from pipeline.errors import UserError
-from pipeline.metrics import PIXEL_METRICS
-from pipeline.prepared import PreparedCases
-from pipeline.weights import save_weights
+from pipeline.engine.compute import to_input
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import save_weights
+from pipeline.evaluation.metrics import PIXEL_METRICS
+from pipeline.study.errors import UserError
 
 SEEDS = [0, 3, 7]
 NETWORK = {"encoder": "plain", "plain_width": 2, "decoder_gates": True}

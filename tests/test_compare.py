@@ -11,11 +11,11 @@ from fake_study import NASTY_IDS, make_study
 from scipy.stats import ttest_1samp, ttest_rel
 
 from pipeline import compare
-from pipeline.crossed import mean_interval
-from pipeline.definitions import METRICS
-from pipeline.errors import UserError
-from pipeline.results import Interval, load_results
-from pipeline.tables import all_tables
+from pipeline.reporting.tables import all_tables
+from pipeline.statistics.crossed import mean_interval
+from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.results import Interval, load_results
+from pipeline.study.errors import UserError
 
 VARIANTS = ["limit_encoder_attention", "own-variant", "resunet"]
 

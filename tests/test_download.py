@@ -24,14 +24,14 @@ from conftest import REPOSITORY
 from faulty_server import FaultyServer, serving
 from PIL import Image
 
-from pipeline import archives as official_archives
 from pipeline import download
-from pipeline.archives import Archive
+from pipeline.data import archives as official_archives
+from pipeline.data.archives import Archive
+from pipeline.data.fetch import RetryPolicy
+from pipeline.data.synthetic import draw_case
 from pipeline.download import draw_cases, fetch_isic2018
-from pipeline.errors import UserError
-from pipeline.fetch import RetryPolicy
-from pipeline.params import Synthetic
-from pipeline.synthetic import draw_case
+from pipeline.study.errors import UserError
+from pipeline.study.params import Synthetic
 
 ISIC2018 = {
     "source": "isic2018",
@@ -428,8 +428,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from pipeline import download
-from pipeline.archives import Archive
-from pipeline.errors import run_command
+from pipeline.data.archives import Archive
+from pipeline.study.errors import run_command
 served = json.loads(sys.argv[1])
 download.ARCHIVES = [Archive(*archive) for archive in served["archives"]]
 download.BASE_URLS = [served["url"]]

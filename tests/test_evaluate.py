@@ -12,14 +12,16 @@ import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
 from models import build_model
-from pipeline import evaluate, overlap, scoring
-from pipeline.compute import to_input
-from pipeline.errors import UserError
-from pipeline.metrics import METRICS, OVERLAP
-from pipeline.overlap import COUNTS
-from pipeline.prepared import PreparedCases
-from pipeline.surface import score_surfaces
-from pipeline.weights import save_weights
+from pipeline import evaluate
+from pipeline.engine import overlap
+from pipeline.engine.compute import to_input
+from pipeline.engine.overlap import COUNTS
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import save_weights
+from pipeline.evaluation import inference as scoring
+from pipeline.evaluation.metrics import METRICS, OVERLAP
+from pipeline.evaluation.surface import score_surfaces
+from pipeline.study.errors import UserError
 
 VARIANT = "gated_attention"
 

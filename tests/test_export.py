@@ -20,16 +20,18 @@ from results_by_hand import results, study
 from run_folders import GATED, SIZE, make_run
 
 from models import NetworkConfig, build_model
-from pipeline import export, exporter, modelcard
-from pipeline.compute import to_input
-from pipeline.errors import UserError
-from pipeline.exported import load_exported
-from pipeline.files import write_json
-from pipeline.geometry import lay_image, place
-from pipeline.modelcard import check_results, write_card
-from pipeline.params import load_study
-from pipeline.results import Estimate, Interval, save_results
-from pipeline.trained import open_run
+from pipeline import export
+from pipeline.data.geometry import lay_image, place
+from pipeline.deployment import graphs as exporter
+from pipeline.deployment.loading import open_run
+from pipeline.deployment.measurements import load_exported
+from pipeline.engine.compute import to_input
+from pipeline.reporting import modelcard
+from pipeline.reporting.modelcard import check_results, write_card
+from pipeline.statistics.results import Estimate, Interval, save_results
+from pipeline.study.errors import UserError
+from pipeline.study.files import write_json
+from pipeline.study.params import load_study
 
 DEMO = load_study(REPOSITORY / "studies" / "demo")
 READINGS = "every-other-reading"  # of what the paper leaves open

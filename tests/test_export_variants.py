@@ -16,13 +16,13 @@ from fake_study import make_study
 from run_folders import make_run
 
 from pipeline import compare, export_variants
-from pipeline.compute import processor, to_input
-from pipeline.errors import UserError
-from pipeline.exported import load_exported
-from pipeline.params import load_study
+from pipeline.deployment.measurements import load_exported
+from pipeline.engine.compute import processor, to_input
 from pipeline.report import model_cards
-from pipeline.results import load_results
-from pipeline.tables import all_tables, cost_table
+from pipeline.reporting.tables import all_tables, cost_table
+from pipeline.statistics.results import load_results
+from pipeline.study.errors import UserError
+from pipeline.study.params import load_study
 
 FILES = ["export.json", "model.onnx", "model.pt2"]
 

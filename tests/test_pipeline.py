@@ -246,25 +246,25 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
 @pytest.mark.parametrize(
     ("source", "stale"),
     [
-        ("pipeline/synthetic.py", {"download", "export"}),
+        ("pipeline/data/synthetic.py", {"download", "export"}),
         ("pipeline/preprocess.py", {"preprocess"}),
         ("pipeline/train.py", ALL_TRAIN),
         ("pipeline/evaluate.py", ALL_EVALUATE),
-        ("pipeline/metrics.py", ALL_EVALUATE | {"average"}),
+        ("pipeline/evaluation/metrics.py", ALL_EVALUATE | {"average"}),
         ("pipeline/average.py", {"average"}),
-        ("pipeline/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
+        ("pipeline/engine/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
         (
             "models/attention.py",
             ALL_TRAIN | ALL_EVALUATE | {"average", "export", "attention"},
         ),
-        ("pipeline/exported.py", {"export", "compare", "report"}),
+        ("pipeline/deployment/measurements.py", {"export", "compare", "report"}),
         ("pipeline/plot.py", {"plot"}),
         ("pipeline/report.html", {"report"}),
-        ("pipeline/scores.py", {"compare", "attention", "plot", "report"}),
+        ("pipeline/statistics/scores.py", {"compare", "attention", "plot", "report"}),
         ("pipeline/explorer.js", {"report"}),
-        ("pipeline/power.py", {"compare"}),
-        ("pipeline/params.py", set()),
-        ("pipeline/tracking.py", set()),
+        ("pipeline/statistics/power.py", {"compare"}),
+        ("pipeline/study/params.py", set()),
+        ("pipeline/tracking/store.py", set()),
     ],
 )
 def test_a_changed_source_makes_stale_what_depends_on_it_and_nothing_else(restored, source, stale):

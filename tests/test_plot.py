@@ -13,9 +13,9 @@ from fake_study import REPOSITORY, make_study
 from PIL import Image
 
 from pipeline import compare, plot
-from pipeline.errors import UserError
-from pipeline.prepared import PreparedCases
-from pipeline.runs import read_histories, read_scores
+from pipeline.engine.prepared import PreparedCases
+from pipeline.statistics.runs import read_histories, read_scores
+from pipeline.study.errors import UserError
 
 NAMES = ("loss_curves", "validation_dice", "dice_by_case", "examples", "disputed")
 OF_RESULTS = ("forest", "ranks", "ordering", "variance", "cost", "reliability", "thresholds")

@@ -18,11 +18,11 @@ from scipy.ndimage import map_coordinates
 
 from models import NetworkConfig
 from pipeline import predict
-from pipeline.compute import to_input
-from pipeline.errors import UserError
-from pipeline.figures import PREDICTION_COLOUR
-from pipeline.overlays import BORDER
-from pipeline.synthetic import draw_case
+from pipeline.data.synthetic import draw_case
+from pipeline.engine.compute import to_input
+from pipeline.reporting.overlays import BORDER
+from pipeline.reporting.style import PREDICTION_COLOUR
+from pipeline.study.errors import UserError
 
 CPU = torch.device("cpu")
 

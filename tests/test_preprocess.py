@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import preprocess
-from pipeline.errors import UserError
-from pipeline.params import Study, load_study
-from pipeline.prepared import PreparedCases
+from pipeline.data.raw import RawCase
+from pipeline.data.synthetic import draw_case
+from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import prepare_cases
-from pipeline.raw import RawCase
-from pipeline.synthetic import draw_case
+from pipeline.study.errors import UserError
+from pipeline.study.params import Study, load_study
 
 Pixels = NDArray[np.uint8]
 OFFICIAL = {"method": "official"}

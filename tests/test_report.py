@@ -18,12 +18,13 @@ import yaml
 from browser import visit
 from fake_study import NASTY_IDS, REPOSITORY, make_study
 
-from pipeline import compare, report, tables
-from pipeline.definitions import CASE_METRICS, METRICS
-from pipeline.errors import UserError
-from pipeline.params import load_study
-from pipeline.prepared import PreparedCases
-from pipeline.runs import read_scores
+from pipeline import compare, report
+from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting import tables
+from pipeline.statistics.definitions import CASE_METRICS, METRICS
+from pipeline.statistics.runs import read_scores
+from pipeline.study.errors import UserError
+from pipeline.study.params import load_study
 
 PIXEL = (  # the smallest PNG: its content is not the report's business
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\2"

@@ -12,9 +12,9 @@ import yaml
 from conftest import REPOSITORY
 
 from pipeline import compare, download, evaluate, preprocess, train
-from pipeline.errors import UserError
-from pipeline.params import load_study
-from pipeline.splits import divide
+from pipeline.data.splits import divide
+from pipeline.study.errors import UserError
+from pipeline.study.params import load_study
 
 SPLITS = ("split/official", "split/random", "split/random-divided")
 STUDIES = ("peers", "backbones", "head", "encoder-attention", *SPLITS)

@@ -18,12 +18,13 @@ from conftest import REPOSITORY, change_params
 from safetensors.torch import load_file
 
 from models import NetworkConfig, build_model
-from pipeline import compute, losses, train
-from pipeline.dataset import TrainingBatches
-from pipeline.errors import UserError
-from pipeline.files import sha256
-from pipeline.params import SGD, Adam, Schedule, Study
-from pipeline.prepared import PreparedCases
+from pipeline import train
+from pipeline.engine import compute, losses
+from pipeline.engine.batches import TrainingBatches
+from pipeline.engine.prepared import PreparedCases
+from pipeline.study.errors import UserError
+from pipeline.study.files import sha256
+from pipeline.study.params import SGD, Adam, Schedule, Study
 
 HISTORY = [
     "epoch",

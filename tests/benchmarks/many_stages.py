@@ -20,8 +20,8 @@ from pathlib import Path
 import distributed
 import psutil
 
-from pipeline import fanout
-from pipeline.worker import Done, Job, announce
+from pipeline.fanout import __main__ as fanout
+from pipeline.fanout.worker import Done, Job, announce
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUDY = REPOSITORY / "studies" / "demo"

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from models import NetworkConfig, build_model
 from models.attention import EncoderAttention
 from pipeline import train
-from pipeline.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
-from pipeline.dataset import TrainingBatches
-from pipeline.params import Adam, Focal, Schedule, Train
-from pipeline.prepared import PreparedCases
-from pipeline.synthetic import draw_case
+from pipeline.data.synthetic import draw_case
+from pipeline.engine.batches import TrainingBatches
+from pipeline.engine.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
+from pipeline.engine.prepared import PreparedCases
+from pipeline.study.params import Adam, Focal, Schedule, Train
 
 Augmentation = list[dict[str, dict[str, Any]]]
 # The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.comparison import compare
+from pipeline.statistics.analysis import compare
 
 VARIANTS, SEEDS, CASES, DRAWS = 7, 10, 1000, 10_000
 LOOPED = 100  # draws that the loops take; their time grows with the number

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline import duplicates
+from pipeline.data import duplicates
 
 
 def alike(cases: int) -> np.ndarray:

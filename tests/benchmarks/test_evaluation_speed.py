@@ -17,11 +17,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from models import NetworkConfig, build_model
+from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluate import evaluate
-from pipeline.files import sha256
-from pipeline.params import Study, load_study
-from pipeline.prepared import PreparedCases
-from pipeline.surface import score_surfaces
+from pipeline.evaluation.surface import score_surfaces
+from pipeline.study.files import sha256
+from pipeline.study.params import Study, load_study
 
 SIDE = 256
 ORIGINAL = (767, 1022)  # the commonest of ISIC's

@@ -21,9 +21,9 @@ import pytest
 from conftest import REPOSITORY
 from light_study import LightStudy
 
-from pipeline import fanout
-from pipeline.stages import Matrix
-from pipeline.worker import computing_with, run_job
+from pipeline.fanout import __main__ as fanout
+from pipeline.fanout.matrix import Matrix
+from pipeline.fanout.worker import computing_with, run_job
 
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 

@@ -12,9 +12,9 @@ import torch
 from reference import interleaved, write_photographs
 
 from models import NetworkConfig, build_model
-from pipeline.averaging import Averaged
-from pipeline.compute import to_input
-from pipeline.pictures import Picture
+from pipeline.deployment.ensemble import Averaged
+from pipeline.deployment.pictures import Picture
+from pipeline.engine.compute import to_input
 from pipeline.predict import Wanted, predict, read
 
 CPU = torch.device("cpu")

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import NetworkConfig, build_model
-from pipeline.compute import to_input, to_target
-from pipeline.dataset import TrainingBatches
-from pipeline.geometry import lay_image, place
-from pipeline.integrity import read_image
-from pipeline.params import Prepare, load_study
-from pipeline.prepared import PreparedCases
+from pipeline.data.geometry import lay_image, place
+from pipeline.data.integrity import read_image
+from pipeline.data.raw import RawCase
+from pipeline.engine.batches import TrainingBatches
+from pipeline.engine.compute import to_input, to_target
+from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import decode_all
-from pipeline.raw import RawCase
+from pipeline.study.params import Prepare, load_study
 
 SIDE = 256
 PREPARE = load_study(REPOSITORY).prepare

@@ -34,9 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import NetworkConfig, build_model
 from pipeline import evaluate
-from pipeline.compute import choose_dtype, to_input
-from pipeline.dataset import split_batches
-from pipeline.params import load_study
+from pipeline.engine.batches import split_batches
+from pipeline.engine.compute import choose_dtype, to_input
+from pipeline.study.params import load_study
 
 CPU = torch.device("cpu")
 BFLOAT16 = choose_dtype(CPU, "auto") == torch.bfloat16  # where the processor is faster in it
@@ -219,7 +219,7 @@ client.set_terminated(run.info.run_id)
 
 def test_a_run_costs_little_beside_its_training(tiny_study, benchmark):
     """`python -m pipeline.train` with live MLflow, the store made, against BARE."""
-    from pipeline.tracking import StudyRecord
+    from pipeline.tracking.store import StudyRecord
 
     study = change_params(tracking={"live": True})
     StudyRecord.open(study)  # makes the store: once a project, not once a run

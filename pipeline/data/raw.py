@@ -1,0 +1,156 @@
+"""The raw layout: where the official archives' images and masks lie, and which belong together.
+
+Every data source ends in it, so nothing downstream knows where the data came from. A flat pair of
+folders, images/ and masks/, is read as well.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.study.errors import UserError
+from pipeline.study.params import Split
+
+IMAGE_FOLDERS: dict[Split, str] = {
+    "training": "ISIC2018_Task1-2_Training_Input",
+    "validation": "ISIC2018_Task1-2_Validation_Input",
+    "test": "ISIC2018_Task1-2_Test_Input",
+}
+MASK_FOLDERS: dict[Split, str] = {
+    "training": "ISIC2018_Task1_Training_GroundTruth",
+    "validation": "ISIC2018_Task1_Validation_GroundTruth",
+    "test": "ISIC2018_Task1_Test_GroundTruth",
+}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+MASK_ENDING = "_segmentation"
+ID = re.compile(r"[\w.-]+")
+
+# What may be wrong with a raw file; pipeline/data/integrity.py finds those inside of a file.
+Defect = Literal[
+    "missing mask",
+    "missing image",
+    "duplicate id",
+    "odd file name",
+    "unreadable",
+    "empty file",
+    "not an image",
+    "too large",
+    "cannot be decoded",
+    "16 bit",
+    "CMYK",
+    "EXIF-rotated",
+    "several frames",
+    "palette",
+    "grayscale",
+    "alpha channel",
+    "colour mask",
+    "mask not binary",
+    "mask of 0 and 1",
+    "empty mask",
+    "full mask",
+    "sizes differ",
+    "identical images",
+]
+
+
+@dataclass(frozen=True, slots=True)  # there may be 100,000
+class RawCase:
+    """One image with its mask. `split` is the official one, None where the layout has none."""
+
+    id: str
+    split: Split | None
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a raw file that its user must know.
+
+    id: the case's, "" where the file belongs to none. outcome: a case with a file to be "left out"
+    cannot be used at all; a "converted" file is used, after a change that is sure.
+    """
+
+    id: str
+    file: Path
+    defect: Defect
+    detail: str
+    outcome: Literal["left out", "converted"] = "left out"
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.detail}"
+
+
+def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
+    """The cases under `raw_dir`, by id, and a finding for each file that is no part of a case.
+
+    A case with a finding is not among them. The archives' licence and attribution, hidden files and
+    superpixels are passed over.
+    """
+    folders: list[tuple[Split | None, Path, Path]] = [
+        (split, raw_dir / IMAGE_FOLDERS[split], raw_dir / MASK_FOLDERS[split])
+        for split in IMAGE_FOLDERS
+    ]
+    folders.append((None, raw_dir / "images", raw_dir / "masks"))
+    cases: dict[str, list[RawCase]] = defaultdict(list)
+    findings: list[Finding] = []
+    for split, image_dir, mask_dir in folders:
+        images, masks = _by_id(image_dir, findings), _by_id(mask_dir, findings)
+        for id in images.keys() | masks.keys():
+            if id not in masks:
+                detail = f"has no mask in {mask_dir}"
+                findings += [Finding(id, path, "missing mask", detail) for path in images[id]]
+            elif id not in images:
+                detail = f"has no image in {image_dir}"
+                findings += [Finding(id, path, "missing image", detail) for path in masks[id]]
+            elif len(images[id]) == len(masks[id]) == 1:
+                cases[id].append(RawCase(id, split, images[id][0], masks[id][0]))
+            else:
+                for files in (images[id], masks[id]):
+                    findings += _duplicates(id, files)
+    for id, several in cases.items():
+        findings += _duplicates(id, [case.image for case in several])
+    broken = {finding.id for finding in findings}
+    whole = [cases[id][0] for id in sorted(cases) if id not in broken]
+    return whole, sorted(findings, key=str)
+
+
+def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
+    """The folder's pictures by case id; what is no picture is added to `findings`."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror}; allow it, then run again"
+        ) from None
+    for path in paths:
+        # macOS takes letters with accents apart; the same name must be the same id everywhere.
+        id = unicodedata.normalize("NFC", path.stem.removesuffix(MASK_ENDING))
+        if path.name.startswith(".") or path.suffix.lower() in (".txt", ".csv", ".md", ".json"):
+            continue
+        if path.stem.endswith("_superpixels"):
+            continue
+        dangling = path.is_symlink() and not path.exists()
+        if not (path.is_file() or dangling) or path.suffix.lower() not in IMAGE_SUFFIXES:
+            kind = "file" if path.is_file() else "folder" if path.is_dir() else "special file"
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            detail = f"must be a picture that ends in {endings}, got a {kind}; move it away"
+            findings.append(Finding("", path, "odd file name", detail))
+        elif not ID.fullmatch(id):
+            detail = f"must have letters, digits, -, _ and . as its id, got {id!r}; rename it"
+            findings.append(Finding(id, path, "odd file name", detail))
+        else:
+            found[id].append(path)
+    return found
+
+
+def _duplicates(id: str, files: list[Path]) -> list[Finding]:
+    """A finding for each of the files but the first."""
+    detail = f"has the id of {files[0]}: which is right cannot be told"
+    return [Finding(id, path, "duplicate id", detail) for path in files[1:]]

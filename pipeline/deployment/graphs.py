@@ -1,0 +1,231 @@
+"""A trained network as ONNX and torch.export's graph, checked against it and timed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.data.geometry import Size
+from pipeline.data.synthetic import draw_case
+from pipeline.deployment.loading import TrainedRun
+from pipeline.deployment.measurements import SCHEMA_VERSION, Exported, Latency
+from pipeline.engine.compute import processor, to_input
+from pipeline.study.errors import UserError
+
+TOLERANCE = 1e-4  # of a probability; float32 in another order of additions gives 1e-6
+ADVICE = "; a study goes on without it: take the variant out of export in its params.yaml"
+WARMING, CALLS = 2, 20  # calls with one picture: before the clock, and timed
+Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pictures -> probabilities
+
+
+class Segmenter(nn.Module):
+    """The network between what a user has and what a user wants.
+
+    forward(images): (N, H, W, 3) uint8 RGB -> probabilities (N, H, W) float32.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(to_input(images, images.device))
+        return logits.squeeze(1).sigmoid()
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Pass over what the exporters tell their own authors: progress, deprecations, opset talk."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def export_program(segmenter: Segmenter, size: Size) -> torch.export.ExportedProgram:
+    """The network as torch.export's graph, for any number of pictures of that size."""
+    # In plain memory: which layout is the fastest is for those to say that run the graph.
+    segmenter.to(memory_format=torch.contiguous_format).eval()
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)  # one would be taken for always one
+    batch = {"images": {0: torch.export.Dim("batch")}}
+    with _quiet():
+        return torch.export.export(segmenter, (example,), dynamic_shapes=batch)
+
+
+def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    with _quiet(), path.open("wb") as file:
+        torch.export.save(program, file)
+
+
+def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
+    """Write the graph as ONNX, one file. Raises UserError without the packages of [export]."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise missing() from None
+    with _quiet():
+        written = torch.onnx.export(
+            program,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamo=True,
+            verbose=False,
+        )
+        assert written is not None
+        written.model.metadata_props.update(metadata)
+        written.save(path, external_data=False)
+
+
+def missing() -> UserError:
+    return UserError("the packages of ONNX are missing: pip install lesion-ablation[export]")
+
+
+def onnx_call(path: Path) -> Call:
+    """model.onnx in ONNX Runtime on one core."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing() from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def call(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = session.run(None, {"images": images})[0]
+        return probabilities
+
+    return call
+
+
+def torch_call(module: nn.Module) -> Call:
+    @torch.no_grad()
+    def call(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+        return probabilities
+
+    return call
+
+
+def largest_difference(
+    call: Call,
+    eager: Call,
+    size: Size,
+) -> float:
+    """Of a probability, on one drawn picture and on three at once."""
+    pictures = np.stack([draw_case(0, n, height=size[0], width=size[1])[0] for n in range(3)])
+    differences = [
+        float(np.abs(call(some) - eager(some)).max()) for some in (pictures[:1], pictures)
+    ]
+    return max(differences)
+
+
+def latencies(calls: Sequence[Call], size: Size) -> list[float]:
+    """Milliseconds that one picture takes each of `calls`, the median of CALLS in turn, on one
+    thread: what else the machine does then hits all alike, and the cores' number does not count."""
+    picture = draw_case(0, 0, height=size[0], width=size[1])[0][None]
+    seconds: list[list[float]] = [[] for _ in calls]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number in range(WARMING + CALLS):
+            for call, times in zip(calls, seconds, strict=True):
+                start = time.perf_counter()
+                call(picture)
+                if number >= WARMING:
+                    times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return [1000 * statistics.median(times) for times in seconds]
+
+
+def export(run: TrainedRun, out: Path) -> Exported:
+    """Write model.onnx and model.pt2 of `run` into `out`, a folder. Raises UserError where one
+    cannot be made, or does not compute what the network does."""
+    network = run.load(torch.device("cpu"))
+    segmenter = Segmenter(network)
+    files = {"model.onnx": out / "model.onnx", "model.pt2": out / "model.pt2"}
+    try:
+        program = export_program(segmenter, run.size)
+        save_onnx(program, files["model.onnx"], describe(run))
+        save_program(program, files["model.pt2"])
+    except UserError:
+        raise
+    except Exception as error:  # torch's, of any kind: not every network has a graph
+        told = shorten(str(error), 300) or type(error).__name__
+        raise UserError(f"{run.label} cannot be exported ({told}){ADVICE}") from None
+    with _quiet():
+        loaded = torch.export.load(files["model.pt2"]).module()
+    eager = torch_call(segmenter.to(memory_format=torch.channels_last))
+    calls = {
+        "model.onnx": onnx_call(files["model.onnx"]),
+        "model.pt2": torch_call(loaded),
+    }
+    differences = {name: largest_difference(call, eager, run.size) for name, call in calls.items()}
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{name} of {run.label} differs from the network by {difference:.2g}, more than "
+                f"{TOLERANCE:g}: nothing is written; try other versions of torch and "
+                f"onnxscript{ADVICE}"
+            )
+    milliseconds = latencies([eager, *calls.values()], run.size)
+    return Exported(
+        schema_version=SCHEMA_VERSION,
+        variant=run.variant,
+        seed=run.seed,
+        fold=run.fold,
+        height=run.size[0],
+        width=run.size[1],
+        weights_sha256=run.record["weights_sha256"],
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        bytes={
+            "weights.safetensors": run.weights.stat().st_size,
+            **{name: path.stat().st_size for name, path in files.items()},
+        },
+        largest_difference=differences,
+        latency_milliseconds=Latency(
+            eager=milliseconds[0], onnxruntime=milliseconds[1], exported_program=milliseconds[2]
+        ),
+        processor=processor(),
+        versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
+    )
+
+
+def describe(run: TrainedRun) -> dict[str, str]:
+    """What stands in model.onnx beside the graph."""
+    height, width = run.size
+    return {
+        "description": "Marks the skin lesion in a dermoscopic picture. Not a medical device.",
+        "images": f"uint8 (N, {height}, {width}, 3), RGB, 0 to 255; normalised inside",
+        "probabilities": f"float32 (N, {height}, {width}), of lesion",
+        "resize": f"{run.resize} to {height}x{width} (height x width), Pillow's BILINEAR",
+        "variant": run.variant,
+        "seed": str(run.seed),
+        "fold": str(run.fold),
+        "study": str(run.record.get("study")),
+        "commit": str(run.record.get("commit")),
+        "weights_sha256": run.record["weights_sha256"],
+    }

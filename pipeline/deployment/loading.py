@@ -1,0 +1,244 @@
+"""A trained network with what its use needs: its run folder, or its record in MLflow.
+
+Neither the study nor its data are needed: run.json says what the network is and which pictures it
+knows. From MLflow files are downloaded, and no code of the logged model is run.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from models import AnyConfig
+from pipeline.data.geometry import Size
+from pipeline.study.errors import UserError
+from pipeline.study.files import read_json, sha256
+from pipeline.study.params import Name, Network, Resize, Seed, Side, needs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Of an ensemble; None is the named run alone.
+Seeds = list[int] | Literal["all"] | None
+MLFLOW_SCHEMES = ("runs:/", "models:/")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run left behind.
+
+    source: the run folder or MLflow URI, as it was given. weights: its safetensors file.
+    size: height and width in pixels of the pictures that the network was trained on; resize: how
+    originals become such pictures. record: run.json. metrics: evaluation/metrics.json, None for a
+    run that was not evaluated.
+    """
+
+    source: str
+    weights: Path
+    variant: str
+    seed: int
+    fold: int
+    config: AnyConfig
+    size: Size
+    resize: Resize
+    record: dict[str, Any]
+    metrics: dict[str, float] | None
+
+    @property
+    def label(self) -> str:
+        """The variant and seed, and the fold where it is not the first."""
+        return f"{self.variant} seed {self.seed}" + (f" fold {self.fold}" if self.fold else "")
+
+    def load(self, device: torch.device) -> nn.Module:
+        """The network in evaluation mode on `device`. Raises UserError if the weights are not
+        those that run.json tells of, or of another network, or a package of its family is not
+        there."""
+        from pipeline.engine.weights import load_model
+
+        if needed := needs(self.config):
+            raise UserError(f"{self.source}: its network's family {needed}")
+        model = load_model(self.config, self.weights, device)
+        if sha256(self.weights) != self.record["weights_sha256"]:
+            raise UserError(
+                f"{self.weights} does not hold the weights that run.json tells of (another sha256);"
+                " bring the two files of one training together"
+            )
+        return model
+
+
+class _Prepared(BaseModel):
+    height: Side
+    width: Side
+    resize: Resize
+
+
+class _Params(BaseModel):
+    prepare: _Prepared
+    model: Network
+
+
+class _Record(BaseModel):
+    """The keys of run.json that a network's use needs."""
+
+    variant: Name
+    seed: Seed
+    fold: Seed
+    weights_sha256: str
+    params: _Params
+
+
+def open_run(folder: Path) -> TrainedRun:
+    """The run in that folder, runs/<variant>/<seed>/<fold>. Raises UserError if its run.json is
+    missing, or of another version of the code."""
+    if not (folder / "run.json").is_file():
+        within = sorted(folder.glob("**/run.json"))[:1]
+        hint = f"such as {within[0].parent}" if within else "runs/<variant>/<seed>/<fold>"
+        raise UserError(
+            f"{folder} has no run.json: name the folder of a run that was trained, {hint}, or an "
+            "MLflow URI, runs:/... or models:/..."
+        )
+    content = read_json(folder / "run.json", "train")
+    try:
+        record = _Record.model_validate_json(json.dumps(content))
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{folder / 'run.json'}: {key}: {first['msg']}; train the run anew"
+        ) from None
+    known = {field.name for field in fields(record.params.model)}
+    unknown = content["params"]["model"].keys() - known
+    if unknown:
+        raise UserError(
+            f"{folder / 'run.json'}: params.model has switches that this version of the code does "
+            f"not know: {', '.join(sorted(unknown))}; use the version that trained it, commit "
+            f"{content.get('commit')}"
+        )
+    evaluated = folder / "evaluation" / "metrics.json"
+    return TrainedRun(
+        source=str(folder),
+        weights=folder / "weights.safetensors",
+        variant=record.variant,
+        seed=record.seed,
+        fold=record.fold,
+        config=record.params.model,
+        size=(record.params.prepare.height, record.params.prepare.width),
+        resize=record.params.prepare.resize,
+        record=content,
+        metrics=read_json(evaluated, "evaluate") if evaluated.is_file() else None,
+    )
+
+
+@contextmanager
+def opened(source: str, seeds: Seeds = None) -> Iterator[list[TrainedRun]]:
+    """The run that `source` names; with `seeds` those of its variant and fold, "all" for every one.
+
+    source: a run folder, or an MLflow URI (runs:/<id>, runs:/<id>/model, models:/...), whose files
+    are there until the block ends. Raises UserError for a run that is missing or unlike the others.
+    """
+    with tempfile.TemporaryDirectory(prefix="lesion-ablation-") as temporary:
+        if source.startswith(MLFLOW_SCHEMES):
+            runs = _download_runs(source, seeds, Path(temporary))
+        else:
+            runs = [open_run(folder) for folder in _siblings(Path(source), seeds)]
+        for run in runs[1:]:
+            if (run.config, run.size, run.resize) != (runs[0].config, runs[0].size, runs[0].resize):
+                raise UserError(
+                    f"{run.source} has another network or picture size than {runs[0].source}: an "
+                    "ensemble is of one variant and one protocol; name the seeds that are alike"
+                )
+        yield runs
+
+
+def _siblings(folder: Path, seeds: Seeds) -> list[Path]:
+    """The run folders beside `folder` that differ in the seed alone."""
+    folder = folder.resolve()
+    if seeds is None:
+        return [folder]
+    variant, fold = folder.parents[1], folder.name
+    if seeds == "all":
+        open_run(folder)  # told before its neighbours are looked for
+        found = {
+            int(path.parents[1].name): path.parent
+            for path in variant.glob(f"*/{fold}/weights.safetensors")
+            if path.parents[1].name.isdecimal()
+        }
+        return [found[seed] for seed in sorted(found)] or [folder]
+    return [variant / str(seed) / fold for seed in seeds]
+
+
+def _download_runs(source: str, seeds: Seeds, temporary: Path) -> list[TrainedRun]:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.tracking.store import hush, open_store
+
+    hush()
+    client = open_store()
+    parts = source.split("/")
+    if parts[0] == "runs:" and len(parts) == 2:
+        source = f"{source}/model"
+    try:
+        first = _download(source, temporary / "first")
+        if seeds is None:
+            return [first]
+        own = client.get_run(_logged(temporary / "first")[1])
+        chosen = " and ".join(
+            f"tags.{name} = '{own.data.tags[name]}'" for name in ("role", "study", "variant")
+        )
+        recorded = {
+            int(run.data.tags["seed"]): run.info.run_id
+            for run in client.search_runs([own.info.experiment_id], chosen)
+            if run.data.tags.get("fold", "0") == str(first.fold)
+        }
+        wanted = sorted(recorded) if seeds == "all" else seeds
+        missing = [str(seed) for seed in wanted if seed not in recorded]
+        if missing:
+            raise UserError(
+                f"MLflow has no run of {first.variant} fold {first.fold} with seed "
+                f"{', '.join(missing)}; it has {', '.join(map(str, sorted(recorded)))}"
+            )
+        return [
+            _download(f"runs:/{recorded[seed]}/model", temporary / str(seed)) for seed in wanted
+        ]
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"{source} cannot be downloaded from MLflow's store at {mlflow.get_tracking_uri()}: "
+            f"{str(error).splitlines()[0]}; correct it, or MLFLOW_TRACKING_URI"
+        ) from None
+
+
+def _download(model_uri: str, folder: Path) -> TrainedRun:
+    """The model's files and its run's run.json and metrics, laid out as a run folder."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    folder.mkdir()
+    download_artifacts(model_uri, dst_path=str(folder / "model"))
+    model, run_id = _logged(folder)
+    download_artifacts(f"runs:/{run_id}/run.json", dst_path=str(folder))
+    with suppress(MlflowException, OSError):  # not evaluated yet
+        download_artifacts(f"runs:/{run_id}/evaluation", dst_path=str(folder))
+    weights = model / "artifacts" / "weights.safetensors"
+    return replace(open_run(folder), source=model_uri, weights=weights)
+
+
+def _logged(folder: Path) -> tuple[Path, str]:
+    """Where in `folder` the downloaded model is, and the run that logged it.
+
+    Raises OSError for a model of another kind.
+    """
+    found = sorted(folder.glob("model/**/MLmodel"))  # of a run's it is a folder deeper
+    run_id = yaml.safe_load(found[0].read_text()).get("run_id") if found else None
+    if run_id is None:
+        raise OSError("it is no model that a run of this pipeline logged")
+    return found[0].parent, str(run_id)

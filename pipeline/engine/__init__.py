@@ -1,0 +1,1 @@
+"""What training and scoring compute with: cases, device and precision, weights, losses."""

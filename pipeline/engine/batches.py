@@ -1,0 +1,146 @@
+"""Prepared cases as batches: order, augmentation, loading."""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.engine.compute import stream
+from pipeline.engine.prepared import PreparedCases
+from pipeline.study.errors import UserError
+from pipeline.study.params import Split
+
+Batch = tuple[Tensor, Tensor]  # images (N, H, W, 3) uint8 RGB, masks (N, H, W) uint8 in {0, 1}
+Key = tuple[int, int]  # epoch, place in the prepared arrays
+
+
+class AugmentedCases(Dataset[Batch]):
+    """The prepared cases, augmented; a case of an epoch is a function of (seed, epoch, case) alone.
+
+    cases[epoch, index] -> image (H, W, 3) uint8, mask (H, W) uint8. The key carries the epoch, so a
+    loader's workers need no state and their number changes nothing.
+    """
+
+    def __init__(
+        self, cases: PreparedCases, augmentation: list[dict[str, dict[str, Any]]], seed: int
+    ) -> None:
+        self.cases = cases
+        self.seed = stream(seed, "augmentation")
+        self.augment = compose(augmentation) if augmentation else None
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        image, mask = self.cases.images[index], self.cases.masks[index]
+        if self.augment is not None:
+            # One generator for all transforms: set_random_seed() would give each its own, equally
+            # seeded, and the two flips would always come together.
+            numbers = np.random.default_rng([self.seed, epoch, index])
+            self.augment.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
+            augmented = self.augment(image=np.asarray(image), mask=np.asarray(mask))
+            for name, before in (("image", image), ("mask", mask)):
+                after = augmented[name]
+                if (after.shape, after.dtype) != (before.shape, before.dtype):
+                    raise UserError(
+                        f"params.yaml: train.augmentation must keep an {name}'s shape and type, "
+                        f"{before.shape} {before.dtype}, got {after.shape} {after.dtype}"
+                    )
+            image, mask = augmented["image"], augmented["mask"]
+        # A copy: the arrays are memory-mapped and flips are views of them.
+        return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(mask))
+
+
+def compose(augmentation: list[dict[str, dict[str, Any]]]) -> Any:
+    """The transforms of params.yaml as albumentations' Compose: the one place that knows it.
+
+    Version 2.0.8 is its last free release; another library would take its place here. Raises
+    UserError for arguments that a transform does not take.
+    """
+    import albumentations
+
+    transforms = []
+    for number, transform in enumerate(augmentation):
+        for name, arguments in transform.items():
+            try:
+                with warnings.catch_warnings():
+                    # It warns of an argument it does not know, and goes on without it.
+                    warnings.filterwarnings("error", r"Argument\(s\) .* are not valid")
+                    transforms.append(getattr(albumentations, name)(**arguments))
+            except (TypeError, ValueError, UserWarning) as error:
+                raise UserError(
+                    f"params.yaml: train.augmentation.{number}.{name} must hold arguments of "
+                    f"albumentations' {name}, got {arguments}: {' '.join(str(error).split())}"
+                ) from None
+    return albumentations.Compose(transforms)
+
+
+class EpochOrder(Sampler[list[Key]]):
+    """The batches of one epoch: all cases in an order that depends on (seed, epoch) alone."""
+
+    def __init__(self, indices: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self.indices = indices
+        self.batch_size = batch_size
+        self.seed = stream(seed, "order")
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.indices)
+        for start in range(0, len(order), self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+
+class TrainingBatches:
+    """The training split as augmented batches, an epoch at a time: `for images, masks in
+    batches.epoch(3)`.
+
+    `workers` processes load ahead of the training; with 0 the training loads for itself. `auto` is
+    0 on a CPU, where workers would take the cores from the network.
+    """
+
+    def __init__(
+        self,
+        cases: PreparedCases,
+        augmentation: list[dict[str, dict[str, Any]]],
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int | Literal["auto"] = 0,
+    ) -> None:
+        automatic = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+        processes = automatic if workers == "auto" else workers
+        self.order = EpochOrder(cases.indices("training"), batch_size, seed)
+        self.loader = DataLoader(
+            AugmentedCases(cases, augmentation, seed),
+            batch_sampler=self.order,
+            num_workers=processes,
+            persistent_workers=processes > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self.order)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of that epoch, counted from 1."""
+        self.order.epoch = epoch
+        yield from self.loader
+
+
+def split_batches(cases: PreparedCases, split: Split, batch_size: int) -> Iterator[Batch]:
+    """The split's cases as they are, in the order of the arrays."""
+    indices = cases.indices(split)
+    for start in range(0, len(indices), batch_size):
+        some = indices[start : start + batch_size]
+        yield torch.from_numpy(cases.images[some]), torch.from_numpy(cases.masks[some])

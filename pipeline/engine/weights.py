@@ -1,0 +1,114 @@
+"""Weights in files: what an encoder starts from, and what a run ends with."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from textwrap import shorten
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from models import AnyConfig, build_model
+from models.encoders import ResNetEncoder
+from pipeline.study.errors import UserError
+from pipeline.study.files import replacing, sha256
+
+
+def load_encoder(model: nn.Module, config: AnyConfig, folder: Path) -> None:
+    """Give the encoder of `model` the weights that `config.weights` names.
+
+    `imagenet` downloads torchvision's (IMAGENET1K_V1) unless they are in torch's cache, and checks
+    their hash; a path is relative to `folder`. Raises UserError for a file that is not a complete
+    state dict of that ResNet, or of that encoder of smp; a ResNet's classifier is ignored.
+    """
+    if config.weights == "none":
+        return
+    encoder = model.encoder
+    assert isinstance(encoder, nn.Module)
+    if config.weights == "imagenet":
+        state = _imagenet_state(config.encoder)
+    else:
+        state = _read_state(folder / config.weights)
+    try:
+        if isinstance(encoder, ResNetEncoder):
+            encoder.load_resnet_state(state)
+        else:  # smp's, whose ResNets name their weights as torchvision does
+            assert config.family == "smp"  # NetworkConfig refuses weights for a plain encoder
+            own = {name: tensor for name, tensor in state.items() if name[:3] != "fc."}
+            encoder.load_state_dict(own)
+    except (ValueError, RuntimeError) as error:
+        whose = "segmentation_models_pytorch" if config.family == "smp" else "torchvision"
+        raise UserError(
+            f"weights {config.weights!r} must be a {whose} {config.encoder} state dict: "
+            f"{shorten(str(error), 300)}"
+        ) from None
+
+
+def weights_file_sha256(config: AnyConfig, folder: Path) -> str | None:
+    """The sha256 of the file that `config.weights` names; None where it names none."""
+    return None if config.weights in ("none", "imagenet") else sha256(folder / config.weights)
+
+
+def _imagenet_state(encoder: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(encoder)["IMAGENET1K_V1"]
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"weights 'imagenet' could not be downloaded from {weights.url}: {error}; fetch that "
+            "file and give its path as weights, or set weights: none"
+        ) from None
+    return state
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(
+            f"{path} must hold a state dict of tensors (.safetensors, or a .pt without other "
+            f"objects): {error}"
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} must hold a state dict, got {type(state).__name__}")
+    return state
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the model's state as safetensors, whole or not at all."""
+    write_tensors(path, model.state_dict())
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, whole or not at all; UserError where the disk refuses."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        # Not save_file: it writes a temporary file of its own, for its owner alone, which a kill
+        # would leave behind.
+        temporary.write_bytes(save(contiguous, metadata))
+
+
+def load_model(config: AnyConfig, path: Path, device: torch.device) -> nn.Module:
+    """The network that `save_weights` wrote, in evaluation mode on `device`.
+
+    Raises UserError if the file is missing or belongs to another network.
+    """
+    with torch.device("meta"):  # no memory, no random numbers: the file has every tensor
+        model = build_model(config)
+    try:
+        model.load_state_dict(load_file(path), assign=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path} does not hold this variant's weights ({str(error).splitlines()[0]}); "
+            "run the stage train"
+        ) from None
+    return model.to(device).to(memory_format=torch.channels_last).eval()

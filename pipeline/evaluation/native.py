@@ -1,0 +1,139 @@
+"""From the prepared size back to the original's, where the ISIC 2018 challenge scores."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.data.geometry import Size, place
+from pipeline.data.integrity import Checksum, UnusableError, read_mask
+from pipeline.data.raw import find_cases
+from pipeline.study.errors import UserError
+from pipeline.study.params import Resize, Study
+
+LONGEST = 2**15 - 2  # pixels of a side that cv2 can warp to
+WAITING = 4  # batches whose probabilities are kept until threads are free
+
+
+class TooLongError(Exception):
+    """An original that probabilities cannot be laid back to; the message follows its name."""
+
+
+def lay_back(
+    probabilities: NDArray[np.float32], original: Size, resize: Resize
+) -> NDArray[np.float32]:
+    """Probabilities (h, w) of a prepared image as (H, W) of its original: stretch, crop or padding
+    undone, bilinear between the centres of pixels.
+
+    original: (H, W). What a centre crop left out was never seen: it is 0. Padding is dropped.
+    Raises TooLongError for a side above LONGEST.
+    """
+    if max(original) > LONGEST:
+        raise TooLongError(f"is longer than {LONGEST} pixels; save it smaller")
+    placement = place(original, probabilities.shape, resize)
+    left, top, right, bottom = placement.box
+    across, down = placement.width / (right - left), placement.height / (bottom - top)
+    seen = probabilities[
+        placement.top : placement.top + placement.height,
+        placement.left : placement.left + placement.width,
+    ]
+    if (left, top, right, bottom) == (0, 0, original[1], original[0]):  # nine times as fast
+        whole = cv2.resize(seen, original[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(whole, np.float32)
+    # From the centre of an original's pixel to the prepared ones; cv2 counts from pixels' centres.
+    to_seen = np.array(
+        [[across, 0, (0.5 - left) * across - 0.5], [0, down, (0.5 - top) * down - 0.5]]
+    )
+    laid = np.asarray(
+        cv2.warpAffine(
+            seen,
+            to_seen,
+            original[::-1],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
+        np.float32,
+    )
+    laid[: ceil(top - 0.5)] = laid[ceil(bottom - 0.5) :] = 0
+    laid[:, : ceil(left - 0.5)] = laid[:, ceil(right - 0.5) :] = 0
+    return laid
+
+
+class NativeScorer:
+    """Counts predictions against the raw masks, in threads beside the network.
+
+    The masks are those that were prepared: each file's sha256 is held against that of cases.csv.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.files = {case.id: case.mask for case in find_cases(study.raw_dir)[0]}
+        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        self.waiting: deque[Iterator[NDArray[np.int64]]] = deque()
+        self.counts: list[NDArray[np.int64]] = []
+
+    def submit(self, probabilities: NDArray[np.float32], rows: pd.DataFrame) -> None:
+        """Score a batch (N, h, w) of the cases `rows` of cases.csv.
+
+        Raises UserError for a raw mask that is not there or has changed.
+        """
+        cases = rows[["id", "height", "width", "mask_sha256"]].itertuples(index=False)
+        self.waiting.append(self.pool.map(self._count, probabilities, cases))
+        if len(self.waiting) > WAITING:
+            self.counts.extend(self.waiting.popleft())
+
+    def collect(self) -> NDArray[np.int64]:
+        """Pixels of each kind of all cases that were submitted, in their order: (cases, 4)."""
+        for batch in self.waiting:
+            self.counts.extend(batch)
+        self.pool.shutdown()
+        return np.stack(self.counts)
+
+    def _count(
+        self, probabilities: NDArray[np.float32], case: tuple[str, int, int, str]
+    ) -> NDArray[np.int64]:
+        id, height, width, sha256 = case
+        mask = self._read(id, sha256)
+        try:
+            laid = lay_back(probabilities, (height, width), self.study.prepare.resize)
+        except TooLongError as problem:
+            raise UserError(f"{id} {problem}, or set evaluate.resolution to network") from None
+        return count(laid > self.study.evaluate.threshold, mask)
+
+    def _read(self, id: str, sha256: str) -> NDArray[np.bool_]:
+        """The case's mask (H, W) as it was prepared from."""
+        path = self.files.get(id)
+        checksums: dict[Path, Checksum] = {}
+        if path is None:
+            raise UserError(
+                f"{self.study.raw_dir} has no mask of {id}, which evaluate.resolution native is "
+                "scored against: restore the raw cases, or set evaluate.resolution to network"
+            )
+        try:
+            mask = read_mask(id, path, checksums, [])
+        except UnusableError as problem:
+            raise UserError(f"{path} {problem}; restore it: it was prepared") from None
+        if checksums[path].sha256 != sha256:
+            raise UserError(
+                f"{path} has changed since it was prepared (sha256 {checksums[path].sha256}, "
+                f"expected {sha256}); restore it, or run the stage preprocess again"
+            )
+        return np.asarray(mask) > 0
+
+
+def count(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """overlap.COUNTS of one case at any size: what overlap.confusion gives, faster on a CPU."""
+    true_positives = np.count_nonzero(predicted & mask)
+    false_positives = np.count_nonzero(predicted) - true_positives
+    false_negatives = np.count_nonzero(mask) - true_positives
+    true_negatives = mask.size - true_positives - false_positives - false_negatives
+    return np.array([true_positives, false_positives, false_negatives, true_negatives], np.int64)

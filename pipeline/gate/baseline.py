@@ -1,0 +1,196 @@
+"""What the gate compares: each variant's figures over its seeds, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.statistics.results import SCHEMA_VERSION as RESULTS_VERSION
+from pipeline.statistics.results import Record, StudyRecord
+from pipeline.study.errors import UserError
+from pipeline.study.files import write_json
+
+SCHEMA_VERSION: Literal[1] = 1
+# Those of the paper's Table 1, each with its least and largest value.
+RANGES = {"dice": (0.0, 1.0), "iou": (0.0, 1.0), "focal_loss": (0.0, math.inf)}
+GATED = tuple(RANGES)
+# Blocks of params.yaml that decide a study's figures, beside its seeds.
+DECISIVE = ("data", "prepare", "train", "focal", "evaluate", "models")
+
+
+class Spread(Record):
+    """A variant's metric over its seeds."""
+
+    mean: float | None = Field(description="null where a run has no finite value")
+    standard_deviation: float | None = Field(description="n - 1; null for one seed, and so too")
+    seeds: int = Field(ge=1, description="runs")
+
+
+class RunFigures(Record):
+    """A run's metrics; null where it has no finite value, or one that cannot be."""
+
+    variant: str
+    seed: int
+    metrics: dict[str, float | None]
+
+    @field_validator("metrics")
+    @classmethod
+    def _possible(cls, metrics: dict[str, float | None]) -> dict[str, float | None]:
+        return {name: _possible(name, value) for name, value in metrics.items()}
+
+
+def _possible(name: str, value: float | None) -> float | None:
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    return value if value is not None and low <= value <= high else None
+
+
+class Baseline(Record):
+    """A study's figures, to be compared with those of later code: studies/<name>/baseline.json."""
+
+    schema_version: Literal[1]
+    study: StudyRecord
+    params: dict[str, Any] = Field(description="those that decide the figures (DECISIVE)")
+    spreads: dict[str, dict[str, Spread]] = Field(description="variant -> metric of GATED")
+    runs: list[RunFigures]
+
+    @model_validator(mode="after")
+    def _spreads_are_the_runs(self) -> Baseline:
+        told, found = _flat(self.spreads), _flat(spreads_of(self.runs))
+        if told.keys() != found.keys() or not all(
+            told[key] == found[key]
+            or (told[key] is not None and math.isclose(told[key], found[key], abs_tol=1e-9))
+            for key in told
+        ):
+            raise ValueError("spreads must be those of runs: write it with --update-baseline")
+        return self
+
+    def miscounted(self) -> list[tuple[str, int]]:
+        """Variants and seeds of the study that do not have exactly one run."""
+        counted = Counter((run.variant, run.seed) for run in self.runs)
+        asked = {(name, seed) for name in self.study.variants for seed in self.study.seeds}
+        return sorted(run for run in asked | counted.keys() if counted[run] != (run in asked))
+
+    def missing(self) -> list[str]:
+        """What a run lacks or has no finite value for, in words."""
+        return [
+            f"{metric} of {variant!r}"
+            for variant, metrics in self.spreads.items()
+            for metric, found in metrics.items()
+            if found.mean is None
+        ]
+
+
+def _flat(spreads: dict[str, dict[str, Spread]]) -> dict[tuple[str, str, str], Any]:
+    return {
+        (variant, metric, name): value
+        for variant, metrics in spreads.items()
+        for metric, spread in metrics.items()
+        for name, value in spread
+    }
+
+
+def spreads_of(runs: Sequence[RunFigures]) -> dict[str, dict[str, Spread]]:
+    """Variant -> metric of GATED -> its mean and deviation over the runs, in the runs' order."""
+    values: dict[str, dict[str, list[float | None]]] = {}
+    for run in runs:
+        for metric in GATED:
+            found = values.setdefault(run.variant, {}).setdefault(metric, [])
+            found.append(run.metrics.get(metric))
+    return {
+        variant: {metric: spread_of(found) for metric, found in metrics.items()}
+        for variant, metrics in values.items()
+    }
+
+
+def spread_of(values: Sequence[float | None]) -> Spread:
+    """Of one metric's values, one a run."""
+    finite = [value for value in values if value is not None]
+    whole = len(finite) == len(values)
+    return Spread(
+        mean=fmean(finite) if whole else None,
+        standard_deviation=stdev(finite) if whole and len(finite) > 1 else None,
+        seeds=len(values),
+    )
+
+
+def baseline_of(
+    study: StudyRecord, params: Mapping[str, Any], runs: Sequence[RunFigures]
+) -> Baseline:
+    """params: the study's params.yaml."""
+    decisive = {name: params[name] for name in DECISIVE if name in params}
+    if "models" in decisive:
+        decisive["models"] = {name: params["models"].get(name) for name in study.variants}
+    return Baseline(
+        schema_version=SCHEMA_VERSION,
+        study=study,
+        params=decisive,
+        spreads=spreads_of(runs),
+        runs=list(runs),
+    )
+
+
+def load_figures(path: Path) -> Baseline:
+    """A baseline file, or the same figures of a whole results.json.
+
+    Of results.json only the study and the runs are read. NaN and infinity, which JSON does not
+    have and some writers write, are read as missing values. Raises UserError for a file that is
+    missing, no JSON or of another schema.
+    """
+    try:
+        content = read_finite(path)
+        if "comparison" not in content:
+            return Baseline.model_validate(content)
+        version = content.get("schema_version")
+        if version != RESULTS_VERSION:
+            raise UserError(
+                f"{path}: schema_version must be {RESULTS_VERSION}, got {version!r}; run the stage "
+                "compare again"
+            )
+        runs = [{key: run[key] for key in RunFigures.model_fields} for run in content["runs"]]
+        return baseline_of(
+            StudyRecord.model_validate(content["study"]),
+            content["params"],
+            [RunFigures(**run) for run in runs],
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not of the schema of results.json: {error!r}") from None
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{path}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}, got "
+            f"{str(first['input'])[:60]!r}; it must be results.json, or a file that "
+            "--update-baseline wrote"
+        ) from None
+
+
+def read_finite(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, null for each number that is not finite. Raises UserError."""
+
+    def finite(text: str) -> float | None:
+        value = float(text)
+        return value if math.isfinite(value) else None
+
+    try:
+        content = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite
+        )
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def save_baseline(path: Path, figures: Baseline) -> None:
+    """Write `figures`, indented so that a change of them reads well as a difference of lines."""
+    write_json(path, figures.model_dump(mode="json"))

@@ -1,0 +1,267 @@
+"""The data card: what the prepared cases are, in figures and pictures, beside the arrays.
+
+card.json (see `describe`), problems.csv, near_duplicates.csv, and PNG pictures.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from pipeline.data.duplicates import Pair
+from pipeline.data.raw import Finding
+from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting.style import (
+    COLOURS,
+    STYLE,
+    TRUTH_COLOUR,
+    draw_contour,
+    proportions,
+    save_png,
+    shortened,
+    show_image,
+)
+from pipeline.study.files import sha256, write_json
+from pipeline.study.params import SPLITS, Resize, Study
+
+BLOCK = 256  # cases read at a time
+SHEET_ROWS, SHEET_COLUMNS = 4, 6
+MOST_PAIRS = 12  # drawn; near_duplicates.csv lists all
+QUANTILES = {"minimum": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
+
+
+def write(
+    study: Study,
+    cases: PreparedCases,
+    findings: Sequence[Finding],
+    pairs: Sequence[Pair],
+    source: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Write the card into the new folder `folder`, beside manifest.csv.
+
+    source: data/source.json's content.
+    """
+    folder.mkdir()
+    problems = pd.DataFrame(
+        [
+            (
+                _text(f.id),
+                _text(f.file.relative_to(study.raw_dir).as_posix()),
+                f.defect,
+                f.detail,
+                f.outcome,
+            )
+            for f in findings
+        ],
+        columns=["id", "file", "defect", "detail", "outcome"],
+    )
+    problems.to_csv(folder / "problems.csv", index=False)
+    near = near_duplicates(cases, pairs)
+    near.to_csv(folder / "near_duplicates.csv", index=False)
+    areas, channel_sums, channel_squares = measure(cases)
+    parts = part_of_each(cases)
+    write_json(
+        folder / "card.json",
+        {
+            "source": source,
+            "cases": len(cases.table),
+            "parts": {
+                part: {
+                    "cases": int((parts == part).sum()),
+                    "lesion_area": distribution(areas[parts == part]),
+                    **channels(cases, channel_sums, channel_squares, parts == part),
+                }
+                for part in cases.counts()
+            },
+            "original_sizes": original_sizes(cases.table),
+            "cases_left_out": len({f.id for f in findings if f.outcome == "left out"} - {""}),
+            "problems": {
+                outcome: dict(Counter(problems.loc[problems["outcome"] == outcome, "defect"]))
+                for outcome in ("left out", "converted")
+            },
+            "near_duplicates": None
+            if study.prepare.near_duplicates is None
+            else count_near_duplicates(cases, near),
+            "checksums": {
+                "prepared": cases.fingerprint,
+                "manifest": sha256(folder.parent / "manifest.csv"),
+            },
+        },
+    )
+    with mpl.rc_context(STYLE):
+        resize = study.prepare.resize
+        sheet = draw_contact_sheet(cases, areas, parts, resize)
+        save_png(sheet, folder / "contact_sheet.png", photographs=True)
+        save_png(draw_lesion_areas(areas, parts), folder / "lesion_areas.png")
+        if len(near):
+            drawn = draw_near_duplicates(cases, near, resize)
+            save_png(drawn, folder / "near_duplicates.png", photographs=True)
+
+
+def _text(name: str) -> str:
+    """A file's name for a table; its bytes that are no UTF-8 as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def part_of_each(cases: PreparedCases) -> NDArray[np.str_]:
+    """The split, or fold, of each case in words."""
+    if "fold" in cases.table:
+        return np.array([f"fold {fold}" for fold in cases.table["fold"]])
+    return cases.splits()
+
+
+def measure(
+    cases: PreparedCases,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each case: the share of lesion pixels (cases,); the sums of its channels' values and of
+    their squares, both (cases, 3), in grey levels 0 to 255."""
+    areas, sums, squares = [], [], []
+    for start in range(0, len(cases.images), BLOCK):
+        block = slice(start, start + BLOCK)
+        images = cases.images[block].astype(np.float64)
+        areas.append(cases.masks[block].mean(axis=(1, 2)))
+        sums.append(images.sum(axis=(1, 2)))
+        squares.append((images**2).sum(axis=(1, 2)))
+        for array in (cases.images, cases.masks):  # pages that were read count as memory held
+            array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+    return np.concatenate(areas), np.concatenate(sums), np.concatenate(squares)
+
+
+def distribution(values: NDArray[np.float64]) -> dict[str, float]:
+    """Mean and quantiles; of lesion areas, as shares of the picture."""
+    quantiles = {name: float(np.quantile(values, q)) for name, q in QUANTILES.items()}
+    return {"mean": float(values.mean()), **quantiles, "maximum": float(values.max())}
+
+
+def channels(
+    cases: PreparedCases,
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+) -> dict[str, list[float]]:
+    """Mean and standard deviation of red, green and blue over all pixels of the chosen cases."""
+    pixels = chosen.sum() * np.prod(cases.masks.shape[1:])
+    mean = sums[chosen].sum(axis=0) / pixels
+    variance = squares[chosen].sum(axis=0) / pixels - mean**2
+    return {
+        "channel_mean": mean.tolist(),
+        "channel_standard_deviation": np.sqrt(np.maximum(variance, 0)).tolist(),
+    }
+
+
+def original_sizes(table: pd.DataFrame) -> list[dict[str, int]]:
+    """The originals' sizes in pixels, the most frequent first."""
+    counts = Counter(zip(table["width"], table["height"], strict=True))
+    return [
+        {"width": int(width), "height": int(height), "cases": count}
+        for (width, height), count in counts.most_common()
+    ]
+
+
+def near_duplicates(cases: PreparedCases, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """A row a pair: ids, splits (or folds), hash distance, inliers; pairs across splits first."""
+    ids, parts = cases.table["id"].to_numpy(), part_of_each(cases)
+    rows = [
+        (ids[p.first], ids[p.second], parts[p.first], parts[p.second], p.distance, p.inliers)
+        for p in pairs
+    ]
+    columns = ["id", "other_id", "split", "other_split", "distance", "inliers"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["across"] = table["split"] != table["other_split"]
+    return table.sort_values(["across", "inliers"], ascending=False, kind="stable")
+
+
+def count_near_duplicates(cases: PreparedCases, near: pd.DataFrame) -> dict[str, int]:
+    """Pairs, groups, cases in groups; of these what lies across splits, test cases above all."""
+    sizes = cases.table["group"].value_counts()
+    across = near[near["across"]]
+    touched = {
+        id
+        for one, split in (("id", "split"), ("other_id", "other_split"))
+        for id in across.loc[across[split] == "test", one]
+    }
+    return {
+        "pairs": len(near),
+        "groups": int((sizes > 1).sum()),
+        "cases": int(sizes[sizes > 1].sum()),
+        "pairs_across_splits": len(across),
+        "test_cases_with_one_elsewhere": len(touched),
+    }
+
+
+def draw_contact_sheet(
+    cases: PreparedCases, areas: NDArray[np.float64], parts: NDArray[np.str_], resize: Resize
+) -> Figure:
+    """Cases from the smallest lesion to the largest, at even steps, with their true borders."""
+    count = min(SHEET_ROWS * SHEET_COLUMNS, len(areas))
+    chosen = np.argsort(areas, kind="stable")[np.linspace(0, len(areas) - 1, count).astype(int)]
+    shown = proportions(cases, resize)
+    figure = Figure(figsize=(SHEET_COLUMNS * 1.6, SHEET_ROWS * 1.5), layout="constrained")
+    axes = figure.subplots(SHEET_ROWS, SHEET_COLUMNS, squeeze=False).flatten()
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, place in zip(axes, chosen, strict=False):
+        show_image(ax, cases.images[place], float(shown[place]))
+        draw_contour(ax, cases.masks[place], TRUTH_COLOUR)
+        id = shortened(cases.table["id"].iloc[place], 18)
+        ax.set_title(f"{id}\n{parts[place]}, {areas[place]:.1%}", fontsize=6.5)
+    return figure
+
+
+def draw_lesion_areas(areas: NDArray[np.float64], parts: NDArray[np.str_]) -> Figure:
+    """Histograms of the lesions' share of the picture, one for each split or fold."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    ax = figure.subplots()
+    names = [str(name) for name in SPLITS if name in parts]
+    if not names:  # folds: alike by their making
+        names, parts = ["all folds"], np.full(len(parts), "all folds")
+    sns.histplot(
+        pd.DataFrame({"area": areas, "part": parts}),
+        x="area",
+        hue="part",
+        hue_order=names,
+        palette=dict(zip(names, COLOURS, strict=False)),
+        bins=np.linspace(0, 1, 26),
+        stat="percent",
+        common_norm=False,
+        element="step",
+        fill=False,
+        ax=ax,
+    )
+    sns.move_legend(ax, "upper right", title=None)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set(xlabel="Lesion's share of the picture", ylabel="Cases of the split, %", xlim=(0, 1))
+    return figure
+
+
+def draw_near_duplicates(cases: PreparedCases, near: pd.DataFrame, resize: Resize) -> Figure:
+    """Pairs side by side, two a row; the table's first MOST_PAIRS."""
+    place = pd.Series(range(len(cases.table)), index=cases.table["id"])
+    pairs = near.head(MOST_PAIRS).to_dict("records")
+    shown = proportions(cases, resize)
+    rows = -(-len(pairs) // 2)
+    figure = Figure(figsize=(9.6, 1.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, 4, squeeze=False).reshape(-1, 2)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for (left, right), pair in zip(axes, pairs, strict=False):
+        for ax, id, split in (
+            (left, pair["id"], pair["split"]),
+            (right, pair["other_id"], pair["other_split"]),
+        ):
+            show_image(ax, cases.images[place[id]], float(shown[place[id]]))
+            ax.set_title(f"{shortened(id, 18)}\n{split}", fontsize=7)
+    return figure

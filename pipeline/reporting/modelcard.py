@@ -1,0 +1,249 @@
+"""A run's model card: what the network is, what it was trained and tested on, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from pipeline.deployment.loading import TrainedRun
+from pipeline.deployment.measurements import Exported
+from pipeline.reporting.tables import DASH, escape_markdown
+from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.results import Estimate, Results
+from pipeline.study.errors import UserError
+
+RESIZES = {
+    "stretch": "stretched to that size, whatever its proportions",
+    "center_crop": "cropped to the largest centred part of those proportions, then resized",
+    "pad": "resized in its own proportions and centred, with black around it",
+}
+SOURCES = {
+    "isic2018": "ISIC 2018 task 1, the official archives",
+    "directory": "a folder of cases of the user's own",
+    "synthetic": "**drawn lesions, no photographs: the figures say nothing about skin**",
+}
+LIMITS = """\
+- **Not a medical device.** It is a benchmark's network: no diagnosis, no treatment and no decision
+  about a patient may rest on it. Nobody has approved it for clinical use.
+- It marks where a lesion is and does not say what it is. All that it learned from show one: what it
+  marks in a picture without any means nothing.
+- It was tested on pictures from the source that it was trained on. On other cameras, magnifications
+  and skins (the public archives are mostly of light skin) it may do worse, and by how much is
+  unknown.
+- Hairs, rulers, ink, gel bubbles, colour patches and lesions that reach the picture's edge mislead
+  it. Its confidence tells how sure it is, not how right.
+- It learned from one outline a case; experts' outlines of one lesion differ."""
+
+
+def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> str:
+    """The card as Markdown. With `results`, of the run's study, its metrics are those over the
+    seeds, with intervals; else this run's alone."""
+    record = run.record
+    height, width = run.size
+    params: dict[str, Any] = record["params"]
+    source = params.get("data", {}).get("source", "unknown")
+    synthetic = source == "synthetic"
+    lines = [
+        f"# {escape_markdown(run.variant)}, seed {run.seed}, fold {run.fold}",
+        "",
+        "A network that marks the skin lesion in a dermoscopic picture, of the study "
+        f"{escape_markdown(str(record.get('study', 'unknown')))}. For research.",
+        "",
+        "**Not a medical device.**",
+        "",
+        "## How to use it",
+        "",
+        f"- Input `images`: uint8, (N, {height}, {width}, 3), RGB, any N. Pixels as they are, 0 to "
+        "255: the network's normalisation (ImageNet's mean and standard deviation) is inside.",
+        f"- Output `probabilities`: float32, (N, {height}, {width}), of each pixel to be lesion"
+        f"{_threshold(results)}.",
+        f"- Before: a photograph is {RESIZES[run.resize]}, by Pillow's `resize` with the filter "
+        "`BILINEAR`. After: undo that on the probabilities, then threshold. "
+        "`python -m pipeline.predict` does all of it.",
+        "",
+        "```python",
+        "import numpy as np, onnxruntime",
+        "from PIL import Image",
+        "",
+        'image = Image.open("photograph.jpg").convert("RGB")',
+        *_resize_lines(run),
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        'probabilities = session.run(None, {"images": np.asarray(picture)[None]})[0][0]',
+        "```",
+        "",
+        '`model.pt2` takes and gives the same: `torch.export.load("model.pt2").module()(images)`.',
+        "",
+        "## Network",
+        "",
+        f"{exported.parameters:,} parameters, weights sha256 `{exported.weights_sha256}`.",
+        "",
+        "```yaml",
+        yaml.safe_dump(_plain(asdict(run.config)), sort_keys=False).strip(),
+        "```",
+        "",
+        "## Data and protocol",
+        "",
+        f"Data: {SOURCES.get(source, escape_markdown(str(source)))}; prepared data's fingerprint "
+        f"`{record.get('data_fingerprint', 'unknown')}`. Trained for "
+        f"{record.get('epochs_trained', 'an unknown number of')} epochs, kept the weights after "
+        f"epoch {record.get('selected_epoch', 'unknown')}, at commit "
+        f"`{record.get('commit', 'unknown')}`{' with changes' if record.get('dirty') else ''} on "
+        f"{escape_markdown(str(record.get('device', 'an unknown device')))} in "
+        f"{record.get('precision', 'unknown precision')}.",
+        "",
+        "```yaml",
+        yaml.safe_dump(
+            {key: _plain(params[key]) for key in params if key != "model"}, sort_keys=False
+        ).strip(),
+        "```",
+        "",
+        "## Metrics",
+        "",
+        *_metrics(run, results),
+        "",
+        *(
+            ["**Synthetic lesions: these figures say nothing about skin.**", ""]
+            if synthetic
+            else []
+        ),
+        "## Cost",
+        "",
+        *_costs(exported),
+        "",
+        "## Limits",
+        "",
+        LIMITS,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def check_results(run: TrainedRun, results: Results | None) -> None:
+    """Raise UserError for the results of another study, or of one without the run's variant."""
+    if results is None:
+        return
+    study = results.study
+    if study.name != run.record.get("study") or run.variant not in study.variants:
+        raise UserError(
+            f"the results are of the study {study.name!r} and its variants "
+            f"{', '.join(study.variants)}; the run is of {run.record.get('study')!r}, "
+            f"{run.variant!r}: name the results.json of its own study"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML has."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _threshold(results: Results | None) -> str:
+    if results is None:
+        return ""
+    return f"; above {results.params['evaluate']['threshold']:g} its study calls it lesion"
+
+
+def _resize_lines(run: TrainedRun) -> list[str]:
+    height, width = run.size
+    resample = "Image.Resampling.BILINEAR"
+    if run.resize == "stretch":
+        return [f"picture = image.resize(({width}, {height}), {resample})"]
+    if run.resize == "center_crop":
+        return [
+            "from PIL import ImageOps",
+            f"picture = ImageOps.fit(image, ({width}, {height}), {resample})",
+        ]
+    return [  # ImageOps.pad would round the margin's half up
+        f"scale = min({width} / image.width, {height} / image.height)",
+        "size = [max(1, round(scale * side)) for side in image.size]",
+        f'picture = Image.new("RGB", ({width}, {height}))',
+        f"corner = (({width} - size[0]) // 2, ({height} - size[1]) // 2)",
+        f"picture.paste(image.resize(size, {resample}), corner)",
+    ]
+
+
+def _metrics(run: TrainedRun, results: Results | None) -> list[str]:
+    if results is None:
+        return _metrics_of_run(run)
+    estimates = [one for one in results.estimates if one.variant == run.variant]
+    seeds, cases = max(one.seeds for one in estimates), max(one.cases for one in estimates)
+    own = next(
+        (one.metrics for one in results.runs if (one.variant, one.seed) == (run.variant, run.seed)),
+        {},
+    )
+    return [
+        f"On {cases} test cases. The mean and its 95 % interval are over {seeds} seeds and the "
+        "cases: what this variant, trained again, may be expected to reach. The last column is "
+        "this file's network.",
+        "",
+        "| Metric | Mean over seeds | 95 % interval | Standard deviation | This network |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(_row(one, own.get(one.metric)) for one in estimates),
+        "",
+        *(
+            f"- {escape_markdown(label)}: {escape_markdown(meaning)}"
+            for label, meaning in results.study.definitions.items()
+        ),
+    ]
+
+
+def _row(estimate: Estimate, own: float | None) -> str:
+    label = METRICS[estimate.metric].label if estimate.metric in METRICS else estimate.metric
+    interval = estimate.interval
+    cells = [
+        label,
+        _number(estimate.mean),
+        DASH if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
+        _number(estimate.standard_deviation),
+        _number(own),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _metrics_of_run(run: TrainedRun) -> list[str]:
+    if run.metrics is None:
+        return ["This network was not evaluated: nothing is known of how well it does."]
+    return [
+        f"On {run.metrics.get('cases', 'an unknown number of')} test cases, this network alone: "
+        "one run, no interval. Another seed gives other figures: an export with `--results` has "
+        "them.",
+        "",
+        "| Metric | This network |",
+        "| --- | ---: |",
+        *(
+            f"| {metric.label} | {_number(run.metrics[name])} |"
+            for name, metric in METRICS.items()
+            if name in run.metrics
+        ),
+    ]
+
+
+def _costs(exported: Exported) -> list[str]:
+    latency = exported.latency_milliseconds
+    return [
+        f"One picture on one core of {escape_markdown(exported.processor)}, float32, median:",
+        "",
+        "| File | Megabytes | Milliseconds | Largest difference from PyTorch |",
+        "| --- | ---: | ---: | ---: |",
+        f"| PyTorch, weights.safetensors | {exported.bytes['weights.safetensors'] / 1e6:.1f} | "
+        f"{latency.eager:.1f} | {DASH} |",
+        *(
+            f"| {file} | {exported.bytes[file] / 1e6:.1f} | {milliseconds:.1f} | "
+            f"{exported.largest_difference[file]:.1g} |"
+            for file, milliseconds in (
+                ("model.onnx", latency.onnxruntime),
+                ("model.pt2", latency.exported_program),
+            )
+        ),
+        "",
+        "Versions: "
+        + ", ".join(f"{name} {version}" for name, version in exported.versions.items())
+        + ".",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{value:.4f}"

@@ -1,0 +1,366 @@
+"""Figures of what results.json concludes: differences, ranks, orderings, variance and cost.
+
+Each function draws from a Results object alone, and returns None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.reporting.style import COLOURS, MARKERS
+from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.results import Interval, Pair, Ranks, Results
+from pipeline.statistics.verdict import p_text, percent
+
+MINUS = "\N{MINUS SIGN}"
+GREY = "0.45"
+INK = "0.15"
+SHOWN_ORDERINGS = 8
+LETTER = 0.078  # inches a letter of 9 points takes, on average
+
+
+class Look(NamedTuple):
+    """A variant's colour and marker, the same in every figure."""
+
+    colour: Any  # as matplotlib takes it
+    marker: str
+
+
+def looks(variants: Sequence[str]) -> dict[str, Look]:
+    return dict(zip(variants, map(Look, cycle(COLOURS), cycle(MARKERS)), strict=False))
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}.4f}".replace("-", MINUS)
+
+
+def draw_forest(results: Results) -> Figure | None:
+    """Every pair's difference with its 95 % interval, grouped by the variant taken from.
+
+    Filled: shown; square: equal within the margin, which the band marks. None without pairs.
+    """
+    comparison = results.comparison
+    if not comparison.pairs:
+        return None
+    label, margin = METRICS[comparison.metric].label, comparison.equivalence_margin
+    groups = [(first, list(pairs)) for first, pairs in groupby(comparison.pairs, _first)]
+    rows = len(comparison.pairs) + len(groups)
+    width = 7.2 + LETTER * _longest(comparison.variants)  # the plot keeps its own
+    figure = Figure(figsize=(width, 1.5 + 0.24 * rows), layout="constrained")
+    ax = figure.subplots()
+    ax.axvspan(-margin, margin, color="0.92", linewidth=0, zorder=0)
+    ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
+    row = 0
+    for first, pairs in groups:
+        ax.text(
+            -0.012, row, f"{first} minus", transform=ax.get_yaxis_transform(),
+            ha="right", va="center", fontsize=9, fontweight="bold",
+        )  # fmt: skip
+        for pair in pairs:
+            row += 1
+            _draw_difference(ax, pair, row)
+        row += 1
+    ax.set(
+        ylim=(rows - 0.4, -0.6),
+        yticks=[],
+        xlabel=f"Difference in {label}, 95 % interval",
+    )
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.grid(axis="y", visible=False)
+    figure.legend(
+        handles=_forest_legend(comparison.pairs, margin), loc="outside lower center", ncols=2
+    )
+    return figure
+
+
+def _longest(names: Sequence[str]) -> int:
+    return max(map(len, names))
+
+
+def _first(pair: Pair) -> str:
+    return pair.first
+
+
+def _draw_difference(ax: Axes, pair: Pair, row: int) -> None:
+    """One line of the forest: name at the left, interval, the figures at the right."""
+    colour = COLOURS[0] if pair.shown else GREY
+    if pair.interval is not None:
+        ax.plot([pair.interval.low, pair.interval.high], [row, row], color=colour, linewidth=1.6)
+    ax.plot(
+        pair.difference, row, marker="s" if pair.equivalent else "o", color=colour,
+        markerfacecolor=colour if pair.shown else "white", markeredgewidth=1.4, markersize=6,
+    )  # fmt: skip
+    place = ax.get_yaxis_transform()
+    ax.text(-0.012, row, pair.second, transform=place, ha="right", va="center", fontsize=9)
+    ax.text(
+        1.012, row, _difference_text(pair), transform=place, ha="left", va="center", fontsize=8.5
+    )
+
+
+def _difference_text(pair: Pair) -> str:
+    text = _number(pair.difference, sign=True)
+    if pair.interval is not None:
+        text += f" ({_number(pair.interval.low)} to {_number(pair.interval.high)})"
+    if pair.shown is not None and pair.adjusted_p_value is not None:
+        text += f", {p_text(pair.adjusted_p_value)}"
+    return text
+
+
+def _forest_legend(pairs: Sequence[Pair], margin: float) -> list[Line2D | Patch]:
+    def marker(text: str, kind: str, *, shown: bool) -> Line2D:
+        colour = COLOURS[0] if shown else GREY
+        return Line2D(
+            [], [], marker=kind, color=colour, markeredgewidth=1.4, markersize=6, label=text,
+            markerfacecolor=colour if shown else "white",
+        )  # fmt: skip
+
+    band = Patch(color="0.92", label=f"equivalence margin, {_number(margin)}")
+    if pairs[0].shown is None:
+        return [marker("descriptive: too few seeds for a test", "o", shown=False), band]
+    return [
+        marker("shown (adjusted p below 0.05)", "o", shown=True),
+        marker("not shown", "o", shown=False),
+        marker("square: shown to be equal within the margin", "s", shown=False),
+        band,
+    ]
+
+
+def draw_ranks(results: Results) -> Figure | None:
+    """The variants' average ranks; a bar joins those that the critical difference cannot part.
+
+    Source: Demsar 2006, figure 1. None without ranks.
+    """
+    ranks = results.comparison.ranks
+    if ranks is None or len(ranks.average) < 2:
+        return None
+    names = sorted(ranks.average, key=lambda name: ranks.average[name])
+    count = len(names)
+    groups = sorted(
+        sorted(ranks.average[name] for name in group) for group in ranks.groups if len(group) > 1
+    )
+    first_label = 0.75 + 0.3 * len(groups)
+    depth = first_label + 0.55 * ((count + 1) // 2 - 1)
+    width = 5.5 + 2 * LETTER * _longest(names)
+    figure = Figure(figsize=(width, 1.5 + 0.5 * (depth + 1)), layout="constrained")
+    ax = figure.subplots()
+    end = max(count, 1 + (ranks.critical_difference or 0))
+    beside = 0.07 * (end - 1)
+    ax.set(xlim=(1 - beside, end + beside), ylim=(depth + 0.4, -1.5))
+    ax.axis("off")
+    _draw_rank_axis(ax, count, ranks.critical_difference)
+    for place, span in enumerate(groups):
+        height = 0.4 + 0.3 * place
+        ax.plot(
+            [span[0] - beside / 8, span[-1] + beside / 8], [height] * 2, color=INK, linewidth=4,
+            solid_capstyle="butt",
+        )  # fmt: skip
+    look = looks(results.study.variants)
+    for place, name in enumerate(names):
+        left = place < (count + 1) // 2
+        row = place if left else count - 1 - place
+        _draw_rank(ax, name, ranks.average[name], look[name], first_label + 0.55 * row, left=left)
+    figure.supxlabel(_rank_note(ranks), fontsize=9)
+    return figure
+
+
+def _draw_rank_axis(ax: Axes, count: int, critical_difference: float | None) -> None:
+    ax.plot([1, count], [0, 0], color=INK, linewidth=1.2)
+    for rank in range(1, count + 1):
+        ax.plot([rank, rank], [0, -0.12], color=INK, linewidth=1.2)
+        ax.text(rank, -0.2, str(rank), ha="center", va="bottom", fontsize=9)
+    if critical_difference is None:
+        return
+    end = 1 + critical_difference
+    ax.plot([1, end], [-1.0, -1.0], color=INK, linewidth=1.6)
+    for edge in (1, end):
+        ax.plot([edge, edge], [-0.9, -1.1], color=INK, linewidth=1.6)
+    text = f"critical difference {critical_difference:.2f}"
+    ax.text((1 + end) / 2, -1.12, text, ha="center", va="bottom", fontsize=9)
+
+
+def _draw_rank(ax: Axes, name: str, rank: float, look: Look, depth: float, *, left: bool) -> None:
+    """A line from the axis down to the name, which stands beyond the axis' end."""
+    (low, high) = ax.get_xlim()
+    edge = low if left else high
+    ax.plot([rank, rank, edge], [0, depth, depth], color=look.colour, linewidth=1.2)
+    ax.plot(rank, 0, marker=look.marker, color=look.colour, markersize=6, markeredgecolor="white")
+    text = f"{name}  {rank:.2f}" if left else f"{rank:.2f}  {name}"
+    ax.annotate(
+        text, (edge, depth), xytext=(-4 if left else 4, 0), textcoords="offset points",
+        ha="right" if left else "left", va="center", fontsize=9,
+    )  # fmt: skip
+
+
+def _rank_note(ranks: Ranks) -> str:
+    parts = ["Average rank over seeds, 1 is the best"]
+    for test, p_value in (
+        ("Friedman", ranks.friedman_p_value),
+        ("repeated-measures ANOVA", ranks.anova_p_value),
+    ):
+        if p_value is not None:
+            parts.append(f"{test}: {p_text(p_value)}")
+    return "; ".join(parts)
+
+
+def draw_cost(results: Results) -> Figure | None:
+    """The primary metric with its interval against GFLOPs and against the time of a training.
+
+    A variant without that figure is left out of the panel, a panel without variants of the figure.
+    """
+    metric = results.comparison.metric
+    panels = {
+        "GFLOPs a forward pass of one image": {c.variant: c.gflops for c in results.costs},
+        "Training of a run, seconds": {c.variant: c.wall_seconds for c in results.costs},
+    }
+    estimates = {
+        found.variant: (found.mean, found.interval)
+        for found in results.estimates
+        if found.metric == metric
+    }
+    drawn = {
+        title: points for title, costs in panels.items() if (points := _points(costs, estimates))
+    }
+    if not drawn:
+        return None
+    look = looks(results.study.variants)
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    for ax, (title, points) in zip(axes, drawn.items(), strict=True):
+        for variant, (cost, mean, interval) in points.items():
+            colour, marker = look[variant]
+            if interval is not None:
+                ax.plot([cost, cost], [interval.low, interval.high], color=colour, linewidth=1.4)
+            ax.plot(cost, mean, marker=marker, color=colour, markersize=9, markeredgecolor="white")
+        highest = max(cost for cost, _, _ in points.values())
+        ax.set(xlabel=title, xlim=(0, 1.08 * highest or 1))
+    label = METRICS[metric].label
+    bounded = any(bounds is not None for _, bounds in estimates.values())
+    axes[0].set_ylabel(f"{label}, mean and 95 % interval" if bounded else f"{label}, mean")
+    _add_legend(figure, look, [name for name in look if any(name in p for p in drawn.values())])
+    return figure
+
+
+def _points(
+    costs: dict[str, float | None], estimates: dict[str, tuple[float | None, Interval | None]]
+) -> dict[str, tuple[float, float, Interval | None]]:
+    """variant -> cost, mean, interval, where both figures are known."""
+    points = {}
+    for variant, cost in costs.items():
+        mean, interval = estimates.get(variant, (None, None))
+        if cost is not None and mean is not None:
+            points[variant] = (cost, mean, interval)
+    return points
+
+
+def _add_legend(figure: Figure, look: dict[str, Look], names: Sequence[str]) -> None:
+    handles = [
+        Line2D(
+            [], [], color=look[name].colour, marker=look[name].marker, linestyle="none",
+            markersize=8, markeredgecolor="white", label=name,
+        )
+        for name in names
+    ]  # fmt: skip
+    columns = min(3, len(handles), max(1, 110 // (_longest(names) + 8)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def draw_variance(results: Results) -> Figure | None:
+    """What a single score's variance is of, as one bar. None without a variance to split."""
+    variance = results.comparison.variance
+    if variance is None:
+        return None
+    parts = {
+        "variant": variance.variant,
+        "seed, within a variant": variance.seed,
+        "case": variance.case,
+        "rest: case and run together": variance.rest,
+    }
+    total = sum(parts.values())
+    if total <= 0:
+        return None
+    label = METRICS[results.comparison.metric].label
+    figure = Figure(figsize=(9, 2.3), layout="constrained")
+    ax = figure.subplots()
+    start = 0.0
+    handles = []
+    fills = (COLOURS[0], COLOURS[1], "0.75", "0.9")
+    for (name, part), fill in zip(parts.items(), fills, strict=True):
+        share = part / total
+        ax.barh(0, 100 * share, left=100 * start, color=fill, edgecolor="white", linewidth=1.5)
+        if share > 0.06:  # narrower ones cannot hold their number; the legend has it
+            ax.text(
+                100 * (start + share / 2), 0, percent(share), ha="center", va="center",
+                fontsize=10, color="white" if fill == COLOURS[0] else "black",
+            )  # fmt: skip
+        start += share
+        text = f"{name}: {_share(share)}, standard deviation {np.sqrt(part):.4f} {label}"
+        handles.append(Patch(color=fill, label=text))
+    ax.set(xlim=(0, 100), yticks=[], xlabel=f"Share of the variance of one case's {label}, %")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2f} %" if share < 0.1 else f"{100 * share:.1f} %"
+
+
+def draw_ordering(results: Results) -> Figure | None:
+    """How often each variant is the best, and the orderings that came out most often.
+
+    None where no ordering was drawn.
+    """
+    ordering = results.comparison.ordering
+    if ordering is None or len(ordering.best) < 2:
+        return None
+    look = looks(results.study.variants)
+    names = [name for name in ordering.observed if name in ordering.best]
+    shown = ordering.shares[:SHOWN_ORDERINGS]
+    figure = Figure(figsize=(9, 2.2 + 0.3 * len(names) + 0.3 * len(shown)), layout="constrained")
+    best, orders = figure.subplots(2, 1, height_ratios=[len(names) + 1, len(shown) + 1.5])
+    for row, name in enumerate(names):
+        share = ordering.best[name]
+        best.barh(row, 100 * share, color=look[name].colour, height=0.65)
+        best.annotate(
+            percent(share), (100 * share, row), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=9,
+        )  # fmt: skip
+    best.set_yticks(range(len(names)), names)
+    best.set(
+        ylim=(len(names) - 0.4, -0.6),
+        xlim=(0, 108),
+        xlabel=f"Share of {ordering.draws:,} draws of seeds and cases in which it is the best, %",
+    )
+    best.grid(axis="y", visible=False)
+
+    for row, order in enumerate(shown):
+        for rank, name in enumerate(order.variants, start=1):
+            orders.plot(
+                rank, row, marker=look[name].marker, color=look[name].colour, markersize=9,
+                markeredgecolor="white",
+            )  # fmt: skip
+        observed = ", observed" if order.variants == ordering.observed else ""
+        orders.text(
+            1.012, row, f"{percent(order.share)}{observed}", va="center", fontsize=9,
+            transform=orders.get_yaxis_transform(),
+        )  # fmt: skip
+    orders.set(
+        xlim=(0.5, len(names) + 0.5),
+        ylim=(len(shown) - 0.4, -0.6),
+        xticks=range(1, len(names) + 1),
+        yticks=[],
+        xlabel=f"Rank in an ordering; the {len(shown)} most frequent of {ordering.distinct:,}",
+    )
+    orders.grid(visible=False)
+    _add_legend(figure, look, names)
+    return figure

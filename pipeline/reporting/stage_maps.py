@@ -1,0 +1,61 @@
+"""A run's attention maps, stage by stage, in the words and units that figures show them in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models import AnyConfig
+from models.attention import AttentionGate, attention_maps, attention_modules
+from pipeline.engine.compute import to_input
+from pipeline.engine.weights import load_model
+from pipeline.reporting.heatmaps import AttentionStage
+
+CPU = torch.device("cpu")
+
+
+def attention_of_run(
+    config: AnyConfig, weights: Path, images: NDArray[np.uint8]
+) -> list[AttentionStage]:
+    """The stages of the network in the file `weights`, computed on the CPU.
+
+    images: (cases, height, width, 3) RGB. Empty for a network without attention. Raises UserError
+    if the file is missing or of another network.
+    """
+    return attention_stages(load_model(config, weights, CPU), images)
+
+
+def attention_stages(model: nn.Module, images: NDArray[np.uint8]) -> list[AttentionStage]:
+    """The attention stages of `model` (in evaluation mode) from input to output."""
+    device = next(model.parameters()).device
+    _, found = attention_maps(model, to_input(torch.from_numpy(np.array(images)), device))
+    stages = []
+    for module_name, module in attention_modules(model):
+        maps = found[module_name][:, 0].cpu().numpy()  # (cases, h, w)
+        height, width = maps.shape[1:]
+        part = images.shape[1] // height
+        gate = isinstance(module, AttentionGate)
+        stages.append(
+            AttentionStage(
+                name=_words(module_name),
+                size="full size" if part == 1 else f"1/{part} size",
+                kind="alpha" if gate else "received",
+                maps=maps if gate else maps * (height * width),
+            )
+        )
+    return stages
+
+
+def _words(module_name: str) -> str:
+    """`encoder_attention.2` -> `encoder layer 2, attention received`; gates likewise."""
+    found = re.fullmatch(r"(encoder_attention|decoder)\.(\d+)(\.gate)?", module_name)
+    assert found is not None, f"an attention module without words for it: {module_name}"
+    number = int(found[2])
+    if found[1] == "decoder":
+        return f"decoder gate {number + 1}"
+    return f"encoder layer {number}, {'gate' if found[3] else 'attention received'}"

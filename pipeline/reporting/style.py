@@ -1,0 +1,123 @@
+"""How every figure of the project looks: colours, style, images with contours, files.
+
+The same inputs give the same bytes: no date, no random number, fixed ids in the SVG.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.engine.prepared import PreparedCases
+from pipeline.study.params import Resize
+
+# Ten colours chosen to remain apart with any common colour blindness (Petroff 2021), each with a
+# marker of its own, so that colour is never the only difference.
+COLOURS = mpl.color_sequences["petroff10"]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+TRUTH_COLOUR = "white"
+TRUTH_RIM = withStroke(linewidth=1.7, foreground="black")  # white is lost on pale skin
+PREDICTION_COLOUR = "#00d5ff"  # against skin's and lesion's browns
+
+STYLE = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("notebook"),
+    "figure.dpi": 120,
+    "savefig.facecolor": "white",
+    "savefig.bbox": "tight",  # a long variant name is never cut
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.titlesize": 11,
+    "axes.edgecolor": "0.4",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.title_fontsize": 9,
+    "axes.linewidth": 0.8,
+    "grid.linewidth": 0.8,
+    "grid.color": "0.9",
+    "svg.hashsalt": "lesion-ablation",
+    "text.parse_math": False,  # a $ in an id is a $
+}
+
+
+def show_image(ax: Axes, image: NDArray[np.uint8], proportion: float) -> None:
+    """image (height, width, 3), shown `proportion` times as wide as high, without axes."""
+    height, width = image.shape[:2]
+    ax.imshow(image, aspect=width / height / proportion, rasterized=True)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def draw_contour(ax: Axes, mask: NDArray[np.uint8], colour: str) -> None:
+    """The border of mask (height, width) in {0, 1}, closed where it meets the image's rim."""
+    if not mask.any():
+        return
+    height, width = mask.shape
+    contour = ax.contour(
+        np.arange(-1, width + 1),
+        np.arange(-1, height + 1),
+        np.pad(mask, 1),
+        levels=[0.5],
+        colors=[colour],
+        linewidths=0.9,
+    )
+    if colour == TRUTH_COLOUR:
+        contour.set_path_effects([TRUTH_RIM])
+    contour.set_rasterized(True)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def write_in_corner(ax: Axes, text: str) -> None:
+    ax.text(
+        0.03, 0.04, text, transform=ax.transAxes, fontsize=7, color="white", va="bottom",
+        bbox={"boxstyle": "square,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0},
+    )  # fmt: skip
+
+
+def shortened(text: str, longest: int = 20) -> str:
+    """`text` with its middle left out where it is longer than `longest` characters."""
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
+def proportions(cases: PreparedCases, resize: Resize) -> NDArray[np.float64]:
+    """Width over height that each case is shown with: the original's where it was stretched."""
+    if resize == "stretch":
+        return np.asarray(cases.table["width"] / cases.table["height"], dtype=np.float64)
+    _, height, width = cases.masks.shape
+    return np.full(len(cases.masks), width / height)
+
+
+def save(figure: Figure, path: Path, *, photographs: bool = False) -> None:
+    """Write `path`.png and `path`.svg, without a date; with `photographs` smaller and coarser."""
+    save_png(figure, path.with_suffix(".png"), photographs=photographs)
+    svg_dpi = 72 if photographs else 120  # of what is rasterized within
+    figure.savefig(path.with_suffix(".svg"), dpi=svg_dpi, metadata={"Date": None})
+
+
+def save_png(figure: Figure, path: Path, *, photographs: bool = False) -> None:
+    """Write a PNG; with `photographs` in 256 colours, a third of the bytes."""
+    figure.savefig(path, dpi=120)
+    if photographs:
+        with Image.open(path) as image:
+            image.convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def save_webp(figure: Figure, path: Path) -> None:
+    """Write a WebP, for a page that holds its pictures: a quarter of the PNG's bytes, and colours
+    that grade into each other, where 256 of them would be steps. Colours of details finer than two
+    pixels are averaged."""
+    figure.savefig(path, dpi=120, pil_kwargs={"quality": 90, "method": 6})

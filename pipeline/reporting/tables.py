@@ -1,0 +1,652 @@
+"""The comparison as tables: what stands in them, and how Markdown, CSV and LaTeX write it.
+
+Every number is one of results.json's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pipeline.statistics.definitions import AVERAGED, MAIN, METRICS, PRIMARY
+from pipeline.statistics.paper import PAPER, PaperRow
+from pipeline.statistics.results import (
+    AveragedEstimate,
+    Comparison,
+    Cost,
+    Effect,
+    Estimate,
+    Interval,
+    Results,
+)
+from pipeline.study.params import Averaging
+
+DASH = "\N{EN DASH}"
+DECIMALS = 4
+BOUNDARY_METRICS = (
+    "hausdorff_95", "surface_dice", "boundary_iou", "brier", "expected_calibration_error",
+)  # fmt: skip
+NATIVE_METRICS = ("native_dice", "native_iou", "native_thresholded_jaccard")
+OTHER_METRICS = ("sensitivity", "specificity", "thresholded_jaccard", "pooled_dice")
+
+AVERAGINGS: dict[Averaging, str] = {  # averaging in params.yaml -> what a reader calls it
+    "flips": "four flips",
+    "seeds": "all seeds",
+    "seeds_and_flips": "all seeds, four flips",
+}
+
+BOLD = (
+    "Bold marks the best mean of a column; whether it is more than chance, the table of pairs says."
+)
+SYNTHETIC = "Synthetic lesions: the figures say nothing about skin lesions."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Plain text, escaped by each writer for its format."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line: what it is of, most often a variant; `paper` is the variant's row of the paper's
+    Table 1, where the table names it."""
+
+    name: str
+    paper: str | None
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for readers; `caption` names the definition and the sample, `header` the cells.
+
+    subject: the title of the rows' names. bold: whether its best means are marked.
+    """
+
+    key: str  # labels it in LaTeX and HTML
+    caption: str
+    header: list[str]
+    rows: list[Row]
+    subject: str = "Variant"
+    bold: bool = False
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The columns of text at the left, each with its title first."""
+        columns = [[self.subject, *(row.name for row in self.rows)]]
+        papers = [row.paper for row in self.rows if row.paper is not None]
+        if papers:
+            columns.append(["Paper's row", *papers])
+        return columns
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Those that the study has something to fill with, most important first."""
+    tables = [
+        main_table(results),
+        pairs_table(results.comparison),
+        effects_table(results.comparison.factorial),
+        baseline_table(results.comparison),
+        paper_table(results),
+        averaging_table(results),
+        other_table(results),
+        boundary_table(results),
+        native_table(results),
+        thresholds_table(results),
+        *subgroup_tables(results),
+        cost_table(results.costs),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def main_table(results: Results) -> Table:
+    """The paper's three metrics beside the paper's figures, variants as in params.yaml."""
+    variants = results.study.variants
+    ranks = results.comparison.ranks
+    averages = {} if ranks is None else ranks.average
+    columns: dict[str, list[Cell]] = {}
+    for metric in MAIN:
+        label = METRICS[metric].label
+        estimates = [results.estimate(variant, metric) for variant in variants]
+        columns[label] = _means(estimates)
+        if metric == results.comparison.metric:
+            columns["95 % interval"] = [Cell(_bounds(found.interval)) for found in estimates]
+            columns["Rank"] = [
+                Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
+            ]
+        columns[f"{label}, paper"] = [
+            Cell(DASH if found.paper is None else f"{found.paper:.4f}".removesuffix("0"))
+            for found in estimates
+        ]
+    caption = (
+        f"Mean per-case Dice and IoU, and focal loss, on {_cases(results)} test cases: "
+        f"{_over_seeds(results)}; interval over seeds and cases; average rank over seeds. "
+        "The paper's figures are one run each."
+    )
+    papers = [paper_row(variant).name for variant in variants]
+    return _table("comparison", caption, results, papers, columns)
+
+
+def other_table(results: Results) -> Table:
+    """The secondary metrics and the hardest cases, variants as in params.yaml."""
+    variants = results.study.variants
+    columns = {
+        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        for metric in OTHER_METRICS
+    }
+    tails = {tail.variant: tail for tail in results.tails}
+    columns["Worst 5 %"] = [Cell(number(tails[name].worst_mean)) for name in variants]
+    threshold = results.params["evaluate"]["jaccard_threshold"]
+    columns[f"IoU below {threshold:g}"] = [
+        Cell(_figure(tails[name].below_threshold, 100, ".1f", " %")) for name in variants
+    ]
+    caption = (
+        "Secondary metrics: per-case sensitivity, specificity and thresholded Jaccard (below "
+        f"{threshold:g} counts as 0), and Dice pooled over all pixels, on "
+        f"{_cases(results)} test cases: {_over_seeds(results)}. Worst 5 %: mean Dice of a "
+        f"variant's hardest cases. IoU below {threshold:g}: share of the scored cases."
+    )
+    return _table("secondary", caption, results, [None for _ in variants], columns)
+
+
+def boundary_table(results: Results) -> Table:
+    """How well outlines are met and probabilities mean what they say."""
+    variants = results.study.variants
+    columns = {
+        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        for metric in BOUNDARY_METRICS
+    }
+    evaluation = results.params["evaluate"]
+    caption = (
+        "Boundary and calibration: 95 % Hausdorff distance in pixels of the prepared size (lower "
+        "is better), normalised surface Dice within "
+        f"{evaluation['surface_tolerance']:g} px, boundary IoU; Brier score and expected "
+        f"calibration error in {evaluation['calibration_bins']} bins (lower is better), on "
+        f"{_cases(results)} test cases: mean ± standard deviation over seeds."
+    )
+    return _table("boundary", caption, results, [None for _ in variants], columns)
+
+
+def native_table(results: Results) -> Table:
+    """The network's size beside the originals'; no row where a study scores only the first."""
+    scored = {found.metric for found in results.estimates}
+    variants = results.study.variants if scored >= set(NATIVE_METRICS) else []
+    columns = {
+        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        for native in NATIVE_METRICS
+        for metric in (native, native.removeprefix("native_"))
+    }
+    caption = (
+        "At the originals' size, as the ISIC 2018 challenge scores (native), beside the network's "
+        f"own size, on {_cases(results)} test cases: mean ± standard deviation over seeds."
+    )
+    if not variants:
+        return Table("native", caption, list(columns), [])
+    return _table("native", caption, results, [None for _ in variants], columns)
+
+
+def thresholds_table(results: Results) -> Table:
+    """What the threshold would be if the validation cases chose it."""
+    rows = [
+        _row(
+            found.variant,
+            [
+                f"{found.best:.2f}",
+                number(found.best_dice),
+                number(found.study_dice),
+                number(found.best_dice - found.study_dice, sign=True),
+            ],
+        )
+        for found in results.thresholds
+    ]
+    threshold = results.params["evaluate"]["threshold"]
+    caption = (
+        "Thresholds swept over the validation cases alone: where the mean Dice over cases and "
+        f"seeds is best, and what it gains there over the study's {threshold:g}. The test figures "
+        "use the study's."
+    )
+    header = ["Best threshold", "Validation Dice there", f"At {threshold:g}", "Gain"]
+    return Table("thresholds", caption, header, rows)
+
+
+def subgroup_tables(results: Results) -> list[Table]:
+    """A table a grouping: a row a group, a column a variant."""
+    label = METRICS[results.comparison.metric].label
+    tables = []
+    for place, (grouping, told) in enumerate(results.groupings.items(), start=1):
+        own = [found for found in results.subgroups if found.grouping == grouping]
+        rows: dict[tuple[str, int], list[str]] = {}
+        for found in own:
+            text = number(found.mean)
+            if found.interval is not None:
+                text += f" ({_bounds(found.interval)})"
+            rows.setdefault((found.group, found.cases), []).append(text)
+        several = len(results.study.seeds) > 1
+        over = "Mean over seeds and cases, with its 95 % interval over both"
+        alone = "Mean over the cases of one seed, with its 95 % interval over cases alone"
+        caption = (
+            f"{label} by {grouping}. {told} {over if several else alone}, each interval for "
+            "itself; a group of fewer than ten cases has none."
+        )
+        lines = [_row(group, [str(cases), *texts]) for (group, cases), texts in rows.items()]
+        header = ["Cases", *results.study.variants]
+        tables.append(Table(f"subgroups-{place}", caption, header, lines, subject="Group"))
+    return tables
+
+
+def pairs_table(comparison: Comparison) -> Table:
+    """Every two variants: their difference in the primary metric, and what it shows."""
+    label = METRICS[comparison.metric].label
+    rows = []
+    for pair in comparison.pairs:
+        cells = [
+            number(pair.difference, sign=True),
+            _bounds(pair.interval, sign=True),
+            _p_value(pair.adjusted_p_value),
+            DASH if pair.superiority is None else f"{100 * pair.superiority:.0f} %",
+            _yes(pair.shown),
+            _yes(pair.equivalent),
+        ]
+        rows.append(_row(f"{pair.first} - {pair.second}", cells))
+    test = comparison.pairing.test if comparison.pairing else "no test"
+    caption = (
+        f"Differences in {label}, with 95 % intervals over seeds and cases, each for itself; p is "
+        "adjusted for all pairs. Adjusted p: the larger "
+        f"of two: {test}; and the two-way error's, with Holm. First wins: "
+        "the chance that a run of the first beats one of the second. Equal: within "
+        f"{comparison.equivalence_margin:g}, by two one-sided tests."
+    )
+    header = ["Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal"]
+    return Table("pairs", caption, header, rows, subject="Pair")
+
+
+def effects_table(effects: Sequence[Effect]) -> Table:
+    """The 2 x 2 design of gates and encoder attention."""
+    rows = [
+        _row(
+            effect.name,
+            [
+                number(effect.difference, sign=True),
+                _bounds(effect.interval, sign=True),
+                _p_value(effect.adjusted_p_value),
+                _yes(effect.shown),
+            ],
+        )
+        for effect in effects
+    ]
+    caption = (
+        "The 2 x 2 design of resunet, gated_attention, encoder_attention and "
+        "encoder_and_gated_attention: what each part changes, on average with and without the "
+        "other, and by how much the two together change more than their sum. Adjusted p: the "
+        "larger of least squares' on seed means and the two-way error's, Holm over the three."
+    )
+    header = ["Difference in Dice", "95 % interval", "Adjusted p", "Shown"]
+    return Table("effects", caption, header, rows, subject="Effect")
+
+
+def baseline_table(comparison: Comparison) -> Table:
+    """Dunnett's comparison with the baseline, where seeds do not pair the variants."""
+    rows = [
+        _row(
+            found.variant,
+            [
+                number(found.difference, sign=True),
+                _bounds(found.interval, sign=True),
+                _p_value(found.p_value),
+            ],
+        )
+        for found in comparison.against_baseline
+    ]
+    caption = (
+        f"Each variant less the baseline {comparison.baseline}, on these very cases: Dunnett's "
+        "test of seed means with its simultaneous 95 % intervals, which hold the noise of seeds "
+        "alone."
+    )
+    label = METRICS[comparison.metric].label
+    header = [f"Difference in {label}", "Simultaneous 95 % interval", "p"]
+    return Table("baseline", caption, header, rows)
+
+
+def paper_table(results: Results) -> Table:
+    """The paper's figures against what one more run would give here."""
+    rows = []
+    for found in results.estimates:
+        bounds = found.single_run
+        if found.metric not in MAIN or found.paper is None or bounds is None:
+            continue
+        place = "inside" if bounds.low <= found.paper <= bounds.high else "below"
+        if found.paper > bounds.high:
+            place = "above"
+        name = f"{found.variant}, {METRICS[found.metric].label}"
+        rows.append(_row(name, [number(found.paper), number(found.mean), _bounds(bounds), place]))
+    caption = (
+        "The paper's figures are one run each, so each is held against the 95 % prediction "
+        "interval of a single further run on as many other cases."
+    )
+    header = ["Paper", "Mean here", "A single run here", "The paper's lies"]
+    return Table("paper", caption, header, rows, subject="Figure")
+
+
+def averaging_table(results: Results) -> Table:
+    """Averaged probabilities below each variant's single networks; no row where none are asked."""
+    averaged: dict[tuple[str, str], dict[str, AveragedEstimate]] = {}
+    for found in results.averaged:
+        averaged.setdefault((found.variant, found.averaging), {})[found.metric] = found
+    rows = []
+    for variant in dict.fromkeys(found.variant for found in results.averaged):
+        single = {metric: results.estimate(variant, metric) for metric in AVERAGED}
+        rows.append(_row(variant, _averaging_cells(single, [DASH, DASH])))
+        for averaging, name in AVERAGINGS.items():
+            own = averaged.get((variant, averaging))
+            if own is not None:
+                gain = own[PRIMARY]
+                gains = [
+                    number(gain.difference, sign=True),
+                    _bounds(gain.difference_interval, sign=True),
+                ]
+                rows.append(_row(f"{variant}, {name}", _averaging_cells(own, gains)))
+    caption = (
+        f"Averaged probabilities on {_cases(results)} test cases, at the network's size: over an "
+        "image's four flips (four flips), over the networks of all seeds (all seeds), or both. "
+        "First the variant's single networks: "
+        f"{_over_seeds(results)}. Difference: in Dice, from their mean, with its 95 % interval, "
+        "each for itself. With four flips it is over seeds and cases, paired by both. Of all seeds "
+        "there is one ensemble, so its interval is over cases alone and does not hold what other "
+        "seeds would have given."
+    )
+    label = METRICS[PRIMARY].label
+    others = [METRICS[metric].label for metric in AVERAGED if metric != PRIMARY]
+    header = [label, "Difference", "95 % interval", *others]
+    return Table("averaging", caption, header, rows)
+
+
+def _averaging_cells(
+    found: Mapping[str, Estimate | AveragedEstimate], gains: list[str]
+) -> list[str]:
+    """The mean of each metric of AVERAGED, and its deviation where it has one; `gains` behind the
+    primary one's."""
+    texts = {}
+    for metric in AVERAGED:
+        spread = found[metric].standard_deviation
+        texts[metric] = number(found[metric].mean)
+        if spread is not None:
+            texts[metric] += f" ± {number(spread)}"
+    primary = texts.pop(PRIMARY)
+    return [primary, *gains, *texts.values()]
+
+
+def cost_table(costs: Sequence[Cost]) -> Table:
+    """What each variant costs."""
+    columns: dict[str, Callable[[Cost], str]] = {
+        "Parameters": lambda cost: _figure(cost.parameters, 1e-6, ".2f", " M"),
+        "GFLOPs an image": lambda cost: _figure(cost.gflops, 1, ".1f"),
+        "Training, images/s": lambda cost: _figure(cost.images_per_second, 1, ".1f"),
+        "Inference, images/s": lambda cost: _figure(cost.validation_images_per_second, 1, ".1f"),
+        "Seconds an epoch": lambda cost: _figure(cost.seconds_per_epoch, 1, ".1f"),
+        "Training a run": lambda cost: _duration(cost.wall_seconds),
+        "Peak memory": lambda cost: _figure(cost.peak_memory_bytes, 2**-30, ".1f", " GiB"),
+    }
+    exported = ""
+    if any(cost.exported_bytes is not None for cost in costs):
+        columns["ONNX file"] = lambda cost: _figure(cost.exported_bytes, 1e-6, ".1f", " MB")
+        columns["CPU, ms/image"] = lambda cost: _figure(cost.cpu_milliseconds, 1, ".1f")
+        named = " and ".join(dict.fromkeys(cost.cpu for cost in costs if cost.cpu is not None))
+        exported = (
+            " ONNX file: model.onnx of the first seed. CPU: one picture in ONNX Runtime on one "
+            f"thread, the median of 20 calls, on {named}."
+        )
+    rows = [_row(cost.variant, [write(cost) for write in columns.values()]) for cost in costs]
+    caption = (
+        "Efficiency: means over runs, the memory's highest, on the devices under Environment. "
+        "GFLOPs: one forward pass, multiply and add counted apart. Inference: on the validation "
+        f"cases in training's precision, with losses and Dice.{exported}"
+    )
+    return Table("cost", caption, list(columns), rows)
+
+
+def _figure(value: float | None, scale: float, form: str, unit: str = "") -> str:
+    return DASH if value is None else f"{value * scale:{form}}{unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return DASH
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _row(name: str, texts: Sequence[str]) -> Row:
+    return Row(name, None, [Cell(text) for text in texts])
+
+
+def _bounds(interval: Interval | None, *, sign: bool = False) -> str:
+    if interval is None:
+        return DASH
+    return f"{number(interval.low, sign=sign)} to {number(interval.high, sign=sign)}"
+
+
+def _p_value(p_value: float | None) -> str:
+    if p_value is None:
+        return DASH
+    return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
+
+
+def _yes(concluded: bool | None) -> str:
+    return DASH if concluded is None else "yes" if concluded else "no"
+
+
+def _table(
+    key: str,
+    caption: str,
+    results: Results,
+    papers: Sequence[str | None],
+    columns: dict[str, list[Cell]],
+) -> Table:
+    """Columns of cells turned into rows."""
+    variants = results.study.variants
+    lines = zip(*columns.values(), strict=True)
+    rows = [
+        Row(variant, paper, list(cells))
+        for variant, paper, cells in zip(variants, papers, lines, strict=True)
+    ]
+    return Table(key, caption, list(columns), rows, bold=True)
+
+
+def paper_row(variant: str) -> PaperRow:
+    """The paper's row of that name; a dash where the paper has none."""
+    return PAPER.get(variant, PaperRow(DASH))
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """`value` as the tables show it; a dash where there is none."""
+    if value is None:
+        return DASH
+    text = f"{value:{'+' if sign else ''}.{DECIMALS}f}"
+    return text if float(text) else text.lstrip("+-")
+
+
+def _means(estimates: Sequence[Estimate]) -> list[Cell]:
+    """Mean and standard deviation of one metric, the best mean marked."""
+    # Rounded, so that of two figures that read the same not one alone is bold.
+    means = [None if found.mean is None else round(found.mean, DECIMALS) for found in estimates]
+    known = [mean for mean in means if mean is not None]
+    best = None
+    if len(estimates) > 1 and known:
+        higher = METRICS[estimates[0].metric].better == "higher"
+        best = max(known) if higher else min(known)
+    return [
+        Cell(
+            f"{number(found.mean)} ± {number(found.standard_deviation)}",
+            best=mean is not None and mean == best,
+        )
+        for found, mean in zip(estimates, means, strict=True)
+    ]
+
+
+def _cases(results: Results) -> int:
+    return len(results.cases.ids)
+
+
+def _over_seeds(results: Results) -> str:
+    seeds = len(results.study.seeds)
+    return "mean of one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
+
+
+def markdown(results: Results, tables: Sequence[Table]) -> str:
+    """Verdict and tables with their definitions, as GitHub reads them."""
+    parts = [f"# Study {escape_markdown(results.study.name)}"]
+    if results.study.synthetic:
+        parts.append(f"> **{SYNTHETIC}**")
+    parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
+    for table in tables:
+        parts += [escape_markdown(table.caption), _markdown_table(table)]
+    parts.append(BOLD)
+    parts.append(
+        "\n".join(
+            f"- **{escape_markdown(label)}**: {escape_markdown(definition)}"
+            for label, definition in results.study.definitions.items()
+        )
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    titles, *names = zip(*table.texts, strict=True)
+    lines = [[escape_markdown(title) for title in (*titles, *table.header)]]
+    lines.append(["---"] * len(titles) + ["---:"] * len(table.header))
+    for name, row in zip(names, table.rows, strict=True):
+        lines.append(
+            [escape_markdown(text) for text in name] + list(map(_markdown_cell, row.cells))
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    return f"**{text}**" if cell.best else text
+
+
+def escape_markdown(text: str) -> str:
+    """`text` such that Markdown shows it as it is, in a table too. An underscore within a word
+    needs no escape and keeps its looks in the source."""
+    text = re.sub(r"([\\`*\[\]<|~$&])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    return " ".join(text.split())
+
+
+def csv(results: Results) -> str:
+    """A row a variant: mean, standard deviation over seeds and interval of every metric, the
+    paper's figures, and those of averaged probabilities; empty where there is none."""
+    rows = []
+    for variant in results.study.variants:
+        paper = paper_row(variant)
+        dice = results.estimate(variant, "dice")
+        row: dict[str, Any] = {
+            "variant": variant,
+            "paper_row": None if paper.name == DASH else paper.name,
+            "seeds": dice.seeds,
+            "cases": dice.cases,
+        }
+        for metric in dict.fromkeys(found.metric for found in results.estimates):
+            found = results.estimate(variant, metric)
+            row[f"{metric}_mean"] = found.mean
+            row[f"{metric}_standard_deviation"] = found.standard_deviation
+            row[f"{metric}_low"] = None if found.interval is None else found.interval.low
+            row[f"{metric}_high"] = None if found.interval is None else found.interval.high
+        for metric in MAIN:
+            row[f"{metric}_paper"] = results.estimate(variant, metric).paper
+        for averaged in results.averaged:
+            if averaged.variant == variant:
+                row |= _averaged_columns(averaged)
+        rows.append(row)
+    text: str = pd.DataFrame(rows).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return text
+
+
+def _averaged_columns(found: AveragedEstimate) -> dict[str, float | None]:
+    named, gain = f"{found.averaging}_{found.metric}", found.difference_interval
+    return {
+        f"{named}_mean": found.mean,
+        f"{named}_standard_deviation": found.standard_deviation,
+        f"{named}_low": None if found.interval is None else found.interval.low,
+        f"{named}_high": None if found.interval is None else found.interval.high,
+        f"{named}_difference": found.difference,
+        f"{named}_difference_low": None if gain is None else gain.low,
+        f"{named}_difference_high": None if gain is None else gain.high,
+    }
+
+
+def latex(results: Results, tables: Sequence[Table]) -> str:
+    """The tables as floats, for a document that loads booktabs and graphicx."""
+    parts = ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."]
+    synthetic = [SYNTHETIC] if results.study.synthetic else []
+    parts += [f"% {sentence}" for sentence in synthetic]
+    for table in tables:
+        notes = [table.caption, *([BOLD] if table.bold else []), *synthetic]
+        label = f"{results.study.name}-{table.key}"
+        parts.append(_latex_table(table, " ".join(notes), label))
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex_table(table: Table, caption: str, label: str) -> str:
+    titles, *names = zip(*table.texts, strict=True)
+    alignments = "l" * len(titles) + "r" * len(table.header)
+    header = [escape_latex(title) for title in (*titles, *table.header)]
+    rows = [
+        [escape_latex(text) for text in name] + list(map(_latex_cell, row.cells))
+        for name, row in zip(names, table.rows, strict=True)
+    ]
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"  \centering",
+            rf"  \caption{{{escape_latex(caption)}}}",
+            rf"  \label{{tab:{label}}}",
+            r"  \resizebox{\textwidth}{!}{%",
+            rf"  \begin{{tabular}}{{@{{}}{alignments}@{{}}}}",
+            r"    \toprule",
+            "    " + " & ".join(header) + r" \\",
+            r"    \midrule",
+            *("    " + " & ".join(row) + r" \\" for row in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return rf"\textbf{{{text}}}" if cell.best else text
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        DASH: "--",
+    }
+)
+
+
+def escape_latex(text: str) -> str:
+    """`text` such that LaTeX sets it as it is."""
+    return " ".join(text.translate(_LATEX).split())

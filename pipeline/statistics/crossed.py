@@ -1,0 +1,125 @@
+"""Means over runs and cases that are fully crossed: their errors, and what their variance is of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.weightstats import DescrStatsW
+
+from pipeline.statistics.results import Interval, Variance
+
+Values = NDArray[np.float64]
+LEVEL = 0.95
+FEW_SEEDS = 5
+
+
+class Errors(NamedTuple):
+    """Squared standard errors of a mean over S seeds and C cases, each of shape (...)."""
+
+    seeds: Values  # a mean over S seeds, on these cases
+    cases: Values  # a mean over C cases, with seeds' noise taken off; at least 0
+
+    @property
+    def total(self) -> Values:
+        """The two-way standard error."""
+        return np.sqrt(self.seeds + self.cases)
+
+    def freedom(self, seeds: int, cases: int) -> Values:
+        """Degrees of freedom of the sum, S - 1 where the cases add nothing (Satterthwaite 1946).
+
+        S - 1 throughout would be safe and too wide: with eight seeds it covers 98 %. With fewer
+        than five seeds it stands all the same: Satterthwaite's number is then itself too uncertain,
+        and intervals by it cover 87 % with two seeds, 92 % with three.
+        """
+        if seeds < FEW_SEEDS:
+            return np.full(self.seeds.shape, float(seeds - 1))
+        spread = self.seeds**2 / (seeds - 1) + self.cases**2 / (cases - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            freedom = (self.seeds + self.cases) ** 2 / spread
+        return np.where(spread > 0, freedom, seeds - 1)
+
+
+def two_way(values: Values) -> Errors:
+    """Errors of the mean of values (..., S, C), both axes drawn at random, S and C at least 2.
+
+    With seed, case and residual effects the mean's variance is s2_seed / S + s2_case / C +
+    s2_rest / (S C). The seed means' variance over S estimates the first and the last; the case
+    means' variance over C less the residual mean square over S C the second, 0 where negative.
+    Source: the crossed two-factor random model (Searle, Casella and McCulloch 1992, ch. 4); the
+    same sum as two-way clustering (Cameron, Gelbach and Miller 2011, eq. 2.11).
+    """
+    count_seeds, count_cases = values.shape[-2:]
+    by_seed, by_case = values.mean(axis=-1), values.mean(axis=-2)
+    grand = by_seed.mean(axis=-1)
+    residuals = values - by_seed[..., :, None] - by_case[..., None, :] + grand[..., None, None]
+    freedom = (count_seeds - 1) * (count_cases - 1)
+    rest = np.square(residuals).sum(axis=(-2, -1)) / freedom
+    seeds = by_seed.var(axis=-1, ddof=1) / count_seeds
+    cases = by_case.var(axis=-1, ddof=1) / count_cases - rest / (count_seeds * count_cases)
+    return Errors(seeds, np.maximum(cases, 0.0))
+
+
+def interval(values: Values, errors: Errors) -> Interval:
+    """The mean of values (S, C) +- the t quantile times the two-way error."""
+    freedom = errors.freedom(*values.shape)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * errors.total)
+    mean = float(values.mean())
+    return Interval(low=mean - reach, high=mean + reach)
+
+
+def two_way_p(values: Values, null: float = 0.0) -> Values:
+    """Two-sided p-values that the mean of values (..., S, C) is `null`, by the two-way error; where
+    there is no error, 1 for `null` itself and else 0."""
+    distance = np.abs(values.mean(axis=(-2, -1)) - null)
+    errors = two_way(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = np.where(distance == 0, 0.0, distance / errors.total)
+    freedom = errors.freedom(*values.shape[-2:])
+    return np.asarray(2 * stats.t.sf(score, freedom), dtype=np.float64)
+
+
+def mean_interval(values: Values) -> Interval:
+    """Of the mean of values (S, C) over seeds and cases."""
+    return interval(values, two_way(values))
+
+
+def case_interval(values: Values) -> Interval:
+    """Of the mean of values (C,) over cases alone, C at least 2: Student's, by statsmodels."""
+    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - LEVEL)
+    return Interval(low=float(low), high=float(high))
+
+
+def single_run_interval(values: Values) -> Interval:
+    """Where one more run's mean lies, on another test set of as many cases; values (S, C).
+
+    It has a seed and cases of its own: to the mean's error come the variance of a single seed's
+    mean and once more that of the cases.
+    """
+    errors, seeds = two_way(values), len(values)
+    return interval(values, Errors(errors.seeds * (1 + seeds), 2 * errors.cases))
+
+
+def variance_components(values: Values) -> Variance:
+    """The split of a score's variance; values (V, S, C), all at least 2.
+
+    Score = mean + variant + seed within variant + case + rest, by the analysis of variance's
+    estimators (expected mean squares), 0 where negative. `rest` holds how much a case suits a
+    variant or a run.
+    """
+    variants, seeds, cases = values.shape
+    grand = values.mean()
+    by_variant, by_run, by_case = values.mean(axis=(1, 2)), values.mean(axis=2), values.mean((0, 1))
+    mean_square_variant = seeds * cases * by_variant.var(ddof=1)
+    mean_square_seed = cases * by_run.var(axis=1, ddof=1).mean()
+    mean_square_case = variants * seeds * by_case.var(ddof=1)
+    residuals = values - by_run[:, :, None] - by_case + grand
+    rest = np.square(residuals).sum() / ((variants * seeds - 1) * (cases - 1))
+    return Variance(
+        variant=max(0.0, float(mean_square_variant - mean_square_seed) / (seeds * cases)),
+        seed=max(0.0, float(mean_square_seed - rest) / cases),
+        case=max(0.0, float(mean_square_case - rest) / (variants * seeds)),
+        rest=float(rest),
+    )

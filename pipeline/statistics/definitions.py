@@ -1,0 +1,140 @@
+"""What each metric of the comparison means, in the order that tables show them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pipeline.study.params import Study
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the comparison.
+
+    definition: one sentence; {jaccard_threshold} and the like stand for the study's constants
+        (str.format), see state().
+    """
+
+    label: str
+    better: Literal["higher", "lower"]
+    definition: str
+
+
+METRICS: dict[str, Metric] = {
+    "dice": Metric(
+        "Dice",
+        "higher",
+        "Mean per-case Dice: 2 TP / (2 TP + FP + FN) of each test case, then the mean over cases. "
+        "Primary metric, fixed before looking.",
+    ),
+    "iou": Metric(
+        "IoU",
+        "higher",
+        "Mean per-case intersection over union (Jaccard index): TP / (TP + FP + FN) of each test "
+        "case, then the mean over cases.",
+    ),
+    "focal_loss": Metric(
+        "Focal loss",
+        "lower",
+        "Sigmoid focal loss, alpha {alpha:g}, gamma {gamma:g} (Lin et al. 2017, torchvision's "
+        "form), mean over pixels, then over cases. It needs no threshold.",
+    ),
+    "sensitivity": Metric(
+        "Sensitivity",
+        "higher",
+        "Mean per-case TP / (TP + FN): the share of the lesion's pixels that is found.",
+    ),
+    "specificity": Metric(
+        "Specificity",
+        "higher",
+        "Mean per-case TN / (TN + FP): the share of the background's pixels that is left alone.",
+    ),
+    "thresholded_jaccard": Metric(
+        "Thresholded Jaccard",
+        "higher",
+        "The ISIC 2018 challenge's score: a case's IoU, or 0 where it is below "
+        "{jaccard_threshold:g}, then the mean over cases.",
+    ),
+    "pooled_dice": Metric(
+        "Pooled Dice",
+        "higher",
+        "2 TP / (2 TP + FP + FN) with the pixels of all test cases counted together, so that "
+        "large lesions weigh more. Not comparable with the mean per-case Dice.",
+    ),
+    "hausdorff_95": Metric(
+        "Hausdorff distance 95 %",
+        "lower",
+        "The larger of the 95th percentiles of the distances from each outline's pixels to the "
+        "other outline (MONAI), in pixels of the prepared size, mean over cases. Truth and "
+        "prediction both empty: 0; one of them empty: the picture's diagonal, the worst there is.",
+    ),
+    "surface_dice": Metric(
+        "Normalised surface Dice",
+        "higher",
+        "The share of both outlines' pixels that lie within {surface_tolerance:g} pixels of the "
+        "other outline (MONAI), at the prepared size, mean over cases. Both empty: 1; one: 0.",
+    ),
+    "boundary_iou": Metric(
+        "Boundary IoU",
+        "higher",
+        "The IoU of the lesion's pixels within 2 % of the diagonal from its outline (Cheng et al. "
+        "2021), at the prepared size, mean over cases. Both empty: 1; one: 0.",
+    ),
+    "brier": Metric(
+        "Brier score",
+        "lower",
+        "Mean squared distance of the probability from the truth, mean over pixels, then over "
+        "cases. It needs no threshold.",
+    ),
+    "expected_calibration_error": Metric(
+        "Expected calibration error",
+        "lower",
+        "The distance between mean probability and observed share of lesion in each of "
+        "{calibration_bins} equal bins of the probability, weighed by their pixels, those of all "
+        "test cases together.",
+    ),
+    "native_dice": Metric(
+        "Native Dice",
+        "higher",
+        "Mean per-case Dice at the original's size, as the challenge scores: probabilities laid "
+        "back bilinearly, what preparing did undone, then thresholded, against the raw mask.",
+    ),
+    "native_iou": Metric("Native IoU", "higher", "The same of IoU."),
+    "native_thresholded_jaccard": Metric(
+        "Native thresholded Jaccard",
+        "higher",
+        "The same of thresholded Jaccard: what the ISIC 2018 challenge ranked by.",
+    ),
+}
+POOLED = ("pooled_dice", "expected_calibration_error")  # of all cases' pixels together
+CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
+MAIN = ("dice", "iou", "focal_loss")  # those of the paper's Table 1
+AVERAGED = (*MAIN, "thresholded_jaccard", "brier")  # of averaged probabilities
+PRIMARY = "dice"  # fixed before looking; the rest is secondary
+
+
+def metrics_of(study: Study) -> list[str]:
+    """The names of METRICS that the study's runs are scored by."""
+    native = study.evaluate.resolution == "native"
+    return [name for name in METRICS if native or not name.startswith("native_")]
+
+
+def state(study: Study) -> list[tuple[str, str]]:
+    """(label, definition) of every metric, with the study's constants."""
+    constants = {
+        "jaccard_threshold": study.evaluate.jaccard_threshold,
+        "alpha": study.focal.alpha,
+        "gamma": study.focal.gamma,
+        "surface_tolerance": study.evaluate.surface_tolerance,
+        "calibration_bins": study.evaluate.calibration_bins,
+    }
+    metrics = [METRICS[name] for name in metrics_of(study)]
+    stated = [(metric.label, metric.definition.format(**constants)) for metric in metrics]
+    shared = (
+        f"A pixel is lesion where p > {study.evaluate.threshold:g}; TP, FP, FN and TN count a "
+        "case's pixels at the prepared size, unless a metric says otherwise. A ratio of 0 to 0 is "
+        "1: truth and prediction both empty give Dice = IoU = 1."
+    )
+    return [("Pixels and empty masks", shared), *stated]

@@ -1,0 +1,140 @@
+"""All variants at once: ranks, tests of any difference, and how sure an ordering is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.anova import AnovaRM
+
+from pipeline.statistics.crossed import Values
+from pipeline.statistics.pairs import LEVEL, resample
+from pipeline.statistics.results import Interval, Ordering, OrderingShare, Ranks
+
+MOST_SHARES = 10
+DIGITS = 12  # of a mean that is between 0 and 1
+
+
+def rank_all(means: Values, names: Sequence[str]) -> Ranks:
+    """Ranks of means (V, S) within each seed, 1 the highest; V and S at least 2.
+
+    Friedman's test needs three variants; both tests need means that differ.
+    """
+    variants, seeds = means.shape
+    ranks = stats.rankdata(-means, axis=0).mean(axis=1)
+    anova = _anova(means, names)
+    friedman = None
+    if variants > 2 and np.ptp(means, axis=0).any():
+        friedman = stats.friedmanchisquare(*means)
+    critical = critical_difference(variants, seeds)
+    return Ranks(
+        anova_f=anova[0] if anova else None,
+        anova_p_value=anova[1] if anova else None,
+        friedman_statistic=None if friedman is None else float(friedman.statistic),
+        friedman_p_value=None if friedman is None else float(friedman.pvalue),
+        average={name: float(rank) for name, rank in zip(names, ranks, strict=True)},
+        critical_difference=critical,
+        groups=_groups(ranks, names, critical),
+    )
+
+
+def critical_difference(variants: int, blocks: int) -> float:
+    """Nemenyi's, at 0.05: q sqrt(k (k + 1) / (6 N)), q the studentized range's quantile over
+    sqrt(2). Source: Demsar 2006, section 3.2.2."""
+    q = float(stats.studentized_range.ppf(1 - LEVEL, variants, np.inf)) / np.sqrt(2)
+    return float(q * np.sqrt(variants * (variants + 1) / (6 * blocks)))
+
+
+def _anova(means: Values, names: Sequence[str]) -> tuple[float, float] | None:
+    """F and p of the repeated-measures ANOVA; None where nothing is left beside the effects."""
+    centred = means - means.mean(axis=0) - means.mean(axis=1)[:, None] + means.mean()
+    if np.abs(centred).max() < 1e-12:
+        return None
+    table = pd.DataFrame(means, index=list(names)).rename_axis("variant").reset_index()
+    long = table.melt("variant", var_name="seed", value_name="value")
+    row = AnovaRM(long, "value", "seed", within=["variant"]).fit().anova_table.iloc[0]
+    return float(row["F Value"]), float(row["Pr > F"])
+
+
+def _groups(ranks: Values, names: Sequence[str], critical: float) -> list[list[str]]:
+    """The largest sets of neighbours in rank, two at least, that lie within `critical`."""
+    order = np.argsort(ranks, kind="stable")
+    groups: list[list[str]] = []
+    furthest = 0
+    for start in range(len(order)):
+        end = start
+        while end + 1 < len(order) and ranks[order[end + 1]] - ranks[order[start]] < critical:
+            end += 1
+        if end > start and end > furthest:
+            groups.append([names[place] for place in order[start : end + 1]])
+            furthest = end
+    return groups
+
+
+def order_all(
+    values: Values,
+    names: Sequence[str],
+    paper: Sequence[str],
+    paired: bool,
+    *,
+    draws: int,
+    seed: int,
+) -> Ordering:
+    """How often each ordering comes out when seeds and cases are drawn anew.
+
+    values: (V, S, C). paper: the paper's ordering, best first, of those among `names` that it
+    reports. Seeds are drawn for all variants together where they pair them, else for each.
+    """
+    variants, seeds, cases = values.shape
+    rng = np.random.default_rng(seed)
+    case_weights = resample(rng, draws, cases)
+    by_run = values.reshape(variants * seeds, cases) @ case_weights.T  # (V * S, draws)
+    by_run = by_run.reshape(variants, seeds, draws)
+    common = resample(rng, draws, seeds)
+    drawn = np.stack(  # (V, draws)
+        [
+            ((common if paired else resample(rng, draws, seeds)).T * runs).sum(axis=0)
+            for runs in by_run
+        ]
+    )
+    # Ties stay ties: the last digits of a sum of products are chance.
+    drawn = drawn.round(DIGITS)
+    orders, counts = np.unique(
+        np.argsort(-drawn, axis=0, kind="stable").T, axis=0, return_counts=True
+    )
+    frequent = np.argsort(-counts, kind="stable")[:MOST_SHARES]
+    first = drawn == drawn.max(axis=0)
+    winners = (first / first.sum(axis=0)).mean(axis=1)  # those that tie share a draw
+    means = values.mean(axis=(1, 2)).round(DIGITS)
+    tau = tau_interval = share = None
+    if len(paper) > 1:
+        reported = [names.index(name) for name in paper]
+        taus = _kendall(drawn[reported])
+        low, high = np.quantile(taus, [LEVEL / 2, 1 - LEVEL / 2])
+        tau = float(_kendall(means[reported][:, None])[0])
+        tau_interval = Interval(low=float(low), high=float(high))
+        share = float((np.diff(drawn[reported], axis=0) < 0).all(axis=0).mean())
+    return Ordering(
+        draws=draws,
+        observed=[names[place] for place in np.argsort(-means, kind="stable")],
+        shares=[
+            OrderingShare(
+                variants=[names[place] for place in orders[row]], share=float(counts[row] / draws)
+            )
+            for row in frequent
+        ],
+        distinct=len(orders),
+        best={name: float(share) for name, share in zip(names, winners, strict=True)},
+        paper=list(paper),
+        paper_share=share,
+        kendall_tau=tau,
+        kendall_tau_interval=tau_interval,
+    )
+
+
+def _kendall(scores: Values) -> Values:
+    """Kendall's tau (a) of each column of scores (k, draws) to the rows' order, best first."""
+    upper, lower = np.triu_indices(len(scores), 1)
+    return np.asarray(np.sign(scores[upper] - scores[lower]).mean(axis=0), dtype=np.float64)

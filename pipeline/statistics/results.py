@@ -1,0 +1,415 @@
+"""reports/results.json: every number of the report, in a documented form, enough to redraw it.
+
+The schema is docs/results-schema.json, made from the classes below. A null stands where a figure
+cannot be concluded; `notes` say why. Dice points are units of Dice: 0.005 is half a point.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.study.errors import UserError
+from pipeline.study.files import write_json
+from pipeline.study.params import Averaging
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Record(BaseModel):
+    """A part of the file: no unknown key, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Interval(Record):
+    """95 % unless its owner says otherwise; low <= high, in the metric's units."""
+
+    low: float
+    high: float
+
+
+class Estimate(Record):
+    """A variant's metric over its seeds."""
+
+    variant: str
+    metric: str
+    mean: float | None
+    standard_deviation: float | None = Field(description="over seeds, n - 1; null for one seed")
+    interval: Interval | None = Field(
+        description="of the mean over seeds and cases: two-way standard error, t"
+    )
+    seeds: int
+    cases: int
+    paper: float | None = Field(description="the paper's figure, one run")
+    single_run: Interval | None = Field(
+        description="prediction interval of one more run on another test set of as many cases"
+    )
+
+
+class AveragedEstimate(Record):
+    """Averaged probabilities of a variant in one metric, beside its single networks.
+
+    With `flips` each seed's network is averaged over an image's four flips. An ensemble (`seeds`,
+    `seeds_and_flips`) is of all seeds' networks: there is one, so how much another choice of seeds
+    would change it is not known, and its intervals do not hold it.
+    """
+
+    variant: str
+    averaging: Averaging
+    metric: str
+    runs: int = Field(description="what was scored: one a seed, or the one ensemble")
+    cases: int
+    mean: float | None
+    standard_deviation: float | None = Field(
+        description="over seeds, n - 1; null for one seed and for an ensemble"
+    )
+    interval_over: Literal["seeds and cases", "cases"] = Field(
+        description="what both intervals are over: two-way standard error, t, as of estimates; or, "
+        "of an ensemble, cases alone, Student's t"
+    )
+    interval: Interval | None = Field(description="of the mean; null for flips of one seed")
+    difference: float | None = Field(description="from the mean of the variant's single networks")
+    difference_interval: Interval | None = Field(
+        description="paired by case, and by seed too where it is over seeds; each for itself"
+    )
+
+
+class Pairing(Record):
+    """Whether a seed's runs are compared with each other (the rule is fixed beforehand)."""
+
+    correlation: float | None = Field(
+        description="of the variants' seed means, mean over all pairs of variants"
+    )
+    threshold: float = Field(description="from here on seeds pair the variants")
+    paired: bool
+    test: str = Field(description="the test whose adjusted p-value is given, in words")
+
+
+class Pair(Record):
+    """Two variants; `difference` is mean(first) - mean(second)."""
+
+    first: str
+    second: str
+    difference: float
+    interval: Interval | None = Field(description="two-way standard error of the difference")
+    p_value: float | None = Field(description="t test on seed means, unadjusted")
+    exact_p_value: float | None = Field(description="sign-flip test on paired seed means")
+    two_way_p_value: float | None = Field(
+        description="that the difference is 0 for all such cases, by the two-way error; unadjusted"
+    )
+    adjusted_p_value: float | None = Field(
+        description="the larger of two, family-wise over all pairs: Holm of the sign-flip test's "
+        "or Tukey's, and Holm of the two-way error's"
+    )
+    shown: bool | None = Field(description="adjusted p below 0.05; null below seven seeds")
+    equivalence_p_value: float | None = Field(
+        description="two one-sided tests of seed means and by the two-way error, the larger; Holm"
+    )
+    equivalent: bool | None
+    superiority: float | None = Field(
+        description="P(a run of first beats a run of second), ties half (Bouthillier et al. 2021)"
+    )
+    superiority_interval: Interval | None = Field(description="percentile bootstrap over seeds")
+
+
+class BaselineDifference(Record):
+    """Dunnett's comparison of a variant with the baseline on seed means, unpaired."""
+
+    variant: str
+    difference: float
+    interval: Interval = Field(description="simultaneous over all variants; seeds' noise alone")
+    p_value: float
+
+
+class Effect(Record):
+    """A main effect or the interaction of the 2 x 2 design, in the metric's units."""
+
+    name: Literal["gates", "encoder attention", "interaction"]
+    difference: float
+    interval: Interval | None = Field(description="two-way standard error of the contrast")
+    p_value: float | None = Field(description="ordinary least squares on seed means")
+    adjusted_p_value: float | None = Field(
+        description="the larger of two, Holm over the three: least squares, two-way error"
+    )
+    shown: bool | None
+
+
+class Ranks(Record):
+    """All variants together, on seed means; rank 1 is the best."""
+
+    anova_f: float | None
+    anova_p_value: float | None = Field(description="repeated-measures ANOVA")
+    friedman_statistic: float | None
+    friedman_p_value: float | None
+    average: dict[str, float]
+    critical_difference: float | None = Field(description="Nemenyi's at 0.05 (Demsar 2006)")
+    groups: list[list[str]] = Field(
+        description="largest sets of variants whose average ranks lie within it"
+    )
+
+
+class OrderingShare(Record):
+    """An ordering, best first, and the share of bootstrap draws in which it came out."""
+
+    variants: list[str]
+    share: float
+
+
+class Ordering(Record):
+    """Bootstrap over seeds and cases of the variants' means."""
+
+    draws: int
+    observed: list[str]
+    shares: list[OrderingShare] = Field(description="the most frequent, at most ten")
+    distinct: int = Field(description="orderings that came out at all")
+    best: dict[str, float] = Field(description="share of draws in which a variant is the best")
+    paper: list[str] = Field(description="the paper's ordering of the variants that it reports")
+    paper_share: float | None
+    kendall_tau: float | None = Field(description="of the observed means to the paper's")
+    kendall_tau_interval: Interval | None
+
+
+class Variance(Record):
+    """Components of a case's score, in squared units of the metric (seeds within variants)."""
+
+    variant: float
+    seed: float
+    case: float
+    rest: float
+
+
+class Tail(Record):
+    """A variant's hardest cases."""
+
+    variant: str
+    worst_mean: float | None = Field(
+        description="mean of the worst 5 % of cases, mean over seeds each"
+    )
+    below_threshold: float | None = Field(
+        description="share of scored cases with IoU below the threshold"
+    )
+
+
+class Power(Record):
+    """What the study can show, and what it would take to show more."""
+
+    power: float
+    standard_deviation: float = Field(description="over seeds, or of paired differences")
+    detectable: float | None = Field(
+        description="smallest difference on these very cases that the test of seed means finds "
+        "with that power; null with fewer seeds than fewest_seeds"
+    )
+    detectable_generally: float | None = Field(
+        description="smallest difference that is shown with that power: of all such cases"
+    )
+    gap: float | None = Field(description="between the paper's first two rows")
+    seeds_for_gap: int | None = Field(description="on these cases; null above 1,000")
+    seeds_for_gap_generally: int | None = Field(
+        description="with as many test cases; null where no number up to 1,000 does"
+    )
+    exact_floor: float = Field(description="smallest p of the sign-flip test: 2 / 2^S")
+    fewest_seeds: int = Field(description="with fewer seeds no difference is called shown")
+    seeds_for_exact: int = Field(description="seeds from which Holm over all pairs can reach 0.05")
+
+
+class Comparison(Record):
+    """The variants against each other in the primary metric."""
+
+    metric: str
+    variants: list[str]
+    seeds: list[int] = Field(description="those that every variant has")
+    cases: int
+    notes: list[str] = Field(description="what cannot be concluded, and why")
+    pairing: Pairing | None
+    pairs: list[Pair]
+    baseline: str | None
+    against_baseline: list[BaselineDifference]
+    equivalence_margin: float
+    factorial: list[Effect]
+    ranks: Ranks | None
+    ordering: Ordering | None
+    variance: Variance | None
+    power: Power | None
+
+
+class RunResult(Record):
+    """A run's metrics, and what it cost; null where a fact was not recorded."""
+
+    variant: str
+    seed: int
+    metrics: dict[str, float | None]
+    cost: dict[str, float | None]
+
+
+class Cost(Record):
+    """A variant's runs: means over runs, the memory's highest."""
+
+    variant: str
+    parameters: float | None
+    gflops: float | None = Field(description="a forward pass of one image")
+    images_per_second: float | None = Field(description="in training")
+    validation_images_per_second: float | None
+    seconds_per_epoch: float | None
+    wall_seconds: float | None
+    peak_memory_bytes: float | None
+    exported_bytes: int | None = Field(
+        None, description="of model.onnx, of the first seed and fold; null where it is not exported"
+    )
+    cpu_milliseconds: float | None = Field(
+        None, description="a picture in ONNX Runtime on one thread, the median; null likewise"
+    )
+    cpu: str | None = Field(None, description="the processor that took them; null likewise")
+
+
+class Cases(Record):
+    """The test cases: lists in the order of `ids`."""
+
+    ids: list[str]
+    lesion_share: list[float] = Field(description="of the picture's pixels")
+    dice: dict[str, dict[str, list[float | None]]] = Field(description="variant -> seed -> a case")
+    iou: dict[str, list[float | None]] = Field(description="variant -> a case, mean over seeds")
+    focal_loss: dict[str, list[float | None]]
+    disagreement: list[float | None] = Field(
+        description="standard deviation over variants of the Dice, mean over seeds"
+    )
+
+
+class Subgroup(Record):
+    """A variant's primary metric on the test cases of one group."""
+
+    grouping: str
+    group: str
+    cases: int
+    variant: str
+    mean: float | None
+    interval: Interval | None = Field(
+        description="of the mean over seeds and such cases: two-way standard error, t; of one seed "
+        "over cases alone. Each alone, not family-wise. Null below ten cases"
+    )
+
+
+class Bin(Record):
+    """Pixels whose probability lies in one of equal bins, those of all test cases and seeds."""
+
+    pixels: int
+    probability: float | None = Field(description="mean; null without pixels")
+    observed: float | None = Field(description="share of them that is lesion")
+
+
+class Calibration(Record):
+    """Whether a variant's probabilities mean what they say."""
+
+    variant: str
+    expected_calibration_error: float = Field(description="of a run, mean over seeds")
+    bins: list[Bin]
+
+
+class ThresholdSweep(Record):
+    """A variant's mean Dice over validation cases at each threshold; no test case has a part."""
+
+    variant: str
+    thresholds: list[float]
+    dice: list[float] = Field(description="mean over seeds")
+    best: float = Field(description="threshold of the largest; of several the middle one")
+    best_dice: float
+    study_dice: float = Field(description="at the threshold nearest to evaluate.threshold")
+
+
+class StudyRecord(Record):
+    """What was compared: figures of two files compare only where all of these are equal."""
+
+    name: str
+    synthetic: bool
+    variants: list[str]
+    seeds: list[int]
+    folds: list[int]
+    cases_sha256: str = Field(description="of the test cases' ids and prepared masks")
+    definitions: dict[str, str] = Field(description="metric -> its definition with constants")
+    both_empty: int = Field(description="scored cases with no lesion in truth and prediction")
+    both_empty_of: int
+
+
+class Results(Record):
+    """reports/results.json."""
+
+    schema_version: Literal[1]
+    study: StudyRecord
+    params: dict[str, Any] = Field(description="params.yaml")
+    environment: dict[str, str]
+    verdict: list[str] = Field(description="sentences generated from the figures")
+    estimates: list[Estimate]
+    averaged: list[AveragedEstimate] = Field([], description="empty where params.averaging is")
+    comparison: Comparison
+    tails: list[Tail]
+    groupings: dict[str, str] = Field(description="grouping of subgroups -> what its groups are of")
+    subgroups: list[Subgroup]
+    calibration: list[Calibration]
+    thresholds: list[ThresholdSweep]
+    runs: list[RunResult]
+    costs: list[Cost]
+    cases: Cases
+    histories: dict[str, dict[str, dict[str, list[float | None]]]] = Field(
+        description="variant -> seed -> column of history.csv -> an epoch"
+    )
+
+    def estimate(self, variant: str, metric: str) -> Estimate:
+        """Raises KeyError where there is none."""
+        for found in self.estimates:
+            if (found.variant, found.metric) == (variant, metric):
+                return found
+        raise KeyError((variant, metric))
+
+    def scores(self) -> pd.DataFrame:
+        """A row a variant, seed and case: variant, seed, id, dice (NaN where it has none)."""
+        tables = [
+            pd.DataFrame(
+                {"variant": variant, "seed": int(seed), "id": self.cases.ids, "dice": dice}
+            )
+            for variant, runs in self.cases.dice.items()
+            for seed, dice in runs.items()
+        ]
+        return pd.concat(tables, ignore_index=True).astype({"dice": float})
+
+    def curves(self) -> pd.DataFrame:
+        """A row a variant, seed and epoch: variant, seed and the columns of history.csv."""
+        tables = [
+            pd.DataFrame(columns).assign(variant=variant, seed=int(seed))
+            for variant, runs in self.histories.items()
+            for seed, columns in runs.items()
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+
+def save_results(path: Path, results: Results) -> None:
+    write_json(path, results.model_dump(mode="json"), indent=None)
+
+
+def load_results(path: Path, params: Mapping[str, Any] | None = None) -> Results:
+    """Raises UserError for a file that is missing, no JSON or not of this schema, and where
+    `params` are given for one that was made with others."""
+    try:
+        results = Results.model_validate_json(path.read_bytes())
+        if params is not None and results.params != params:
+            raise UserError(f"{path} was made with another params.yaml; run the stage compare")
+        return results
+    except OSError as error:
+        reason = error.strerror
+        raise UserError(f"{path} cannot be read ({reason}); run the stage compare") from None
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{path}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}, got "
+            f"{str(first['input'])[:60]!r}; run the stage compare again"
+        ) from None
+
+
+def schema() -> str:
+    """docs/results-schema.json."""
+    return json.dumps(Results.model_json_schema(), indent=2) + "\n"

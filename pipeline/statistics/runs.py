@@ -1,0 +1,202 @@
+"""What the runs left in their folders, read as tables for the stages that compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.engine.prepared import PreparedCases
+from pipeline.study.errors import UserError
+from pipeline.study.files import read_json
+from pipeline.study.params import Averaging, Run, Study
+
+Binned = NDArray[np.float64]
+AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averaged.csv
+
+
+def read_histories(study: Study) -> pd.DataFrame:
+    """A row a variant, seed and epoch: history.csv, its mean over folds where there are several.
+
+    Raises UserError if one is missing.
+    """
+    histories = pd.concat(
+        [
+            _read_csv(study.run_dir(*run) / "history.csv", "train").assign(
+                variant=run.variant, seed=run.seed
+            )
+            for run in study.runs()
+        ],
+        ignore_index=True,
+    )
+    if len(study.folds) > 1:
+        by = ["variant", "seed", "epoch"]
+        histories = histories.groupby(by, sort=False, as_index=False).mean()
+    return histories
+
+
+def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
+    """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
+
+    The folds of a variant and seed together have scored each case once. Raises UserError if a file
+    is missing or its cases are not the prepared test cases.
+    """
+    tables = []
+    for run in study.runs():
+        path = study.evaluation_dir(*run) / "cases.csv"
+        table = _read_csv(path, "evaluate")
+        expected = test_ids(cases, run.fold)
+        if table["id"].tolist() != expected:
+            raise UserError(
+                f"{path} does not hold the {len(expected)} prepared test cases in their order; "
+                "run the stage evaluate again"
+            )
+        tables.append(table.assign(variant=run.variant, seed=run.seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+class Average(NamedTuple):
+    """Networks of one variant and fold whose probabilities are averaged, those of `seeds`."""
+
+    variant: str
+    averaging: Averaging
+    seeds: tuple[int, ...]
+    fold: int
+
+    @property
+    def seed(self) -> int | None:
+        """None for an ensemble, which is of all seeds."""
+        return self.seeds[0] if self.averaging == "flips" else None
+
+
+def averages(study: Study) -> list[Average]:
+    """What `averaging` asks for, in the order of params.yaml: flips of each seed's network, and
+    all seeds' networks together."""
+    every = tuple(study.seeds)
+    return [
+        Average(variant, averaging, seeds, fold)
+        for variant in study.variants
+        for averaging in study.averaging
+        for seeds in ([(seed,) for seed in every] if averaging == "flips" else [every])
+        for fold in study.folds
+    ]
+
+
+def read_averaged(study: Study, cases: PreparedCases) -> pd.DataFrame:
+    """reports/averaged.csv, its seed -1 for what averages all seeds. Raises UserError if it is
+    missing or has not one row for each test case of each of `averages`, in their order."""
+    path = study.averaged_file
+    table = _read_csv(path, "average")
+    ids = {fold: test_ids(cases, fold) for fold in study.folds}
+    expected = [
+        (each.variant, each.averaging, -1 if each.seed is None else each.seed, each.fold, id)
+        for each in averages(study)
+        for id in ids[each.fold]
+    ]
+    if set(AVERAGE_KEYS) <= set(table):
+        table["seed"] = table["seed"].fillna(-1).astype(int)
+        if list(table[list(AVERAGE_KEYS)].itertuples(index=False, name=None)) == expected:
+            return table
+    raise UserError(
+        f"{path} does not hold the {len(expected)} rows that averaging in params.yaml asks for; "
+        "run the stage average again"
+    )
+
+
+def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Binned]:
+    """Each variant's and seed's pixels by probability, summed over test cases: (bins, 3), see
+    calibration.bin_pixels.
+
+    Raises UserError if a run's calibration.npy is missing or of another shape.
+    """
+    found: dict[tuple[str, int], Binned] = {}
+    for run in study.runs():
+        path = study.evaluation_dir(*run) / "calibration.npy"
+        try:
+            binned = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is missing or unusable ({error}); run the stage evaluate"
+            ) from None
+        expected = (len(test_ids(cases, run.fold)), study.evaluate.calibration_bins, 3)
+        if binned.shape != expected:
+            raise UserError(
+                f"{path} must have the shape {expected}, got {binned.shape}; run the stage "
+                "evaluate again"
+            )
+        key = (run.variant, run.seed)
+        found[key] = found.get(key, 0) + binned.sum(axis=0)
+    return found
+
+
+def read_thresholds(study: Study) -> pd.DataFrame:
+    """Every run's evaluation/thresholds.csv, one below the other, with the columns variant and
+    seed. Raises UserError if one is missing."""
+    return pd.concat(
+        [
+            _read_csv(study.evaluation_dir(*run) / "thresholds.csv", "evaluate").assign(
+                variant=run.variant, seed=run.seed
+            )
+            for run in study.runs()
+        ],
+        ignore_index=True,
+    )
+
+
+def test_ids(cases: PreparedCases, fold: int) -> list[str]:
+    """The ids of a fold's test cases, in the order that runs score them in."""
+    return list(cases.table["id"].iloc[replace(cases, fold=fold).indices("test")])
+
+
+def read_run_facts(study: Study) -> dict[Run, dict[str, Any]]:
+    """Each run's run.json. Raises UserError if one is missing."""
+    return {run: read_json(study.run_dir(*run) / "run.json", "train") for run in study.runs()}
+
+
+def read_predictions(
+    study: Study, cases: PreparedCases, ids: Sequence[str], seed: int
+) -> dict[str, NDArray[np.uint8]]:
+    """variant -> the masks that `seed` predicted for the test cases `ids`, in their order and
+    still packed: (ids, height, width / 8).
+
+    Each case's is of the fold that tested it. Raises UserError if a run's predictions.npy is
+    missing or of another shape.
+    """
+    place = {id: index for index, id in enumerate(ids)}
+    _, height, width = cases.masks.shape
+    packed = {name: np.zeros((len(ids), height, width // 8), np.uint8) for name in study.variants}
+    for run in study.runs():
+        if run.seed != seed:
+            continue
+        path = study.evaluation_dir(*run) / "predictions.npy"
+        tested = test_ids(cases, run.fold)
+        expected = (len(tested), height, width // 8)
+        try:
+            predicted = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} is missing or unusable ({error}); run the stage evaluate"
+            ) from None
+        if predicted.shape != expected:
+            raise UserError(
+                f"{path} must have the shape {expected}, got {predicted.shape}; run the stage "
+                "evaluate again"
+            )
+        rows = [row for row, id in enumerate(tested) if id in place]
+        packed[run.variant][[place[tested[row]] for row in rows]] = predicted[rows]
+    return packed
+
+
+def _read_csv(path: Path, stage: str) -> pd.DataFrame:
+    try:
+        # Ids and variants may look like numbers, or be called NA.
+        return pd.read_csv(
+            path, dtype={"id": str, "variant": str}, keep_default_na=False, na_values=[""]
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or unusable ({error}); run the stage {stage}") from None

@@ -1,0 +1,233 @@
+"""What the figures allow to be said, in plain sentences, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.results import Comparison, Effect, Estimate, Interval, Pair
+
+DECIMALS = 4
+FEW = 3  # variants of which every pair is told
+
+
+def verdict(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
+    """The verdict, most important first. Sentences are plain text: escape them for their format."""
+    sentences = [
+        *_ordering(comparison),
+        *_pairs(comparison),
+        *_baseline(comparison),
+        *_factorial(comparison.factorial),
+        *_equivalence(comparison),
+        *_papers_figures(comparison, estimates),
+        *_power(comparison),
+    ]
+    return [*comparison.notes, *sentences]
+
+
+def _ordering(comparison: Comparison) -> list[str]:
+    ordering = comparison.ordering
+    if ordering is None:
+        return []
+    sentences = []
+    if ordering.paper_share is not None and ordering.kendall_tau_interval is not None:
+        agreement = _range(ordering.kendall_tau_interval, decimals=2)
+        sentences.append(
+            f"The paper's ordering ({' > '.join(ordering.paper)}) came out in "
+            f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases; "
+            f"Kendall's tau to it is {_number(ordering.kendall_tau or 0.0, 2)} "
+            f"(95 % of draws: {agreement})."
+        )
+    share = max(ordering.best.values())
+    first = [name for name, best in ordering.best.items() if best == share]
+    if len(first) == 1:
+        sentences.append(f"{first[0]} was the best of all variants in {percent(share)} of draws.")
+    else:
+        told = " and ".join(first)
+        sentences.append(f"{told} were the best equally often, each in {percent(share)} of draws.")
+    return sentences
+
+
+def _pairs(comparison: Comparison) -> list[str]:
+    """The paper's neighbours in rank, each of which it claims to differ; all pairs of a few."""
+    told = list(comparison.pairs)
+    if len(comparison.variants) > FEW:
+        order = comparison.ordering.paper if comparison.ordering else []
+        told = [pair for names in pairwise(order) if (pair := find_pair(comparison, *names))]
+    return [describe_pair(pair, comparison.metric) for pair in told]
+
+
+def find_pair(comparison: Comparison, first: str, second: str) -> Pair | None:
+    """The pair as `first` less `second`; None where it was not compared."""
+    for pair in comparison.pairs:
+        if (pair.first, pair.second) == (first, second):
+            return pair
+        if (pair.first, pair.second) == (second, first):
+            return turned(pair)
+    return None
+
+
+def turned(pair: Pair) -> Pair:
+    """The same comparison, seen from the second variant."""
+    changes = {
+        "first": pair.second,
+        "second": pair.first,
+        "difference": -pair.difference,
+        "interval": _negative(pair.interval),
+        "superiority": None if pair.superiority is None else 1 - pair.superiority,
+        "superiority_interval": None
+        if pair.superiority_interval is None
+        else Interval(
+            low=1 - pair.superiority_interval.high, high=1 - pair.superiority_interval.low
+        ),
+    }
+    return pair.model_copy(update=changes)
+
+
+def _negative(interval: Interval | None) -> Interval | None:
+    return None if interval is None else Interval(low=-interval.high, high=-interval.low)
+
+
+def describe_pair(pair: Pair, metric: str) -> str:
+    """`a beats b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: not shown.`"""
+    label = METRICS[metric].label
+    if round(pair.difference, DECIMALS) == 0:
+        text = f"{pair.first} and {pair.second} have the same {label} to {DECIMALS} decimals"
+    elif pair.difference > 0:
+        text = f"{pair.first} beats {pair.second} by {_number(pair.difference)} {label}"
+    else:
+        text = f"{pair.first} falls behind {pair.second} by {_number(-pair.difference)} {label}"
+    bounds = pair.interval if pair.difference >= 0 else _negative(pair.interval)
+    if bounds is not None:
+        text += f", 95 % interval {_range(bounds)}"
+    return f"{text}: {_conclusion(pair.shown, pair.adjusted_p_value)}."
+
+
+def _conclusion(shown: bool | None, p_value: float | None) -> str:
+    if shown is None:
+        return "descriptive only"
+    told = "shown" if shown else "not shown"
+    return told if p_value is None else f"{told} ({p_text(p_value)}, adjusted)"
+
+
+def _baseline(comparison: Comparison) -> list[str]:
+    baseline = comparison.baseline
+    if baseline is None or not comparison.pairs or comparison.pairs[0].shown is None:
+        return []
+    found: dict[str, list[str]] = {
+        "shown to be better": [],
+        "shown to be worse": [],
+        "neither": [],
+    }
+    for name in comparison.variants:
+        pair = find_pair(comparison, name, baseline) if name != baseline else None
+        if pair is not None:
+            better = "shown to be better" if pair.difference > 0 else "shown to be worse"
+            found[better if pair.shown else "neither"].append(name)
+    parts = [f"{what}: {', '.join(names) or 'none'}" for what, names in found.items()]
+    return [f"Against the baseline {baseline}, {'; '.join(parts)}."]
+
+
+def _factorial(effects: Sequence[Effect]) -> list[str]:
+    subjects = {
+        "gates": "Gates on the skips change {label} by {number}",
+        "encoder attention": "Encoder attention changes {label} by {number}",
+        "interaction": "The two together change it by {number} more than their sum",
+    }
+    sentences = []
+    for effect in effects:
+        number = _number(effect.difference, sign=True)
+        text = subjects[effect.name].format(label=METRICS["dice"].label, number=number)
+        if effect.interval is not None:
+            text += f", 95 % interval {_range(effect.interval)}"
+        sentences.append(f"{text}: {_conclusion(effect.shown, effect.adjusted_p_value)}.")
+    return sentences
+
+
+def _equivalence(comparison: Comparison) -> list[str]:
+    if not comparison.pairs or comparison.pairs[0].equivalent is None:
+        return []
+    equal = [f"{pair.first} and {pair.second}" for pair in comparison.pairs if pair.equivalent]
+    margin = f"{comparison.equivalence_margin:g}"
+    if not equal:
+        return [f"No two variants are shown to be equal within {margin}."]
+    return [f"Shown to be equal within {margin}: {'; '.join(equal)}."]
+
+
+def _papers_figures(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
+    held, sentences = [], []
+    for estimate in estimates:
+        if estimate.metric != comparison.metric or estimate.paper is None:
+            continue
+        bounds = estimate.single_run
+        if bounds is None:
+            continue
+        if bounds.low <= estimate.paper <= bounds.high:
+            held.append(estimate.variant)
+            continue
+        place = "above" if estimate.paper > bounds.high else "below"
+        sentences.append(
+            f"The paper's {_number(estimate.paper)} for {estimate.variant} lies {place} where a "
+            f"single run is expected here, {_range(bounds)}."
+        )
+    if held:
+        sentences.append(
+            f"The paper's figure is one that a single run may give here for: {', '.join(held)}."
+        )
+    return sentences
+
+
+def _power(comparison: Comparison) -> list[str]:
+    power, seeds = comparison.power, len(comparison.seeds)
+    if power is None:
+        return []
+    sentences = []
+    if seeds < power.fewest_seeds and power.fewest_seeds == power.seeds_for_exact:
+        sentences.append(
+            f"{seeds} paired seeds cannot show any difference after Holm over all pairs: that "
+            f"takes {power.seeds_for_exact}."
+        )
+    if power.detectable is not None and power.detectable_generally is not None:
+        sentences.append(
+            f"{seeds} seeds find a difference of {_number(power.detectable)} on these very cases "
+            f"in {percent(power.power)} of studies (standard deviation over seeds "
+            f"{_number(power.standard_deviation)}), and show one of "
+            f"{_number(power.detectable_generally)} for all such cases."
+        )
+    if power.gap is not None:
+        here, generally = _seeds(power.seeds_for_gap), _seeds(power.seeds_for_gap_generally)
+        told = f"{here} on these very cases and {generally} for all such cases"
+        if here == generally:
+            told = f"{here}, on these very cases as for all such cases"
+        sentences.append(
+            f"The gap of {_number(power.gap)} between the paper's two best of these variants takes "
+            f"{told}, with as many of them."
+        )
+    return sentences
+
+
+def _seeds(number: int | None) -> str:
+    return "more than 1,000 seeds" if number is None else f"{number:,} seeds"
+
+
+def p_text(p_value: float) -> str:
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.4f}"
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage; `under 1 %` and `over 99 %` where rounding would lie."""
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def _range(interval: Interval, decimals: int = DECIMALS) -> str:
+    return f"{_number(interval.low, decimals)} to {_number(interval.high, decimals)}"
+
+
+def _number(value: float, decimals: int = DECIMALS, *, sign: bool = False) -> str:
+    text = f"{value:{'+' if sign else ''}.{decimals}f}"
+    return text.replace("-", "") if not float(text) else text

@@ -1,0 +1,4 @@
+"""What every package may use: params.yaml as objects, errors that users see, whole files.
+
+Nothing here decides a result.
+"""

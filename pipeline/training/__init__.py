@@ -1,0 +1,1 @@
+"""How a network's weights change, and how an interrupted training goes on."""

@@ -1,0 +1,84 @@
+"""How weights are changed: which are trained, the optimizer, its learning rates step by step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from pipeline.study.params import Schedule, Train
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """The network's encoder: its own layers, without the attention modules that stand between."""
+    encoder = model.encoder
+    assert isinstance(encoder, nn.Module)
+    return encoder
+
+
+def start_training_mode(model: nn.Module, *, freeze_encoder: bool) -> None:
+    """Put `model` into training mode. A frozen encoder records no gradients and stays in evaluation
+    mode: in training mode its BatchNorm would take the batch's statistics and move its own."""
+    model.train()
+    if freeze_encoder:
+        encoder_of(model).requires_grad_(False).eval()
+
+
+def build_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
+    """torch's optimizer over the weights that are trained: all but a frozen encoder's.
+
+    One parameter group, or two where the encoder has its own learning rate, the encoder's last.
+    Weight decay is on every weight, BatchNorm's and biases too, as torch does by itself.
+    """
+    settings = train.optimizer
+    encoder = list(encoder_of(model).parameters())
+    own = {id(weight) for weight in encoder}
+    rest = [weight for weight in model.parameters() if id(weight) not in own]
+    groups: list[dict[str, Any]]
+    if train.freeze_encoder:
+        groups = [{"params": rest, "lr": settings.learning_rate}]
+    elif settings.encoder_learning_rate is None:
+        groups = [{"params": list(model.parameters()), "lr": settings.learning_rate}]
+    else:
+        groups = [
+            {"params": rest, "lr": settings.learning_rate},
+            {"params": encoder, "lr": settings.encoder_learning_rate},
+        ]
+    decay = settings.weight_decay
+    # Fused: the whole step in one kernel without temporary copies, on a CPU too.
+    if settings.method == "sgd":
+        return torch.optim.SGD(
+            groups,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=decay,
+            fused=True,
+        )
+    kind = torch.optim.AdamW if settings.method == "adamw" else torch.optim.Adam
+    return kind(groups, weight_decay=decay, fused=True)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, schedule: Schedule, *, epochs: int, steps_per_epoch: int
+) -> LambdaLR:
+    """The learning rates of every step, each group's own times one factor; to be stepped after each
+    step of the optimizer.
+
+    Step s of S, from 0, with W to warm up, has the factor (s + 1) / W while s < W, then 1
+    (constant) or (1 + cos(pi (s - W) / (S - W))) / 2 (cosine; Loshchilov and Hutter 2017 without
+    restarts).
+    """
+    warmup = schedule.warmup_epochs * steps_per_epoch
+    falling = epochs * steps_per_epoch - warmup
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        if schedule.method == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step - warmup) / falling)) / 2
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,304 @@
+"""What an interrupted training goes on from: its state after its last finished epoch, in one file.
+
+It lies in `.resume/` of the study: DVC removes a stage's outs before it runs the stage, and the
+stages that compare runs depend on the whole of `runs/`, which a file left there would change. The
+file says whose it is, so that nothing else can go on from it, and goes when its run is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from pipeline.engine.compute import peak_memory_bytes
+from pipeline.engine.weights import write_tensors
+from pipeline.study.errors import UserError, warn
+from pipeline.study.files import sha256, writing
+from pipeline.study.params import Train
+from pipeline.training.optimisation import build_optimizer, build_schedule
+
+ROOT = Path(__file__).resolve().parents[2]
+Row = dict[str, float]  # one epoch of history.csv
+
+
+@dataclass
+class Training:
+    """All that changes while a network is trained. What is random is a function of the seed, the
+    epoch and the case, so no generator is among it.
+
+    schedule: of the optimizer's learning rates, stepped after each step of it.
+    history: a row an epoch trained.
+    best_weights: the model's state, on the CPU, after the epoch of the best validation Dice so far;
+    empty where the last epoch's are kept.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    history: list[Row] = field(default_factory=list)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, model: nn.Module, train: Train, steps_per_epoch: int) -> Training:
+        optimizer = build_optimizer(model, train)
+        schedule = build_schedule(
+            optimizer, train.schedule, epochs=train.epochs, steps_per_epoch=steps_per_epoch
+        )
+        return cls(model, optimizer, schedule)
+
+    def learning_rates(self) -> Row:
+        """Of the next step; the encoder's where it has its own."""
+        names = ("learning_rate", "encoder_learning_rate")
+        groups = self.optimizer.param_groups
+        return {name: group["lr"] for name, group in zip(names, groups, strict=False)}
+
+
+def source_hashes() -> dict[str, str]:
+    """The sha256 of each source file that dvc.yaml makes the stage train depend on."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    code = "${code}/"
+    paths = [ROOT / dep[len(code) :] for dep in stages["train"]["deps"] if dep.startswith(code)]
+    files = [
+        file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
+    ]
+    return {str(file.relative_to(ROOT)): sha256(file) for file in files}
+
+
+def identity(record: dict[str, Any]) -> dict[str, str]:
+    """All that decides a training's bits, by name: of run.json's `record` what does."""
+    params, versions = record["params"], record["versions"]
+    names = ("variant", "seed", "fold", "sources", "data_fingerprint", "encoder_weights_sha256")
+    machine = ("device", "precision", "threads")
+    views = ("dvc", "mlflow")  # they decide none
+    return _flat(
+        {name: record[name] for name in (*names, *machine)}
+        | {name: params[name] for name in ("train", "focal", "model")}
+        | {"versions": {name: versions[name] for name in versions if name not in views}}
+    )
+
+
+def fingerprint(record: dict[str, Any]) -> str:
+    """One sha256 for `identity`."""
+    return hashlib.sha256(json.dumps(identity(record), sort_keys=True).encode()).hexdigest()
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> str:
+    """The names under which two identities differ, in words; empty where they are equal."""
+    names = sorted(
+        name.removeprefix("sources.")
+        for name in one.keys() | other.keys()
+        if one.get(name) != other.get(name)
+    )
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _flat(content: Any, name: str = "") -> dict[str, str]:
+    """Nested blocks as one, `train.optimizer.method`; values as JSON."""
+    if not isinstance(content, dict):
+        return {name: json.dumps(content)}
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{name}.{key}" if name else key)
+    return flat
+
+
+@contextmanager
+def alone(lock: Path, label: str) -> Iterator[None]:
+    """Raise UserError if another process is in such a block with the same `lock`.
+
+    A POSIX lock, which goes with its process however that ends. One by flock, as filelock takes,
+    would be inherited by the loader's workers and outlive a killed training by some seconds.
+    """
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"{label} is being trained by another process, which holds {lock}: wait until it "
+                "is done, or stop it; nothing was changed"
+            ) from None
+        yield
+
+
+class ResumeFile:
+    """The state of one training on disk, and what its parts, if it was interrupted, add up to.
+
+    Opening reads it. One that is another training's is passed over, until it is replaced; a corrupt
+    one is set aside. Both are said.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, str], device: torch.device) -> None:
+        self.path = path
+        self.identity = identity
+        self.device = device
+        self.start = time.perf_counter()
+        self.before: dict[str, Any] = {
+            "started": time.time(),
+            "wall_seconds": 0.0,
+            "peak_memory_bytes": 0,
+            "resumed_epochs": [],
+        }
+        self.found = self._find()
+        if self.found is not None:
+            self.before = self.found[1]["parts"]
+
+    def parts(self) -> dict[str, Any]:
+        """For run.json: the start of the first part (seconds since 1970), the seconds of all, the
+        highest memory of any in bytes, and the epochs that were finished when a part took over."""
+        return self.before | {
+            "wall_seconds": self.before["wall_seconds"] + time.perf_counter() - self.start,
+            "peak_memory_bytes": max(
+                self.before["peak_memory_bytes"], peak_memory_bytes(self.device)
+            ),
+        }
+
+    def _find(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What the file holds of this training; None where there is nothing to go on from."""
+        try:
+            with self.path.open("rb"):
+                pass
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be read: {error.strerror}; allow reading it, or remove it to "
+                "begin this training anew"
+            ) from None
+        try:
+            tensors, saved = _read(self.path)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            aside = self.path.with_suffix(".corrupt")
+            with writing(aside):
+                self.path.replace(aside)
+            warn(
+                f"{self.path} is corrupt ({_reason(error)}): set aside as {aside.name}, training "
+                "begins anew"
+            )
+            return None
+        other = differences(saved["identity"], self.identity)
+        if other:
+            warn(f"{self.path} is of another training ({other}): training begins anew")
+            return None
+        return tensors, saved
+
+    def load(self, training: Training) -> None:
+        """Bring `training`, just started, to where the file's was, if there is one."""
+        if self.found is None:
+            return
+        tensors, saved = self.found
+        self.found = None  # its memory is wanted
+        training.model.load_state_dict(_under("model", tensors))
+        training.best_weights = _under("best", tensors)
+        _load_optimizer(training.optimizer, _under("optimizer", tensors))
+        training.schedule.load_state_dict(saved["schedule"])
+        for group, rate in zip(
+            training.optimizer.param_groups, training.schedule.get_last_lr(), strict=True
+        ):
+            group["lr"] = rate
+        training.history = saved["history"]
+        self.before["resumed_epochs"].append(len(training.history))
+        self.save(training)  # so that being resumed is counted, however this part ends
+
+    def save(self, training: Training) -> None:
+        """Keep `training` as it is, in place of what was kept; whole or not at all.
+
+        Raises UserError where the disk refuses.
+        """
+        slots = {
+            f"{number}.{name}": value
+            for number, values in training.optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+            if isinstance(value, Tensor)  # SGD without momentum keeps a None
+        }
+        blocks = {
+            "model": training.model.state_dict(),
+            "best": training.best_weights,
+            "optimizer": slots,
+        }
+        tensors = {
+            f"{block}/{name}": tensor.cpu().contiguous()
+            for block, content in blocks.items()
+            for name, tensor in content.items()
+        }
+        state = json.dumps(
+            {
+                "identity": self.identity,
+                "schedule": training.schedule.state_dict(),
+                "history": training.history,
+                "parts": self.parts(),
+            }
+        )
+        metadata = {"state": state, "sha256": _digest(tensors, state)}
+        write_tensors(self.path, tensors, metadata)
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The file's tensors, on the CPU and of their own memory, and what is beside them.
+
+    Raises OSError, SafetensorError, KeyError or ValueError for one that is not as it was saved.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    if metadata["sha256"] != _digest(tensors, metadata["state"]):
+        raise ValueError("its sha256 is not that of its content")
+    saved: dict[str, Any] = json.loads(metadata["state"])
+    return tensors, saved
+
+
+def _digest(tensors: dict[str, Tensor], state: str) -> str:
+    """sha256 over all that the file holds: safetensors has no checksum of its own."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+
+
+def _under(block: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{block}/"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) -> None:
+    """Give `optimizer` its moments back; `slots`: `<number of the weight>.<name>` -> tensor."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in slots.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    # A fused kernel walks a weight and its moments by one layout, channels_last where that is.
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == weight.shape:
+                values[name] = torch.empty_like(weight).copy_(value)

@@ -1,0 +1,153 @@
+"""data/raw.py: which image belongs to which mask, on empty files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.raw import RawCase, find_cases
+
+TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
+VALIDATION = ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth")
+TEST = ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth")
+
+
+def touch(raw: Path, *names: str) -> None:
+    for name in names:
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).touch()
+
+
+def test_the_official_layout_gives_each_case_its_folders_split(tmp_path):
+    expected = []
+    for number, (split, (images, masks)) in enumerate(
+        {"training": TRAINING, "validation": VALIDATION, "test": TEST}.items()
+    ):
+        image, mask = f"{images}/ISIC_{number}.jpg", f"{masks}/ISIC_{number}_segmentation.png"
+        touch(tmp_path, image, mask)
+        expected.append(RawCase(f"ISIC_{number}", split, tmp_path / image, tmp_path / mask))
+    assert find_cases(tmp_path) == (expected, [])
+
+
+@pytest.mark.parametrize("ending", ["", "_segmentation"])
+def test_a_flat_layout_gives_cases_without_a_split(tmp_path, ending):
+    touch(tmp_path, "images/lesion_1.PNG", f"masks/lesion_1{ending}.png")
+    image, mask = tmp_path / "images/lesion_1.PNG", tmp_path / f"masks/lesion_1{ending}.png"
+    assert find_cases(tmp_path) == ([RawCase("lesion_1", None, image, mask)], [])
+
+
+def test_licence_attribution_and_hidden_files_are_passed_over(tmp_path):
+    for folder in TRAINING:
+        touch(tmp_path, f"{folder}/LICENSE.txt", f"{folder}/ATTRIBUTION.txt")
+        touch(tmp_path, f"{folder}/.DS_Store", f"{folder}/._a.jpg")
+    touch(tmp_path, f"{TRAINING[0]}/a.jpg", f"{TRAINING[1]}/a_segmentation.png")
+    cases, problems = find_cases(tmp_path)
+    assert [case.id for case in cases] == ["a"]
+    assert problems == []
+
+
+def test_cases_are_ordered_by_id_across_the_splits(tmp_path):
+    for (images, masks), ids in ((TRAINING, "dbf"), (VALIDATION, "ae"), (TEST, "c")):
+        for id in ids:
+            touch(tmp_path, f"{images}/{id}.jpg", f"{masks}/{id}_segmentation.png")
+    assert [case.id for case in find_cases(tmp_path)[0]] == list("abcdef")
+
+
+def test_every_file_that_is_no_part_of_a_case_is_told_at_once(tmp_path):
+    images, masks = TRAINING
+    touch(tmp_path, f"{images}/good.jpg", f"{masks}/good_segmentation.png")
+    touch(tmp_path, f"{images}/maskless.jpg", f"{masks}/imageless_segmentation.png")
+    touch(tmp_path, f"{images}/twice.jpg", f"{images}/twice.png", f"{masks}/twice.png")
+    touch(tmp_path, f"{TEST[0]}/good.jpg", f"{TEST[1]}/good_segmentation.png")
+    cases, problems = find_cases(tmp_path)
+    assert cases == []
+    told = ": which is right cannot be told"
+    assert [(finding.id, finding.defect, str(finding)) for finding in problems] == sorted(
+        [
+            (
+                "maskless",
+                "missing mask",
+                f"{tmp_path}/{images}/maskless.jpg: has no mask in {tmp_path}/{masks}",
+            ),
+            (
+                "imageless",
+                "missing image",
+                f"{tmp_path}/{masks}/imageless_segmentation.png: has no image in "
+                f"{tmp_path}/{images}",
+            ),
+            (
+                "twice",
+                "duplicate id",
+                f"{tmp_path}/{images}/twice.png: has the id of {tmp_path}/{images}/twice.jpg{told}",
+            ),
+            (
+                "good",
+                "duplicate id",
+                f"{tmp_path}/{TEST[0]}/good.jpg: has the id of {tmp_path}/{images}/good.jpg{told}",
+            ),
+        ],
+        key=lambda row: row[2],
+    )
+    assert {finding.outcome for finding in problems} == {"left out"}
+
+
+@pytest.mark.parametrize(
+    "name", ["lesion (1).jpg", "lesion 1.jpg", "lesion,1.png", "lesion.bmp", "lesion.tif", "lesion"]
+)
+def test_an_odd_file_name_is_told_and_not_passed_over(tmp_path, name):
+    touch(tmp_path, f"images/{name}", "masks/lesion.txt")
+    cases, (finding,) = find_cases(tmp_path)
+    assert cases == []
+    assert (finding.defect, finding.file) == ("odd file name", tmp_path / "images" / name)
+
+
+def test_a_pipe_among_the_images_is_told_and_not_read(tmp_path):
+    touch(tmp_path, "masks/p.png")
+    (tmp_path / "images").mkdir()
+    os.mkfifo(tmp_path / "images" / "p.jpg")
+    _, findings = find_cases(tmp_path)
+    assert {finding.defect for finding in findings} == {"odd file name", "missing image"}
+    assert any("got a special file" in finding.detail for finding in findings)
+
+
+def test_no_case_is_used_whose_id_a_stray_file_has_too(tmp_path):
+    images, masks = TRAINING
+    touch(tmp_path, f"{images}/a.jpg", f"{masks}/a_segmentation.png", f"{TEST[0]}/a.jpg")
+    touch(tmp_path, f"{images}/b.jpg", f"{images}/b.png")
+    cases, findings = find_cases(tmp_path)
+    assert cases == []
+    assert sorted(finding.file.name for finding in findings) == ["a.jpg", "b.jpg", "b.png"]
+
+
+def test_accents_composed_or_apart_are_one_id(tmp_path):
+    touch(tmp_path, "images/n\u00e9vus.jpg", "masks/ne\u0301vus.png")
+    (case,) = find_cases(tmp_path)[0]
+    assert case.id == "n\u00e9vus"
+
+
+def test_a_folder_among_the_images_is_told(tmp_path):
+    touch(tmp_path, "images/more/a.jpg")
+    _, (finding,) = find_cases(tmp_path)
+    assert finding.defect == "odd file name"
+
+
+def test_two_masks_of_one_image_are_told(tmp_path):
+    touch(tmp_path, "images/a.jpg", "masks/a.png", "masks/a_segmentation.png")
+    assert [str(finding) for finding in find_cases(tmp_path)[1]] == [
+        f"{tmp_path}/masks/a_segmentation.png: has the id of {tmp_path}/masks/a.png: which is "
+        "right cannot be told"
+    ]
+
+
+def test_a_mask_in_another_splits_folder_is_not_taken(tmp_path):
+    touch(tmp_path, f"{TRAINING[0]}/a.jpg", f"{TEST[1]}/a_segmentation.png")
+    cases, problems = find_cases(tmp_path)
+    assert cases == []
+    assert len(problems) == 2
+
+
+def test_a_folder_without_the_layout_has_no_cases(tmp_path):
+    touch(tmp_path, "a.jpg", "a_segmentation.png")
+    assert find_cases(tmp_path) == ([], [])

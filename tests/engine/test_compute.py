@@ -1,0 +1,98 @@
+"""engine/compute.py: device, precision, seeds, input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from pipeline.engine import compute
+
+CPU = torch.device("cpu")
+
+
+def test_input_equals_torchvisions_normalisation_and_is_channels_last():
+    images = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
+    )
+    inputs = compute.to_input(images, CPU)
+    reference = v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(compute.IMAGENET_MEAN, compute.IMAGENET_STD),
+        ]
+    )
+    torch.testing.assert_close(inputs, reference(images.permute(0, 3, 1, 2)), rtol=0, atol=1e-5)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_target_is_one_float_channel():
+    masks = torch.tensor([[[0, 1], [1, 0]]], dtype=torch.uint8)
+    target = compute.to_target(masks, CPU)
+    assert target.shape == (1, 1, 2, 2)
+    assert target.dtype == torch.float32
+    assert target.flatten().tolist() == [0, 1, 1, 0]
+
+
+def test_each_purpose_of_a_seed_has_a_stream_of_its_own():
+    streams = {
+        compute.stream(seed, purpose)
+        for seed in range(20)
+        for purpose in ("initialisation", "order", "augmentation")
+    }
+    assert len(streams) == 60
+    assert compute.stream(0, "order") == compute.stream(0, "order")
+    assert all(0 <= value < 2**63 for value in streams)
+
+
+def test_precision_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for able, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(compute, "cpu_has", lambda feature, able=able: able)
+        assert compute.choose_dtype(CPU, "auto") == expected
+    assert compute.choose_dtype(CPU, "float32") == torch.float32
+    assert compute.choose_dtype(CPU, "bfloat16") == torch.bfloat16
+
+
+def test_precision_auto_is_float32_where_amx_is_broken(monkeypatch):
+    monkeypatch.setattr(compute, "cpu_has", lambda feature: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    assert compute.choose_dtype(CPU, "auto") == torch.float32
+
+
+def test_a_bfloat16_product_does_not_kill_the_process_on_this_machine():
+    # On a machine that names AMX and lacks it this dies of SIGILL without avoid_broken_amx().
+    code = (
+        "import torch, pipeline.engine.compute as c\n"
+        "ones = torch.ones(64, 64)\n"
+        "with c.autocast(torch.device('cpu'), torch.bfloat16):\n"
+        "    print(float(torch.nn.functional.linear(ones, ones).sum()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "262144.0"), done.stderr
+
+
+def test_a_users_own_limit_of_onednn_is_left_alone(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+    def no_fork() -> int:
+        raise AssertionError("a child was forked")
+
+    monkeypatch.setattr(compute.os, "fork", no_fork)
+    compute.avoid_broken_amx()
+    assert compute.os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_fastest_kernels_are_taken_only_when_asked_for(monkeypatch, deterministic):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        compute.make_deterministic(deterministic)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.backends.cudnn.benchmark != deterministic
+    finally:
+        compute.make_deterministic()

@@ -1,0 +1,116 @@
+"""engine/prepared.py: what preprocess wrote is opened as it is, or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.engine.prepared import PreparedCases, seal
+from pipeline.study.errors import UserError
+
+IDS = ["007", "NA", "a,b", "nan", "1e3"]  # all of which a careless reader of CSV changes
+SPLITS = ["test", "training", "validation", "training", "test"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five prepared cases of 2x3 pixels."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (5, 2, 3, 3), dtype=np.uint8))
+    np.save(tmp_path / "masks.npy", rng.integers(0, 2, (5, 2, 3), dtype=np.uint8))
+    table = pd.DataFrame({"id": IDS, "split": SPLITS, "height": 20, "width": 30, "group": IDS})
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    seal(tmp_path)
+    return tmp_path
+
+
+def test_arrays_are_opened_as_they_were_written_and_memory_mapped(folder):
+    cases = PreparedCases.open(folder)
+    for name in ("images", "masks"):
+        array = getattr(cases, name)
+        assert isinstance(array, np.memmap)
+        np.testing.assert_array_equal(array, np.load(folder / f"{name}.npy"))
+
+
+def test_ids_and_groups_are_text_whatever_they_look_like(folder):
+    table = PreparedCases.open(folder).table
+    assert table["id"].tolist() == IDS
+    assert table["group"].tolist() == IDS
+
+
+def test_indices_are_where_the_splits_cases_stand(folder):
+    cases = PreparedCases.open(folder)
+    assert cases.indices("training").tolist() == [1, 3]
+    assert cases.indices("validation").tolist() == [2]
+    assert cases.indices("test").tolist() == [0, 4]
+
+
+def test_fingerprint_is_the_sha256_of_the_three_files_sha256s(folder):
+    names = ("images.npy", "masks.npy", "cases.csv")
+    sums = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+    expected = hashlib.sha256("".join(sums).encode()).hexdigest()
+    assert PreparedCases.open(folder).fingerprint == expected
+    assert json.loads((folder / "prepared.json").read_text()) == {"fingerprint": expected}
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "cases.csv"])
+def test_fingerprint_changes_with_one_byte_of_any_file(folder, name):
+    before = PreparedCases.open(folder).fingerprint
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    assert seal(folder) != before
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "cases.csv", "prepared.json"])
+def test_a_missing_file_is_named_with_the_stage_to_run(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}.*; run the stage preprocess$"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "cases.csv", "prepared.json"])
+def test_an_empty_file_is_refused(folder, name):
+    (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"no usable prepared cases \(.+\); run the stage"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
+def test_an_array_cut_short_is_refused(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(UserError, match="no usable prepared cases"):
+        PreparedCases.open(folder)
+
+
+def test_an_array_of_pickled_objects_is_not_unpickled(folder):
+    np.save(folder / "images.npy", np.array([{}] * 5, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="no usable prepared cases"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("images.npy", (4, 2, 3, 3)),
+        ("masks.npy", (6, 2, 3)),
+        ("masks.npy", (5, 3, 2)),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused_with_their_shapes(folder, name, shape):
+    np.save(folder / name, np.zeros(shape, np.uint8))
+    with pytest.raises(UserError, match="do not fit together; run the stage preprocess") as told:
+        PreparedCases.open(folder)
+    assert f"{name} {shape}" in str(told.value)
+
+
+def test_a_table_with_a_row_too_few_is_refused(folder):
+    lines = (folder / "cases.csv").read_text().splitlines(keepends=True)
+    (folder / "cases.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match=r"cases.csv \(4 rows\) do not fit together"):
+        PreparedCases.open(folder)

@@ -1,0 +1,145 @@
+"""engine/weights.py: what goes in comes out, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+
+from models import NetworkConfig, build_model
+from pipeline.engine.weights import load_encoder, load_model, save_weights
+from pipeline.study.errors import UserError
+
+CPU = torch.device("cpu")
+CONFIG = NetworkConfig(encoder="resnet18", encoder_attention=(1,), decoder_gates=True)
+
+
+def test_a_checkpoint_reloads_bit_for_bit(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(CONFIG).to(memory_format=torch.channels_last)
+    model(torch.randn(2, 3, 64, 64))  # moves the BatchNorm statistics
+    save_weights(model, tmp_path / "weights.safetensors")
+    reloaded = load_model(CONFIG, tmp_path / "weights.safetensors", CPU)
+    assert not reloaded.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(reloaded.state_dict()[name], tensor), name
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(reloaded(images), model.eval()(images))
+
+
+def test_a_checkpoint_may_be_read_by_whom_its_folder_allows_and_is_alone_there(tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_weights(build_model(CONFIG), tmp_path / "weights.safetensors")
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    save_weights(build_model(CONFIG), tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="does not hold this variant's weights"):
+        load_model(NetworkConfig(encoder="resnet18"), tmp_path / "weights.safetensors", CPU)
+
+
+def test_a_missing_or_torn_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(UserError, match="run the stage train"):
+        load_model(CONFIG, path, CPU)
+    path.write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="run the stage train"):
+        load_model(CONFIG, path, CPU)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_an_encoder_starts_from_the_state_dict_that_a_path_names(tmp_path, suffix):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    path = tmp_path / f"encoder.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    config = NetworkConfig(encoder="resnet18", weights=path.name)
+    model = build_model(config)
+    load_encoder(model, config, tmp_path)
+    own = model.encoder.state_dict()
+    assert torch.equal(own["stages.0.0.weight"], state["conv1.weight"])
+    assert torch.equal(own["stages.4.1.bn2.bias"], state["layer4.1.bn2.bias"])
+
+
+def test_half_precision_weights_are_widened(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    half = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
+    save_file(half, tmp_path / "half.safetensors")
+    config = NetworkConfig(encoder="resnet18", weights="half.safetensors")
+    model = build_model(config)
+    load_encoder(model, config, tmp_path)
+    assert model.encoder.stages[0][0].weight.dtype == torch.float32
+
+
+def test_a_state_dict_of_another_depth_is_refused_by_naming_the_file(tmp_path):
+    save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "34.safetensors")
+    config = NetworkConfig(encoder="resnet18", weights="34.safetensors")
+    with pytest.raises(UserError, match=r"'34.safetensors' must be a torchvision resnet18"):
+        load_encoder(build_model(config), config, tmp_path)
+
+
+class Payload:
+    """An object whose unpickling would run code: it makes the file `mark`."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
+    torch.save({"conv1.weight": Payload(tmp_path / "mark")}, tmp_path / "bad.pt")
+    config = NetworkConfig(encoder="resnet18", weights="bad.pt")
+    with pytest.raises(UserError, match="must hold a state dict of tensors"):
+        load_encoder(build_model(config), config, tmp_path)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_imagenet_weights_are_torchvisions_with_their_hash_checked(monkeypatch):
+    state = torchvision.models.resnet34(weights=None).state_dict()
+    asked = []
+
+    def get_state_dict(self, **options):
+        asked.append((str(self), options))
+        return state
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", get_state_dict)
+    config = NetworkConfig(weights="imagenet")
+    model = build_model(config)
+    load_encoder(model, config, Path())
+    assert asked == [("ResNet34_Weights.IMAGENET1K_V1", {"progress": True, "check_hash": True})]
+    assert torch.equal(model.encoder.state_dict()["stages.0.0.weight"], state["conv1.weight"])
+
+
+def test_unreachable_imagenet_weights_are_one_clear_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    config = NetworkConfig(weights="imagenet")
+    with pytest.raises(UserError, match=r"resnet34-.*\.pth: no route to host; fetch that file"):
+        load_encoder(build_model(config), config, Path())
+
+
+def test_the_pretrained_resnet18_at_hand_loads(real_cases):
+    folder = real_cases.parent / "weights"
+    config = NetworkConfig(encoder="resnet18", weights="resnet18-imagenet-to-layer3.safetensors")
+    model = build_model(config)
+    load_encoder(model, config, folder)
+    file = load_file(folder / config.weights)
+    assert torch.equal(model.encoder.stages[0][0].weight, file["conv1.weight"].float())

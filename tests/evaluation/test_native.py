@@ -1,0 +1,151 @@
+"""evaluation/native.py: probabilities at the original's size, against scipy, round trips and the
+challenge's own scorer."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import change_params
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import map_coordinates
+from test_metrics import challenge_score
+
+from models import build_model
+from pipeline.data.geometry import lay_mask, place
+from pipeline.engine.overlap import confusion, dice
+from pipeline.engine.prepared import PreparedCases
+from pipeline.evaluate import evaluate
+from pipeline.evaluation.metrics import score_cases
+from pipeline.evaluation.native import NativeScorer, TooLongError, count, lay_back
+from pipeline.study.errors import UserError
+
+RESIZES = ("stretch", "center_crop", "pad")
+ORIGINALS = ((767, 1022), (450, 600), (301, 200), (96, 128), (50, 400), (64, 64))
+PREPARED = (96, 128)
+
+
+def drawn(seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random(PREPARED, np.float32)
+
+
+def written_out(probabilities, original, resize):
+    """Bilinear by scipy, from where the edges of what is shown lie."""
+    placement = place(original, probabilities.shape, resize)
+    left, top, right, bottom = placement.box
+    y, x = np.arange(original[0]) + 0.5, np.arange(original[1]) + 0.5
+    rows = (y - top) / (bottom - top) * placement.height - 0.5
+    columns = (x - left) / (right - left) * placement.width - 0.5
+    # What lies beyond the last centre takes its value, from inside of the padding.
+    rows = placement.top + np.clip(rows, 0, placement.height - 1)
+    columns = placement.left + np.clip(columns, 0, placement.width - 1)
+    places = np.meshgrid(rows, columns, indexing="ij")
+    laid = map_coordinates(probabilities.astype(np.float64), places, order=1)
+    seen = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
+    return np.where(seen, laid, 0)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("original", ORIGINALS)
+def test_laying_back_is_bilinear_interpolation_within_what_was_shown(original, resize):
+    laid = lay_back(drawn(), original, resize)
+    assert laid.dtype == np.float32
+    assert laid.shape == original
+    np.testing.assert_allclose(laid, written_out(drawn(), original, resize), atol=1e-4)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_probabilities_at_the_original_size_come_back_unchanged(resize):
+    np.testing.assert_allclose(lay_back(drawn(), PREPARED, resize), drawn(), atol=1e-6)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("original", [(767, 1022), (1022, 767), (500, 500)])
+def test_a_mask_prepared_and_laid_back_is_the_mask_that_was_shown(original, resize):
+    y, x = np.mgrid[: original[0], : original[1]]
+    mask = np.hypot(y - original[0] / 2, 1.3 * (x - original[1] / 2.2)) < 0.3 * min(original)
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    prepared = lay_mask(picture, place(original, PREPARED, resize))
+    laid = lay_back(prepared.astype(np.float32), original, resize) > 0.5
+    assert dice(counted(laid, mask)) > 0.985
+
+
+def test_what_a_crop_left_out_is_background_and_padding_is_dropped():
+    everywhere = np.ones(PREPARED, np.float32)
+    assert lay_back(everywhere, (96, 256), "center_crop").sum() == 96 * 128
+    assert lay_back(everywhere, (96, 256), "center_crop")[:, 64:192].all()
+    padded = np.zeros(PREPARED, np.float32)
+    padded[24:72] = 1
+    assert lay_back(padded, (96, 256), "pad").all()
+
+
+@pytest.fixture
+def raw_study(tiny_study, tmp_path):
+    """tiny_study with raw cases of its own."""
+    shutil.copytree(tiny_study.raw_dir, tmp_path / "raw")
+    return change_params(data={"raw": str(tmp_path / "raw")})
+
+
+def test_native_scores_are_the_challenges_own_of_masks_at_the_originals_size(raw_study, tmp_path):
+    rows = PreparedCases.open(raw_study.prepared_dir).table.query("split == 'test'")
+    said = np.random.default_rng(0).random((len(rows), 32, 64), np.float32)
+    scorer = NativeScorer(raw_study)
+    scorer.submit(said[:4], rows[:4])
+    scorer.submit(said[4:], rows[4:])
+    scores = score_cases(scorer.collect(), jaccard_threshold=0.65)
+
+    folder = raw_study.raw_dir / "ISIC2018_Task1_Test_GroundTruth"
+    masks = [np.asarray(Image.open(folder / f"{id}_segmentation.png")) > 0 for id in rows["id"]]
+    assert {mask.shape for mask in masks} == {(48, 64)}
+    laid = [lay_back(probabilities, (48, 64), "stretch") > 0.5 for probabilities in said]
+    told = challenge_score(tmp_path, np.stack(laid), np.stack(masks))
+    for name, expected in told.items():
+        assert scores[name].mean() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_mask_that_is_gone_changed_or_broken_is_named(raw_study):
+    rows = PreparedCases.open(raw_study.prepared_dir).table.query("split == 'test'")
+    said = np.zeros((len(rows), 32, 64), np.float32)
+    id = rows["id"].iloc[1]
+    path = raw_study.raw_dir / "ISIC2018_Task1_Test_GroundTruth" / f"{id}_segmentation.png"
+
+    def refused(told: str) -> None:
+        scorer = NativeScorer(raw_study)
+        scorer.submit(said, rows)
+        with pytest.raises(UserError, match=told):
+            scorer.collect()
+
+    other = np.asarray(Image.open(path))[::-1]
+    Image.fromarray(other).save(path)
+    refused(f"{path.name} has changed since it was prepared .* run the stage preprocess again")
+    path.write_bytes(b"no picture")
+    refused(f"{path.name} is neither a JPEG nor a PNG image; restore it")
+    path.unlink()
+    refused(f"has no mask of {id}.* or set evaluate.resolution to network")
+
+
+def test_an_original_longer_than_can_be_laid_back_to_is_named():
+    with pytest.raises(TooLongError, match="is longer than 32766 pixels"):
+        lay_back(np.zeros((2, 2), np.float32), (1, 32_767), "stretch")
+    assert lay_back(np.ones((2, 2), np.float32), (1, 32_766), "stretch").all()
+
+
+def test_at_the_networks_resolution_nothing_is_read_from_the_raw_folder(raw_study):
+    shutil.rmtree(raw_study.raw_dir)
+    study = change_params(evaluate={"resolution": "network"})
+    cases = PreparedCases.open(study.prepared_dir)
+    table = evaluate(build_model(study.models["gated_attention"]).eval(), cases, study).table
+    assert not [name for name in table if name.startswith("native_")]
+
+
+def test_counts_at_any_size_are_those_of_the_network_size():
+    rng = np.random.default_rng(0)
+    predicted, mask = rng.random((2, 7, 9)) < 0.4
+    assert count(predicted, mask).tolist() == counted(predicted, mask)[0].tolist()
+
+
+def counted(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return confusion(torch.from_numpy(predicted)[None], torch.from_numpy(mask)[None])

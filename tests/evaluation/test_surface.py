@@ -1,0 +1,123 @@
+"""evaluation/surface.py against formulas written out over all pairs of pixels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
+
+from pipeline.evaluation.surface import SURFACE_METRICS, boundary_iou, score_surfaces
+
+SIDES = (40, 56)
+
+
+def blob(seed: int, *, share: float = 0.3, sides: tuple[int, int] = SIDES) -> np.ndarray:
+    """Patches with a rough outline; some meet the picture's edge."""
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=sides), 3)
+    return noise > np.quantile(noise, 1 - share)
+
+
+def pairs(count: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    shares = np.linspace(0.02, 0.7, count)
+    masks = [blob(seed, share=share) for seed, share in enumerate(shares)]
+    predicted = [blob(seed // 2, share=share) for seed, share in enumerate(shares)]
+    return np.stack(predicted), np.stack(masks)
+
+
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Places (n, 2) of lesion pixels with a neighbour at one of four sides that is none."""
+    padded = np.pad(mask, 1)
+    return np.array(
+        [
+            (y, x)
+            for y, x in np.argwhere(mask)
+            if not all(padded[y + 1 + down, x + 1 + right] for down, right in NEIGHBOURS)
+        ]
+    )
+
+
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+def both_ways(predicted: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    apart = cdist(outline(predicted), outline(mask))
+    return apart.min(axis=1), apart.min(axis=0)
+
+
+def test_hausdorff_95_is_the_larger_percentile_of_all_distances_between_outlines():
+    predicted, masks = pairs()
+    found = score_surfaces(predicted, masks, tolerance=1)["hausdorff_95"]
+    expected = [
+        max(np.percentile(way, 95) for way in both_ways(*pair))
+        for pair in zip(predicted, masks, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 2.5])
+def test_surface_dice_is_the_share_of_both_outlines_within_the_tolerance(tolerance):
+    predicted, masks = pairs()
+    found = score_surfaces(predicted, masks, tolerance=tolerance)["surface_dice"]
+    ways = [np.concatenate(both_ways(*pair)) for pair in zip(predicted, masks, strict=True)]
+    expected = [(way <= tolerance).mean() for way in ways]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert 0 < found.min() < found.max() <= 1
+
+
+@pytest.mark.parametrize("sides", [(40, 56), (20, 20), (100, 90)])
+def test_boundary_iou_is_that_of_the_pixels_close_to_what_is_no_lesion(sides):
+    def boundary(mask: np.ndarray, width: int) -> set[tuple[int, int]]:
+        around = np.pad(mask, width)  # no lesion outside of the picture
+        return {
+            (y, x)
+            for y, x in np.argwhere(mask)
+            if not around[y : y + 2 * width + 1, x : x + 2 * width + 1].all()
+        }
+
+    width = max(1, round(0.02 * math.hypot(*sides)))
+    for seed in range(4):
+        predicted = blob(seed, share=0.6, sides=sides)
+        mask = predicted & blob(seed + 9, share=0.95, sides=sides)
+        first, second = boundary(predicted, width), boundary(mask, width)
+        expected = len(first & second) / len(first | second)
+        assert boundary_iou(predicted, mask) == pytest.approx(expected)
+
+
+def test_equal_masks_score_best_and_a_shift_is_its_own_hausdorff_distance():
+    square = np.zeros((3, 64, 64), bool)
+    square[:, 20:40, 20:40] = True
+    moved = np.stack([np.roll(square[0], pixels, axis=1) for pixels in (0, 2, 3)])
+    scores = score_surfaces(moved, square, tolerance=2)
+    assert scores["hausdorff_95"].tolist() == [0, 2, 3]
+    assert scores["surface_dice"][:2].tolist() == [1, 1]
+    assert scores["surface_dice"][2] < 1
+    assert scores["boundary_iou"][0] == 1
+    # Boundaries two pixels wide: of 2 x 144 pixels those of two moved sides no longer meet.
+    assert scores["boundary_iou"][1] == pytest.approx(72 / (2 * 144 - 72))
+
+
+def test_both_masks_empty_is_right_and_one_of_them_the_worst_there_can_be():
+    empty, full = np.zeros((31, 41), bool), np.ones((31, 41), bool)
+    predicted, masks = np.stack([empty, empty, full, full]), np.stack([empty, full, empty, full])
+    scores = score_surfaces(predicted, masks, tolerance=2)
+    assert scores["hausdorff_95"].tolist() == [0, 50, 50, 0]  # 30 and 40 pixels: their diagonal
+    assert scores["surface_dice"].tolist() == [1, 0, 0, 1]
+    assert scores["boundary_iou"].tolist() == [1, 0, 0, 1]
+
+
+def test_no_prediction_is_further_than_the_one_that_is_empty():
+    corners = np.zeros((4, 31, 41), bool)
+    for corner, (y, x) in zip(corners, itertools.product((0, -1), (0, -1)), strict=True):
+        corner[y, x] = True
+    scores = score_surfaces(corners, corners[::-1], tolerance=2)
+    assert scores["hausdorff_95"].max() == pytest.approx(50)
+
+
+def test_every_name_is_scored_once_a_case():
+    scores = score_surfaces(*pairs(3), tolerance=1)
+    assert tuple(scores) == SURFACE_METRICS
+    assert all(values.shape == (3,) for values in scores.values())

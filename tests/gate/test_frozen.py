@@ -1,0 +1,238 @@
+"""gate/frozen.py: the code computes what it did, and harm is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from mutations import HARMS
+from torch import Tensor
+
+from models.attention import AttentionGate
+from pipeline import train
+from pipeline.engine.batches import split_batches
+from pipeline.engine.compute import to_input
+from pipeline.engine.weights import load_model
+from pipeline.evaluation import inference as scoring
+from pipeline.gate import __main__ as gate
+from pipeline.gate import frozen
+from pipeline.study.errors import UserError
+from pipeline.study.params import load_study
+from pipeline.training import optimisation
+
+CPU = torch.device("cpu")
+FILES = ("params.yaml", "tier-a.json", "tier-b.json", "weights.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """studies/gate, as it is stored."""
+    copy = tmp_path / "gate"
+    copy.mkdir()
+    for name in FILES:
+        shutil.copy(frozen.FOLDER / name, copy / name)
+    return copy
+
+
+def failed(tier: frozen.Tier, folder: Path = frozen.FOLDER) -> set[tuple[str, str]]:
+    """(part, metric) of every check that fails."""
+    return {(c.subject, c.metric) for c in frozen.check(tier, folder) if not c.passed}
+
+
+@pytest.mark.parametrize("tier", ["a", "b"])
+def test_the_code_computes_what_is_stored(tier):
+    checks = frozen.check(tier)
+    assert [check for check in checks if not check.passed] == []
+    assert {check.subject for check in checks} == (
+        {"predictions", "training", "untrained"} if tier == "a" else {"checkpoint"}
+    )
+
+
+def test_on_the_stored_kind_of_machine_equal_to_the_bit(folder):
+    frozen.update("a", folder)
+    assert {check.allowed for check in frozen.check("a", folder)} == {0.0}
+    stored = frozen.load(folder, "a")
+    again = frozen.measure("a", folder)
+    assert again == stored
+
+
+def test_on_another_kind_of_machine_within_the_tolerances():
+    """Torch's and oneDNN's plainest kernels stand for another processor."""
+    code = (
+        "from pipeline import frozen\n"
+        "for tier in 'ab':\n"
+        "    for c in frozen.check(tier):\n"
+        "        assert c.allowed > 0 and c.passed, c\n"
+    )
+    plain = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | plain | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_drawn_predictions_have_the_dice_of_its_definition():
+    study = load_study(frozen.FOLDER)
+    model, cases = frozen.drawn_predictions(study)
+    stored = frozen.load(frozen.FOLDER, "a").figures["predictions"]["dice"]
+    test = cases.indices("test")
+    assert len(test) == len(stored) == len(cases.table) - 1
+    for place, dice in zip(test, stored, strict=True):
+        predicted = model.logits[place, 0].sigmoid().numpy() > 0.5
+        truth = cases.masks[place].astype(bool)
+        total = truth.sum() + predicted.sum()
+        assert dice == (2 * (truth & predicted).sum() / total if total else 1.0)
+
+
+def test_the_drawn_predictions_hold_the_definitions_edge_cases():
+    model, cases = frozen.drawn_predictions(load_study(frozen.FOLDER))
+    predicted = (model.logits[:, 0] > 0).numpy()
+    both = [(bool(t.any()), bool(p.any())) for t, p in zip(cases.masks, predicted, strict=True)]
+    assert both[:5] == [(False, False), (False, True), (True, False), (True, True), (True, False)]
+    assert predicted[3].all()
+    assert (model.logits[4] == 0).all()
+
+
+def test_no_metric_of_the_checkpoint_hangs_on_a_rounding():
+    """Of a network whose logit is nearly 0 somewhere, rounding on another machine would flip a
+    pixel, and a flipped pixel moves a case's Dice by more than the tolerance."""
+    study = load_study(frozen.FOLDER)
+    model = load_model(study.models[frozen.TRAINED], frozen.weights_file(frozen.FOLDER), CPU)
+    with torch.no_grad():
+        logits = [
+            model(to_input(images, CPU))
+            for images, _ in split_batches(frozen.draw_cases(study), "test", 8)
+        ]
+    assert torch.cat(logits).abs().min() > 1e-3  # machines differ by 1e-6
+
+
+def test_the_checkpoint_is_small_and_segments():
+    assert frozen.weights_file(frozen.FOLDER).stat().st_size < 300_000
+    assert np.mean(frozen.load(frozen.FOLDER, "b").figures["checkpoint"]["dice"]) > 0.75
+
+
+def test_a_gate_that_returns_zeros_is_caught_by_both_tiers(monkeypatch):
+    monkeypatch.setattr(AttentionGate, "forward", lambda self, x, g: torch.zeros_like(x))
+    assert ("training", "train_bce") in failed("a")
+    assert ("checkpoint", "focal_loss") in failed("b")
+
+
+def test_a_hundredfold_learning_rate_is_caught_by_tier_a(monkeypatch):
+    build = optimisation.build_optimizer
+
+    def hasty(model: torch.nn.Module, protocol: train.Train) -> torch.optim.Optimizer:
+        optimizer = build(model, protocol)
+        for group in optimizer.param_groups:
+            group["lr"] *= 100
+        return optimizer
+
+    monkeypatch.setattr("pipeline.training.resume.build_optimizer", hasty)
+    assert ("training", "train_bce") in failed("a")
+
+
+def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
+    def flipped(masks: Tensor, device: torch.device) -> Tensor:
+        return masks.flip(-1).unsqueeze(1).float()
+
+    monkeypatch.setattr(scoring, "to_target", flipped)
+    assert ("predictions", "dice") in failed("a")
+    assert ("checkpoint", "dice") in failed("b")
+
+
+def test_a_training_that_diverges_is_a_regression(monkeypatch):
+    def diverging(*_: object) -> None:
+        raise UserError("the training loss is nan in epoch 1, step 1")
+
+    monkeypatch.setattr(frozen, "fit", diverging)
+    told = {(c.subject, c.note) for c in frozen.check("a") if not c.passed}
+    assert told == {("training", "0 values instead of 4"), ("training", "0 values instead of 1")}
+
+
+def test_weights_that_no_longer_fit_are_a_regression(folder):
+    (folder / "weights.safetensors").write_bytes(b"")
+    assert {part for part, _ in failed("b", folder)} == {"checkpoint"}
+
+
+def test_a_figure_that_is_not_finite_fails():
+    check = frozen.compare("checkpoint", "dice", [0.1, 0.2], [0.1, float("nan")], allowed=1e-4)
+    assert not check.passed
+    assert check.note == "largest of 2, at 2"
+
+
+def test_other_params_do_not_compare(folder):
+    params = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(params.replace("epochs: 4", "epochs: 1"))
+    with pytest.raises(UserError, match=r"stored with other params .*--tier a --update-baseline"):
+        frozen.check("a", folder)
+
+
+def test_other_cases_do_not_compare(folder, monkeypatch):
+    stored = json.loads((folder / "tier-b.json").read_text())
+    (folder / "tier-b.json").write_text(json.dumps(stored | {"cases_sha256": "0"}))
+    with pytest.raises(UserError, match="stored with other cases_sha256"):
+        frozen.check("b", folder)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 2}'])
+def test_an_unusable_stored_file_does_not_compare(folder, content):
+    (folder / "tier-b.json").unlink()
+    if content is not None:
+        (folder / "tier-b.json").write_text(content)
+    with pytest.raises(UserError, match=r"tier-b\.json"):
+        frozen.check("b", folder)
+
+
+def test_update_stores_what_the_code_computes_and_keeps_the_weights(folder, monkeypatch):
+    weights = frozen.weights_file(folder).read_bytes()
+    monkeypatch.setattr(AttentionGate, "forward", lambda self, x, g: torch.zeros_like(x))
+    assert failed("b", folder)
+    frozen.update("b", folder)
+    assert not failed("b", folder)
+    assert frozen.weights_file(folder).read_bytes() == weights
+
+
+def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
+    frozen.weights_file(folder).unlink()
+    monkeypatch.setattr(frozen, "CHECKPOINT_EPOCHS", 1)
+    frozen.update("b", folder)
+    assert not failed("b", folder)
+
+
+@pytest.mark.parametrize("tier", ["a", "b"])
+def test_one_command_runs_a_tier(tier, folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gate", "--tier", tier])
+    with pytest.raises(SystemExit) as ended:
+        gate.main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("**Gate: all ")
+
+
+def test_threads_are_given_back(folder):
+    before = torch.get_num_threads()
+    with frozen.one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_update_keeps_what_is_stored_where_the_code_does_not_compute_all(folder, monkeypatch):
+    before = (folder / "tier-b.json").read_bytes()
+    monkeypatch.setattr(frozen, "measure_checkpoint", lambda study, cases: {})
+    with pytest.raises(UserError, match=r"tier-b\.json is left as it was"):
+        frozen.update("b", folder)
+    assert (folder / "tier-b.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
+def test_the_harms_of_mutations_py_can_still_be_done(harm):
+    assert (REPOSITORY / harm.file).read_text().count(harm.old) == 1

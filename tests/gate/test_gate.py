@@ -1,0 +1,226 @@
+"""gate/__main__.py: exit statuses, refusals, what a pull request's comment shows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from results_by_hand import figures, results, study
+
+from pipeline.gate import __main__ as gate
+from pipeline.gate.baseline import load_figures, save_baseline
+from pipeline.reporting.tables import DASH
+from pipeline.statistics.results import Results, save_results
+from pipeline.study.errors import UserError
+
+STEADY = {"unet": [0.80, 0.81, 0.79], "resunet": [0.82, 0.83, 0.81]}
+HOSTILE = "evil | <b>x</b>\n[y](z) `q` $a$"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the baseline of STEADY as baseline.json."""
+    monkeypatch.chdir(tmp_path)
+    save_baseline(Path("baseline.json"), figures(STEADY))
+    return tmp_path
+
+
+def run_gate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of `python -m pipeline.gate` with those arguments."""
+    monkeypatch.setattr("sys.argv", ["gate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        gate.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def gate_on(monkeypatch: pytest.MonkeyPatch, candidate: Results) -> int:
+    save_results(Path("reports/results.json"), candidate)
+    return run_gate(monkeypatch, "--baseline", "baseline.json")
+
+
+def test_equal_figures_pass_with_status_0(folder, monkeypatch, capsys):
+    assert gate_on(monkeypatch, results(STEADY)) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "**Gate: all 9 pass** (tier c, study demo)"
+    assert told[2].startswith("| Compared | Metric | Baseline |")
+    assert len(told) == 2 + 2 + 9
+
+
+def test_a_worse_mean_fails_with_status_1(folder, monkeypatch, capsys):
+    assert gate_on(monkeypatch, results(STEADY | {"unet": [0.5, 0.5, 0.5]})) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "**Gate: 6 of 9 regressed** (tier c, study demo)"
+    assert sum("**FAIL**" in line for line in told) == 6
+
+
+def test_a_better_mean_passes(folder, monkeypatch):
+    assert gate_on(monkeypatch, results(STEADY | {"unet": [0.95, 0.95, 0.95]})) == 0
+
+
+def test_other_seeds_and_more_variants_compare(folder, monkeypatch):
+    more = STEADY | {"attention_unet": [0.1, 0.1, 0.1]}
+    record = study(variants=list(more), seeds=[7, 8, 9])
+    assert gate_on(monkeypatch, results(more, record=record)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": "other"}, "of the study 'demo', the candidate of 'other'"),
+        ({"cases_sha256": "d" * 64}, "the test cases differ"),
+        ({"definitions": {"Dice": "another"}}, "definitions differ: 'Dice'"),
+        ({"definitions": {"Dice": "2 TP / (2 TP + FP + FN)", "IoU": ""}}, "differ: 'IoU'"),
+        ({"folds": [0, 1]}, "the candidate"),
+    ],
+)
+def test_what_does_not_compare_is_refused_with_status_2(folder, monkeypatch, capsys, changes, told):
+    assert gate_on(monkeypatch, results(STEADY, record=study(**changes))) == 2
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("**Gate: cannot compare.**")
+    assert told in first
+
+
+def test_a_candidate_without_a_variant_is_refused_with_status_2(folder, monkeypatch, capsys):
+    assert gate_on(monkeypatch, results({"unet": STEADY["unet"]})) == 2
+    assert "no runs of 'resunet'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ("[1]", "must hold a JSON object, got list"),
+        ('{"comparison": {}, "schema_version": 2}', "schema_version must be 1, got 2"),
+        ('{"comparison": {}, "schema_version": 1}', "not of the schema"),
+        ('{"schema_version": 2}', "schema_version: input should be 1"),
+    ],
+)
+@pytest.mark.parametrize("which", ["baseline", "candidate"])
+def test_an_unusable_file_is_refused_with_status_2(
+    folder, monkeypatch, capsys, content, told, which
+):
+    save_results(Path("good.json"), results(STEADY))
+    if content is not None:
+        Path("bad.json").write_text(content)
+    files = {"baseline": "good.json", "candidate": "good.json"} | {which: "bad.json"}
+    arguments = (f"--{name}={file}" for name, file in files.items())
+    assert run_gate(monkeypatch, *arguments) == 2
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_metric_that_is_not_finite_fails_with_status_1(folder, monkeypatch, capsys, value):
+    save_results(Path("reports/results.json"), results(STEADY))
+    text = Path("reports/results.json").read_text()
+    Path("reports/results.json").write_text(text.replace('"dice": 0.79', f'"dice": {value}', 1))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json") == 1
+    failed, _of_the_mean = (line for line in capsys.readouterr().out.splitlines() if "FAIL" in line)
+    assert re.match(rf"\| unet \| Dice \| 0.8 \| {DASH} \| {DASH} \| .* not finite \|", failed)
+
+
+def test_a_metric_that_a_run_lacks_fails_with_status_1(folder, monkeypatch):
+    candidate = results(STEADY).model_dump(mode="json")
+    del candidate["runs"][0]["metrics"]["iou"]
+    Path("reports").mkdir()
+    Path("reports/results.json").write_text(json.dumps(candidate))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json") == 1
+
+
+def test_the_baseline_may_be_a_whole_results_json(folder, monkeypatch):
+    save_results(Path("before.json"), results(STEADY))
+    save_results(Path("reports/results.json"), results(STEADY))
+    assert run_gate(monkeypatch, "--baseline", "before.json") == 0
+
+
+def test_update_writes_a_baseline_with_deviations_that_its_candidate_passes(folder, monkeypatch):
+    save_results(Path("now.json"), results({"unet": [0.5, 0.6]}))
+    new = ("--baseline", "new/baseline.json", "--candidate", "now.json")
+    assert run_gate(monkeypatch, *new, "--update-baseline") == 0
+    assert run_gate(monkeypatch, *new) == 0
+    written = json.loads(Path("new/baseline.json").read_text())
+    assert written["spreads"]["unet"]["dice"] == {
+        "mean": pytest.approx(0.55),
+        "standard_deviation": pytest.approx(0.005**0.5),
+        "seeds": 2,
+    }
+    assert load_figures(Path("new/baseline.json")) == figures({"unet": [0.5, 0.6]})
+    assert [path.name for path in Path("new").iterdir()] == ["baseline.json"]
+
+
+def test_a_value_a_line_makes_a_baselines_changes_readable(folder):
+    lines = Path("baseline.json").read_text().splitlines()
+    assert sum('"mean"' in line for line in lines) == 6
+    assert max(map(len, lines)) < 100
+
+
+def test_update_keeps_the_old_baseline_where_the_candidate_lacks_a_figure(
+    folder, monkeypatch, capsys
+):
+    before = Path("baseline.json").read_bytes()
+    save_results(Path("reports/results.json"), results({"unet": [0.5, None]}))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json", "--update-baseline") == 1
+    assert "Missing or not finite: dice of 'unet'" in capsys.readouterr().out
+    assert Path("baseline.json").read_bytes() == before
+
+
+def test_a_baseline_whose_figures_were_edited_is_refused(folder):
+    text = Path("baseline.json").read_text()
+    Path("baseline.json").write_text(
+        text.replace('"standard_deviation": 0.0', '"standard_deviation": 0.9', 1)
+    )
+    with pytest.raises(UserError, match="spreads must be those of runs"):
+        load_figures(Path("baseline.json"))
+
+
+def test_hostile_names_stay_within_their_cells(folder, monkeypatch, capsys):
+    hostile = {HOSTILE: [0.8, 0.81, 0.79]}
+    record = study(name=HOSTILE, variants=[HOSTILE], seeds=[0, 1, 2])
+    save_baseline(Path("baseline.json"), figures(hostile, record=record))
+    assert gate_on(monkeypatch, results(hostile, record=record)) == 0
+    verdict, _, header, *rows = capsys.readouterr().out.splitlines()
+    assert "<b>" not in verdict.replace(r"\<b", "")
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in [header, *rows]} == {9}
+    assert all("<" not in re.sub(r"\\<", "", row) for row in rows)
+    assert gate_on(monkeypatch, results(hostile)) == 2
+    (told,) = capsys.readouterr().out.splitlines()
+    assert "<b>" not in told.replace(r"\<b", "")
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--alpha", "0"], ["--alpha", "x"], ["--floor", "-1"], ["--floor", "nan"]]
+)
+def test_a_wrong_argument_ends_with_status_2(folder, monkeypatch, wrong):
+    assert run_gate(monkeypatch, "--baseline", "baseline.json", *wrong) == 2
+
+
+def test_a_floor_lets_a_small_loss_pass(folder, monkeypatch):
+    save_baseline(Path("baseline.json"), figures({"unet": [0.8, 0.8]}))
+    save_results(Path("reports/results.json"), results({"unet": [0.79, 0.79]}))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json") == 1
+    assert run_gate(monkeypatch, "--baseline", "baseline.json", "--floor", "0.02") == 0
+
+
+def test_speed_is_gated_with_the_same_statuses(folder, monkeypatch, capsys):
+    stored = {"fullname": "test_x.py::test", "extra_info": {"ratio": 2.0}}
+    slower = stored | {"extra_info": {"ratio": 1.0}}
+    for name, benchmark in (("stored", stored), ("slower", slower)):
+        content = {"machine_info": {}, "benchmarks": [benchmark]}
+        Path(f"{name}.json").write_text(json.dumps(content))
+    baseline = ("--baseline", "speed.json")
+    assert run_gate(monkeypatch, "--speed", "stored.json", *baseline) == 2
+    assert run_gate(monkeypatch, "--speed", "stored.json", *baseline, "--update-baseline") == 0
+    assert run_gate(monkeypatch, "--speed", "stored.json", *baseline) == 0
+    assert run_gate(monkeypatch, "--speed", "slower.json", *baseline) == 1
+    assert "| test_x.py::test | ratio | 2 | 1 | 1 | 0.4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--tier", "c"], ["--tier", "a", "--baseline", "x"], ["--tier", "d"], ["--speed", "x"]],
+)
+def test_arguments_that_do_not_go_together_end_with_status_2(folder, monkeypatch, arguments):
+    assert run_gate(monkeypatch, *arguments) == 2

@@ -1,0 +1,103 @@
+"""Stages in processes of their own that can be killed, started in milliseconds.
+
+They are forked from a server that has imported torch and computed nothing, so that a test can
+afford many: a fresh interpreter takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["pipeline.train", "pipeline.evaluate", "pandas"])
+
+
+def start(
+    stage: str, folder: Path, *arguments: str, prepare: Callable[[], None] | None = None
+) -> ForkServerProcess:
+    """Run `pipeline.<stage>` in a study's folder; what it prints goes to `<folder>.printed`.
+
+    prepare: a function of an importable module, called in the process first.
+    """
+    process = _server.Process(target=_work, args=(stage, str(folder), arguments, prepare))
+    process.start()
+    return process
+
+
+def _work(
+    stage: str, folder: str, arguments: tuple[str, ...], prepare: Callable[[], None] | None
+) -> None:
+    import importlib
+
+    from pipeline.study.errors import run_command
+
+    # A loader's workers, too, would come from the server, and import all that it has not.
+    multiprocessing.set_start_method("fork", force=True)
+    os.chdir(folder)
+    sys.argv = [stage, *arguments]
+    if prepare is not None:
+        prepare()
+    main = importlib.import_module(f"pipeline.{stage}").main
+    with (
+        Path(f"{folder}.printed").open("a") as printed,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        run_command(main)
+
+
+def kill_in_second_save() -> None:
+    """The process kills itself when half of its second state is written."""
+    whole, calls = Path.write_bytes, []
+
+    def half(self: Path, content: bytes) -> int:
+        calls.append(self)
+        if len(calls) == 2:
+            whole(self, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, content)
+
+    Path.write_bytes = half  # type: ignore[method-assign,assignment]
+
+
+def kill_before_second_rename() -> None:
+    """The process kills itself when its second state is written and not yet in place."""
+    replace, calls = Path.replace, []
+
+    def killing(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = killing  # type: ignore[method-assign,assignment]
+
+
+def kill_before_state_is_deleted() -> None:
+    """The process kills itself when its results are written and its state is still there."""
+    from pipeline.training.resume import ResumeFile
+
+    ResumeFile.delete = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+
+
+def kill_a_worker_in_second_epoch() -> None:
+    """One of the loader's workers is killed, as the system does when memory runs out."""
+    from pipeline import train
+
+    original = train.train_epoch
+
+    def killing(training: object, batches: object, epoch: int, *rest: object) -> object:
+        if epoch == 2:
+            worker = multiprocessing.active_children()[0]
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+        return original(training, batches, epoch, *rest)  # type: ignore[arg-type]
+
+    train.train_epoch = killing  # type: ignore[assignment]

@@ -1,0 +1,114 @@
+"""statistics/ordering.py against scipy, scikit-posthocs and published examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scikit_posthocs
+from scipy import stats
+
+from pipeline.statistics.ordering import critical_difference, order_all, rank_all
+from studies import simulate
+
+# Demsar 2006, table 6: AUC of C4.5 and three variants of it on 14 data sets.
+DEMSAR = np.array(
+    [
+        [0.763, 0.768, 0.771, 0.798],
+        [0.599, 0.591, 0.590, 0.569],
+        [0.954, 0.971, 0.968, 0.967],
+        [0.628, 0.661, 0.654, 0.657],
+        [0.882, 0.888, 0.886, 0.898],
+        [0.936, 0.931, 0.916, 0.931],
+        [0.661, 0.668, 0.609, 0.685],
+        [0.583, 0.583, 0.563, 0.625],
+        [0.775, 0.838, 0.866, 0.875],
+        [1.000, 1.000, 1.000, 1.000],
+        [0.940, 0.962, 0.965, 0.962],
+        [0.619, 0.666, 0.614, 0.669],
+        [0.972, 0.981, 0.9751, 0.975],
+        [0.957, 0.978, 0.946, 0.970],
+    ]
+).T
+NAMES = ["C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf"]
+
+
+def test_demsars_published_ranks_and_critical_difference():
+    ranks = rank_all(DEMSAR, NAMES)
+    published = {"C4.5": 3.143, "C4.5+m": 2.000, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964}
+    assert ranks.average == pytest.approx(published, abs=5e-4)
+    assert ranks.critical_difference == pytest.approx(1.25, abs=5e-3)  # his 2.569 sqrt(4*5/(6*14))
+    # He finds C4.5+m+cf and C4.5+m better than C4.5 at 0.10 alone: at 0.05 all hang together.
+    assert ranks.groups == [["C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"]]
+
+
+def test_friedmans_statistic_is_demsars():
+    # 9.28 in his text, without the correction for ties that scipy makes.
+    squares = (np.array([3.143, 2.000, 2.893, 1.964]) ** 2).sum()
+    assert 12 * 14 / (4 * 5) * (squares - 4 * 25 / 4) == pytest.approx(9.28, abs=0.02)
+    found = rank_all(DEMSAR, NAMES)
+    assert found.friedman_statistic == pytest.approx(stats.friedmanchisquare(*DEMSAR).statistic)
+    assert found.friedman_statistic > 9.28
+
+
+def test_groups_are_those_that_nemenyis_test_does_not_part():
+    means = simulate(np.random.default_rng(0), [0.7, 0.8, 0.9], seeds=10, cases=20).mean(axis=2)
+    found = rank_all(means, "abc")
+    p_values = scikit_posthocs.posthoc_nemenyi_friedman(means.T).to_numpy()
+    together = {
+        tuple(sorted((a, b))) for group in found.groups for a in group for b in group if a != b
+    }
+    expected = {("abc"[i], "abc"[j]) for i in range(3) for j in range(i) if p_values[i, j] > 0.05}
+    assert together == {tuple(sorted(pair)) for pair in expected}
+    assert critical_difference(3, 10) == pytest.approx(2.343 * np.sqrt(3 * 4 / 60), abs=1e-3)
+
+
+def test_the_repeated_measures_anova_of_two_variants_is_the_paired_t_test():
+    means = np.random.default_rng(3).normal(size=(2, 9))
+    found = rank_all(means, "ab")
+    expected = stats.ttest_rel(*means)
+    assert found.anova_f == pytest.approx(expected.statistic**2)
+    assert found.anova_p_value == pytest.approx(expected.pvalue)
+    assert found.friedman_p_value is None
+
+
+def test_identical_variants_share_their_rank_and_have_no_test():
+    found = rank_all(np.repeat(np.arange(4.0)[None], 3, axis=0), "abc")
+    assert set(found.average.values()) == {2.0}
+    assert (found.anova_f, found.friedman_statistic) == (None, None)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_clear_ordering_comes_out_in_every_draw(paired):
+    values = simulate(np.random.default_rng(0), [0.7, 0.8, 0.9], seeds=8, cases=50)
+    found = order_all(values, "abc", ["c", "b", "a"], paired, draws=1000, seed=0)
+    assert found.observed == ["c", "b", "a"]
+    assert [(row.variants, row.share) for row in found.shares] == [(["c", "b", "a"], 1.0)]
+    assert (found.paper_share, found.kendall_tau, found.best["c"]) == (1.0, 1.0, 1.0)
+
+
+def test_kendalls_tau_is_scipys_and_the_shares_sum_to_one():
+    values = simulate(np.random.default_rng(5), [0.8] * 4, seeds=8, cases=50)
+    found = order_all(values, "abcd", ["a", "b", "c", "d"], False, draws=1000, seed=0)
+    expected = stats.kendalltau(values.mean(axis=(1, 2)), [4, 3, 2, 1]).statistic
+    assert found.kendall_tau == pytest.approx(expected)
+    assert sum(found.best.values()) == pytest.approx(1)
+    if found.distinct <= 10:
+        assert sum(row.share for row in found.shares) == pytest.approx(1)
+    assert found.kendall_tau_interval.low < found.kendall_tau_interval.high
+
+
+def test_two_equal_variants_win_about_half_of_the_draws_each():
+    values = simulate(np.random.default_rng(7), [0.8, 0.8], seeds=30, cases=30)
+    values += 0.8 - values.mean(axis=(1, 2), keepdims=True)
+    found = order_all(values, "ab", [], False, draws=4000, seed=0)
+    assert found.best["a"] == pytest.approx(0.5, abs=0.05)
+    assert (found.paper_share, found.kendall_tau) == (None, None)
+
+
+def test_the_same_seed_gives_the_same_draws():
+    values = simulate(np.random.default_rng(5), [0.8] * 3, seeds=8, cases=50)
+    first, again, other = (
+        order_all(values, "abc", [], False, draws=1000, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other

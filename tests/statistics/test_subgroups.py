@@ -1,0 +1,154 @@
+"""statistics/subgroups.py on drawn pictures, colours against CIE's formulas written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.engine.prepared import PreparedCases
+from pipeline.statistics import subgroups
+from pipeline.statistics.subgroups import (
+    BORDER,
+    SIZE,
+    SKIN,
+    SOURCE,
+    group_cases,
+    sources,
+    terciles,
+    tone,
+    touches_border,
+    typology_angle,
+)
+
+SKINS = {  # sRGB
+    "very light": (244, 220, 210),
+    "light": (215, 178, 150),
+    "intermediate": (190, 148, 117),
+    "tan": (180, 135, 105),
+    "brown": (140, 102, 78),
+    "dark": (62, 46, 40),
+}
+
+
+def angle_of(red: int, green: int, blue: int) -> float:
+    """The individual typology angle of a colour, by IEC 61966-2-1 and CIE 15."""
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (red / 255, green / 255, blue / 255)
+    ]
+    y = np.dot([0.212671, 0.715160, 0.072169], linear)
+    z = np.dot([0.019334, 0.119193, 0.950227], linear) / 1.088754
+
+    def f(t: float) -> float:
+        return t ** (1 / 3) if t > (6 / 29) ** 3 else t * (29 / 6) ** 2 / 3 + 4 / 29
+
+    lightness, b = 116 * f(y) - 16, 200 * (f(y) - f(z))
+    return math.degrees(math.atan((lightness - 50) / b))
+
+
+def picture(skin: tuple[int, int, int], *, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A dark disc on plain skin."""
+    y, x = np.mgrid[:side, :side]
+    mask = np.hypot(y - side / 2, x - side / 2) < side / 5
+    image = np.where(mask[..., None], np.uint8([70, 40, 30]), np.uint8(skin))
+    return image.astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("name", SKINS)
+def test_the_angle_of_plain_skin_is_that_of_its_colour_and_names_its_group(name):
+    found = typology_angle(*picture(SKINS[name]))
+    # OpenCV looks the cube roots up: that is up to 0.4 degrees off.
+    assert found == pytest.approx(angle_of(*SKINS[name]), abs=0.5)
+    assert tone(found) == name
+
+
+def test_lesion_its_fading_rim_vignette_and_padding_have_no_part_in_the_tone():
+    image, mask = picture(SKINS["light"])
+    y, x = np.mgrid[:64, :64]
+    far = np.hypot(y - 32, x - 32)
+    image[far > 30] = 12  # the black round the lens
+    image[(~mask) & (far < 64 / 5 + 1)] = (20, 200, 20)  # a rim of another colour
+    image[:6] = 0
+    assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["light"]), abs=0.5)
+
+
+def test_hairs_do_not_move_the_median():
+    image, mask = picture(SKINS["intermediate"])
+    image[:, ::5] = (45, 30, 25)
+    assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["intermediate"]), abs=0.5)
+
+
+def test_bluish_skin_is_lighter_than_yellow_skin_and_not_darker():
+    """arctan of the ratio would call it dark."""
+    found = typology_angle(*picture((200, 205, 225)))
+    assert found is not None
+    assert found > 90
+    assert tone(found) == "very light"
+
+
+def test_a_picture_without_skin_has_no_tone():
+    image, mask = picture(SKINS["light"])
+    assert typology_angle(image, np.ones_like(mask)) is None
+    assert typology_angle(np.zeros_like(image), mask) is None
+    assert tone(None) == "no skin seen"
+
+
+def test_tones_change_at_the_literatures_bounds():
+    bounds = [(56, "very light"), (55, "light"), (41, "intermediate"), (28, "tan"), (10, "brown"),
+              (-29, "brown"), (-30, "dark")]  # fmt: skip
+    assert [tone(angle) for angle, _ in bounds] == [name for _, name in bounds]
+
+
+def test_terciles_hold_as_many_cases_each_and_name_their_bounds():
+    shares = np.random.default_rng(0).permutation(np.arange(1, 31) / 100)
+    names, order = terciles(shares)
+    assert [names.count(group) for group in order] == [10, 10, 10]
+    assert order == ["small (up to 10.7 %)", "medium (up to 20.3 %)", "large (above 20.3 %)"]
+    assert names[shares.argmin()] == order[0]
+    assert names[shares.argmax()] == order[2]
+
+
+def test_sizes_of_few_cases_are_put_together():
+    sizes = ["600 x 450"] * 10 + ["1022 x 767"] * 12 + ["3024 x 2016"] * 9
+    names, order = sources(sizes)
+    assert order == ["1022 x 767", "600 x 450", "other"]
+    assert names[-1] == "other"
+    assert names[0] == "600 x 450"
+
+
+@pytest.mark.parametrize(
+    ("resize", "row", "touches"),
+    [("stretch", 0, True), ("stretch", 1, False), ("pad", 16, True), ("pad", 17, False)],
+)
+def test_a_lesion_touches_the_edge_of_what_is_shown_and_not_of_padding(resize, row, touches):
+    mask = np.zeros((64, 64), bool)
+    mask[row : row + 5, 30:35] = True
+    # Padded, an original twice as wide as high fills rows 16 to 47.
+    assert touches_border(mask, (300, 600), resize) is touches
+
+
+def test_every_case_is_in_one_group_of_each_grouping():
+    names = list(SKINS)
+    drawn = [picture(SKINS[names[number % 6]]) for number in range(24)]
+    masks = np.stack([mask for _, mask in drawn])
+    masks[:4, :30, 30] = True
+    table = pd.DataFrame({"id": [f"c{n}" for n in range(24)], "split": "test"})
+    table["height"], table["width"] = 450, [600] * 12 + [800] * 12
+    cases = PreparedCases(
+        np.stack([image for image, _ in drawn]), masks.astype(np.uint8), table, fingerprint=""
+    )
+    places = list(range(2, 24))
+    found = group_cases(cases, places, "stretch")
+    assert list(found) == list(subgroups.GROUPINGS) == [SIZE, BORDER, SOURCE, SKIN]
+    for groups in found.values():
+        assert sorted(np.concatenate(list(groups.values())).tolist()) == list(range(22))
+    assert found[BORDER]["touches it"].tolist() == [0, 1]
+    assert {group: len(own) for group, own in found[SOURCE].items()} == {
+        "800 x 450": 12,
+        "600 x 450": 10,
+    }
+    assert list(found[SKIN]) == names
+    assert found[SKIN]["very light"].tolist() == [4, 10, 16]

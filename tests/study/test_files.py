@@ -1,0 +1,142 @@
+"""study/files.py: a file or folder is whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.study.errors import UserError
+from pipeline.study.files import replacing, sha256, write_json
+
+
+def test_a_file_takes_the_place_of_the_old_one_when_the_block_ends(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(tmp_path):
+    path = tmp_path / "prepared"
+    path.mkdir()
+    (path / "old").touch()
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+        assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_half_a_file(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise InterruptedError
+
+
+def write_half_a_folder(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+        raise InterruptedError
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("old")
+    with pytest.raises(InterruptedError):
+        write_half_a_file(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path):
+    path = tmp_path / "prepared"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(InterruptedError):
+        write_half_a_folder(path)
+    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+def test_a_disk_that_refuses_is_told_and_the_old_file_stays(tmp_path, number):
+    path = tmp_path / "history.csv"
+    path.write_text("old")
+    with pytest.raises(UserError) as error, replacing(path):
+        raise OSError(number, os.strerror(number))
+    assert str(error.value) == (
+        f"{path} cannot be written: {os.strerror(number)}; what was there before is kept: make "
+        "room or allow writing, then run again"
+    )
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [write_half_a_file, write_half_a_folder])
+def test_an_error_leaves_nothing_where_nothing_was(tmp_path, write):
+    with pytest.raises(InterruptedError):
+        write(tmp_path / "output")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_no_part_of_the_next_result(tmp_path):
+    with replacing(tmp_path / "prepared") as left_behind:
+        left_behind.mkdir()
+    left_behind.mkdir()
+    (left_behind / "half").touch()
+    with replacing(tmp_path / "prepared") as temporary:
+        assert temporary == left_behind
+        temporary.mkdir()
+    assert list((tmp_path / "prepared").iterdir()) == []
+    assert not left_behind.exists()
+
+
+def test_a_folder_that_was_a_link_is_replaced_and_what_it_led_to_is_left_alone(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    (tmp_path / "prepared").symlink_to(elsewhere)
+    with replacing(tmp_path / "prepared") as temporary:
+        temporary.mkdir()
+    assert not (tmp_path / "prepared").is_symlink()
+    assert (elsewhere / "precious").is_file()
+
+
+def test_missing_parent_folders_are_made(tmp_path):
+    with replacing(tmp_path / "runs" / "unet" / "0" / "run.json") as temporary:
+        temporary.write_text("{}")
+    assert (tmp_path / "runs" / "unet" / "0" / "run.json").read_text() == "{}"
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path):
+    content = {"dice": 0.1 + 0.2, "ids": ["é", "a|b"], "none": None}
+    write_json(tmp_path / "metrics.json", content)
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == content
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_json_refuses_what_json_has_no_number_for_and_keeps_the_old_file(
+    tmp_path: Path, number: float
+) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"dice": [number]})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256_equals_the_standards_example(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

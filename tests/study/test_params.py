@@ -1,0 +1,663 @@
+"""study/params.py: a study loads as written, and a mistake in it costs one clear line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from pipeline.statistics.runs import averages
+from pipeline.study.errors import UserError
+from pipeline.study.params import SGD, Adam, Schedule, load_study, parse_run
+
+COMMITTED = [Path(), Path("studies/demo"), Path("studies/isic-sample")]
+VARIANTS = (
+    "limit_encoder_attention, encoder_attention, gated_attention, encoder_and_gated_attention, "
+    "resunet, attention_unet, unet"
+)
+REMOVED = object()
+
+
+def demo_params() -> dict[str, Any]:
+    params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
+    # 1e-3 is text to the YAML 1.1 of safe_load.
+    params["train"]["optimizer"]["learning_rate"] = 0.001
+    return params
+
+
+def put(params: dict[str, Any], key: str, value: Any) -> None:
+    """Set, add or remove the dotted key."""
+    *blocks, last = key.split(".")
+    for block in blocks:
+        params = params[block]
+    if value is REMOVED:
+        del params[last]
+    else:
+        params[last] = value
+
+
+def told(folder: Path, **changes: Any) -> str:
+    """What the user is told of the demo study with the changes; keys with dots."""
+    params = demo_params()
+    for key, value in changes.items():
+        put(params, key, value)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    with pytest.raises(UserError) as error:
+        load_study(folder)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=str)
+def test_a_committed_study_loads_with_its_runs_in_the_files_order(folder):
+    study = load_study(REPOSITORY / folder)
+    written = yaml.safe_load((REPOSITORY / folder / "params.yaml").read_text())
+    assert study.runs() == [(v, s, 0) for v in written["variants"] for s in written["seeds"]]
+    assert study.name == written["name"]
+
+
+def test_the_root_study_is_the_papers_protocol():
+    study = load_study(REPOSITORY)
+    assert (study.prepare.height, study.prepare.width) == (256, 256)
+    assert (study.train.epochs, study.train.batch_size) == (10, 16)
+    assert study.train.loss == "bce"
+    assert study.train.optimizer == Adam(
+        method="adam", learning_rate=1e-3, encoder_learning_rate=None, weight_decay=0
+    )
+    assert study.train.schedule == Schedule(method="constant", warmup_epochs=0)
+    assert (study.train.gradient_clip, study.train.early_stopping) == (None, None)
+    assert (study.train.select, study.train.freeze_encoder) == ("last", False)
+    assert study.models["limit_encoder_attention"].encoder_attention == (1, 2, 3)
+
+
+def test_paths_are_relative_to_the_studys_folder(tmp_path):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(demo_params()))
+    study = load_study(tmp_path)
+    assert study.raw_dir == tmp_path / "data" / "raw"
+    assert study.evaluation_dir("unet", 1) == tmp_path / "runs/unet/1/0/evaluation"
+    assert study.run_dir("unet", 1, 4) == tmp_path / "runs/unet/1/4"
+
+
+WHOLE = "must be a whole number of at least 1"
+MULTIPLE = "must be a multiple of 32 and at least 32"
+SEED = "must be a whole number from 0 to 4294967295"
+NAME = "must be a name of letters, digits, - and _"
+INSIDE = "must be a number greater than 0 and less than 1"
+UNKNOWN = "is an unknown key; remove it or correct its spelling"
+RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "test": 0.1}
+LIST = {"file": "list.txt", "sha256": "0" * 64}
+ISIC2018 = {
+    "source": "isic2018",
+    "raw": "data/raw",
+    "on_problem": "stop",
+    "archives": None,
+    "keep_archives": False,
+}
+POSITIVE = "must be a finite number greater than 0"
+ADAM = {
+    "method": "adam",
+    "learning_rate": 0.001,
+    "encoder_learning_rate": None,
+    "weight_decay": 0.0,
+}
+STOCHASTIC = ADAM | {"method": "sgd", "momentum": 0.9, "nesterov": False}
+
+
+TRAIN = demo_params()["train"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        # a key too many, a key too few
+        ("colour", "red", f"colour {UNKNOWN}"),
+        ("train.momentum", 0.9, f"train.momentum {UNKNOWN}"),
+        ("data.archive", "x.zip", f"data.archive {UNKNOWN}"),
+        ("prepare.split.seed", 1, f"prepare.split.seed {UNKNOWN}"),
+        ("models.unet.depht", 3, f"models.unet.depht {UNKNOWN}"),
+        ("train.batch_size", REMOVED, "train.batch_size is missing"),
+        ("train.loss", REMOVED, "train.loss is missing"),
+        ("train.gradient_clip", REMOVED, "train.gradient_clip is missing"),
+        (
+            "train.optimizer.encoder_learning_rate",
+            REMOVED,
+            "train.optimizer.encoder_learning_rate is missing",
+        ),
+        ("train.optimizer.method", REMOVED, "train.optimizer.method is missing"),
+        ("train.optimizer.momentum", 0.9, f"train.optimizer.momentum {UNKNOWN}"),
+        (
+            "train.optimizer",
+            ADAM | {"method": "sgd", "momentum": 0.9},
+            "train.optimizer.nesterov is missing",
+        ),
+        ("train.learning_rate", 0.001, f"train.learning_rate {UNKNOWN}"),
+        ("focal", REMOVED, "focal is missing"),
+        ("data.seed", REMOVED, "data.seed is missing"),
+        ("data.source", REMOVED, "data.source is missing"),
+        (
+            "data",
+            {"source": "isic2018", "raw": "x", "on_problem": "skip", "keep_archives": True},
+            "data.archives is missing",
+        ),
+        ("prepare.split.method", REMOVED, "prepare.split.method is missing"),
+        ("data.on_problem", REMOVED, "data.on_problem is missing"),
+        ("data.on_problem", "ignore", "data.on_problem must be stop or skip, got 'ignore'"),
+        (
+            "prepare.resize",
+            "crop",
+            "prepare.resize must be stretch, center_crop or pad, got 'crop'",
+        ),
+        (
+            "prepare.split",
+            {"method": "folds", "k": 2, "seed": 0},
+            "prepare.split.k must be a whole number of at least 3, got 2",
+        ),
+        (
+            "prepare.split",
+            {"method": "lists", "training": "a.txt", "validation": LIST, "test": LIST},
+            "prepare.split.training must be a block of keys, got 'a.txt'",
+        ),
+        ("folds", [0, 1], "folds must be [0] with prepare.split.method official, got [0, 1]"),
+        ("folds", [], "folds must be a list of at least one entry, got []"),
+        # of the wrong type
+        ("train.batch_size", "sixteen", f"train.batch_size {WHOLE}, got 'sixteen'"),
+        ("train.batch_size", "16", f"train.batch_size {WHOLE}, got '16'"),
+        ("train.batch_size", 1.5, f"train.batch_size {WHOLE}, got 1.5"),
+        ("train.batch_size", True, f"train.batch_size {WHOLE}, got true"),
+        ("train.batch_size", None, f"train.batch_size {WHOLE}, got nothing"),
+        ("train.augmentation", None, "train.augmentation must be a list, got nothing"),
+        ("train", None, "train must be a block of keys, got nothing"),
+        ("prepare.split", "official", "prepare.split must be a block of keys, got 'official'"),
+        ("data.raw", 3, "data.raw must be text, got 3"),
+        ("tracking.live", "on", "tracking.live must be true or false, got 'on'"),
+        ("tracking.required", 1, "tracking.required must be true or false, got 1"),
+        ("train.deterministic", 0, "train.deterministic must be true or false, got 0"),
+        ("seeds", 3, "seeds must be a list, got 3"),
+        ("seeds", [0, "one"], f"seeds.1 {SEED}, got 'one'"),
+        ("models.resunet", None, "models.resunet must be a block of keys, got nothing"),
+        ("models.unet.plain_width", "x", "models.unet.plain_width must be a whole number, got 'x'"),
+        (
+            "data",
+            ISIC2018 | {"archives": 3},
+            "data.archives must be a folder or null, got 3",
+        ),
+        (
+            "data",
+            ISIC2018 | {"keep_archives": "no"},
+            "data.keep_archives must be true or false, got 'no'",
+        ),
+        # out of range
+        ("train.batch_size", 0, f"train.batch_size {WHOLE}, got 0"),
+        ("train.optimizer.learning_rate", 0, f"train.optimizer.learning_rate {POSITIVE}, got 0"),
+        (
+            "train.optimizer.learning_rate",
+            float("nan"),
+            f"train.optimizer.learning_rate {POSITIVE}, got nan",
+        ),
+        (
+            "train.optimizer.encoder_learning_rate",
+            -0.1,
+            f"train.optimizer.encoder_learning_rate {POSITIVE}, or null, got -0.1",
+        ),
+        (
+            "train.optimizer.weight_decay",
+            -1,
+            "train.optimizer.weight_decay must be a finite number of at least 0, got -1",
+        ),
+        (
+            "train.optimizer",
+            STOCHASTIC | {"momentum": 1},
+            "train.optimizer.momentum must be a number of at least 0 and less than 1, got 1",
+        ),
+        (
+            "train.schedule.warmup_epochs",
+            0.5,
+            "train.schedule.warmup_epochs must be a whole number of at least 0, got 0.5",
+        ),
+        ("train.gradient_clip", 0, f"train.gradient_clip {POSITIVE}, or null, got 0"),
+        (
+            "train.early_stopping",
+            0,
+            "train.early_stopping must be a whole number of at least 1, or null, got 0",
+        ),
+        (
+            "focal.gamma",
+            float("inf"),
+            "focal.gamma must be a finite number of at least 0, got inf",
+        ),
+        ("focal.alpha", 1.5, "focal.alpha must be a number from 0 to 1, got 1.5"),
+        ("evaluate.threshold", 1, f"evaluate.threshold {INSIDE}, got 1"),
+        ("evaluate.threshold", float("nan"), f"evaluate.threshold {INSIDE}, got nan"),
+        (
+            "evaluate.resolution",
+            "original",
+            "evaluate.resolution must be network or native, got 'original'",
+        ),
+        (
+            "evaluate.surface_tolerance",
+            -1,
+            "evaluate.surface_tolerance must be a finite number of at least 0, got -1",
+        ),
+        (
+            "evaluate.calibration_bins",
+            0,
+            "evaluate.calibration_bins must be a whole number of at least 1, got 0",
+        ),
+        ("prepare.height", 100, f"prepare.height {MULTIPLE}, got 100"),
+        ("prepare.width", 0, f"prepare.width {MULTIPLE}, got 0"),
+        ("data.height", 31, "data.height must be a whole number of at least 32, got 31"),
+        ("seeds", [-1], f"seeds.0 {SEED}, got -1"),
+        ("seeds", [2**32], f"seeds.0 {SEED}, got 4294967296"),
+        ("seeds", [], "seeds must be a list of at least one entry, got []"),
+        (
+            "loader_workers",
+            "many",
+            "loader_workers must be auto or a whole number of at least 0, got 'many'",
+        ),
+        (
+            "loader_workers",
+            -1,
+            "loader_workers must be auto or a whole number of at least 0, got -1",
+        ),
+        # not one of the names there are
+        (
+            "train.precision",
+            "half",
+            "train.precision must be auto, float32 or bfloat16, got 'half'",
+        ),
+        ("train.loss", "tversky", "train.loss must be bce, dice, bce_dice or focal, got 'tversky'"),
+        (
+            "train.optimizer.method",
+            "lion",
+            "train.optimizer.method must be adam, adamw or sgd, got 'lion'",
+        ),
+        (
+            "train.schedule.method",
+            "step",
+            "train.schedule.method must be constant or cosine, got 'step'",
+        ),
+        (
+            "train.select",
+            "best",
+            "train.select must be last or best_validation_dice, got 'best'",
+        ),
+        ("data.source", "web", "data.source must be isic2018, directory or synthetic, got 'web'"),
+        ("data.source", None, "data.source must be isic2018, directory or synthetic, got nothing"),
+        (
+            "prepare.split.method",
+            "stratified",
+            "prepare.split.method must be official, random, folds or lists, got 'stratified'",
+        ),
+        (
+            "models.unet.encoder",
+            "vgg",
+            "models.unet.encoder must be resnet18, resnet34, resnet50, resnet101 or plain, "
+            "got 'vgg'",
+        ),
+        # variants and seeds
+        ("averaging", REMOVED, "averaging is missing"),
+        ("averaging", "flips", "averaging must be a list, got 'flips'"),
+        (
+            "averaging",
+            ["turns"],
+            "averaging.0 must be flips, seeds or seeds_and_flips, got 'turns'",
+        ),
+        (
+            "averaging",
+            ["flips", "flips"],
+            "averaging must name each once, got 'flips' more than once",
+        ),
+        ("export", None, "export must be a list, got nothing"),
+        ("export", ["big"], f"export must be among variants ({VARIANTS}), got 'big'"),
+        ("export", ["unet"] * 2, "export must name each once, got 'unet' more than once"),
+        ("seeds", [0, 1, 0], "seeds must name each once, got 0 more than once"),
+        ("variants", ["unet", "unet"], "variants must name each once, got 'unet' more than once"),
+        (
+            "variants",
+            ["unet", "big"],
+            f"variants must be entries under models ({VARIANTS}), got 'big'",
+        ),
+        ("variants", ["a/b"], f"variants.0 {NAME}, got 'a/b'"),
+        ("variants", ["a b"], f"variants.0 {NAME}, got 'a b'"),
+        ("models.a/b", {}, f"models.a/b {NAME}, got 'a/b'"),
+        ("name", "a study", f"name {NAME}, got 'a study'"),
+        # what a block asks of its keys together
+        (
+            "models.resunet.encoder_attention",
+            [1, 5],
+            "models.resunet.encoder_attention.1 must be 1, 2, 3 or 4, got 5",
+        ),
+        (
+            "models.resunet.encoder_attention",
+            [1, 1],
+            "models.resunet.encoder_attention must name each layer once, got [1, 1]",
+        ),
+        (
+            "models.unet.weights",
+            "imagenet",
+            "models.unet.weights must be 'none' with encoder 'plain': no pretrained weights fit "
+            "it, got 'imagenet'",
+        ),
+        (
+            "prepare.split",
+            RANDOM,
+            "prepare.split must have training + validation + test = 1, got 0.7",
+        ),
+        (
+            "train.schedule.warmup_epochs",
+            4,  # the demo's epochs
+            "train.schedule.warmup_epochs must be less than train.epochs, 4, got 4",
+        ),
+        (
+            "train.early_stopping",
+            4,
+            "train.early_stopping must be less than train.epochs, 4, or null, got 4",
+        ),
+        (
+            "train.optimizer",
+            STOCHASTIC | {"momentum": 0, "nesterov": True},
+            "train.optimizer.nesterov must be false with momentum 0, got true",
+        ),
+        (
+            "train",
+            TRAIN | {"freeze_encoder": True, "optimizer": ADAM | {"encoder_learning_rate": 0.1}},
+            "train.freeze_encoder must be false with train.optimizer.encoder_learning_rate 0.1 "
+            "(null it, or train the encoder), got true",
+        ),
+        (
+            "prepare.split",
+            RANDOM | {"test": 0},
+            f"prepare.split.test {INSIDE}, got 0",
+        ),
+        # transforms
+        (
+            "train.augmentation",
+            [{"HorizontalFlop": {}}],
+            "train.augmentation must name transforms of albumentations, got 'HorizontalFlop'",
+        ),
+        (
+            "train.augmentation",
+            [{"Compose": {}}],
+            "train.augmentation must name transforms of albumentations, got 'Compose'",
+        ),
+        (
+            "train.augmentation",
+            [{"Rotate": {}, "Blur": {}}],
+            "train.augmentation must be a list of single entries such as HorizontalFlip: {p: 0.5}, "
+            "got {'Rotate': {}, 'Blur': {}}",
+        ),
+        (
+            "train.augmentation",
+            ["HorizontalFlip"],
+            "train.augmentation.0 must be a block of keys, got 'HorizontalFlip'",
+        ),
+        (
+            "train.augmentation",
+            [{"HorizontalFlip": None}],
+            "train.augmentation.0.HorizontalFlip must be a block of keys, got nothing",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_of_key_expectation_and_value(tmp_path, key, value, message):
+    assert told(tmp_path, **{key: value}) == f"{tmp_path}/params.yaml: {message}"
+
+
+@pytest.mark.parametrize("name", ["random", "synthetic", "int", "test"])
+def test_a_model_named_like_a_kind_of_block_keeps_its_name_in_the_message(tmp_path, name):
+    message = told(tmp_path, **{f"models.{name}": {"encoder": "vgg"}})
+    assert message.startswith(f"{tmp_path}/params.yaml: models.{name}.encoder must be ")
+
+
+def test_a_long_value_is_cut(tmp_path):
+    message = told(tmp_path, **{"train.epochs": list(range(1000))})
+    assert message.endswith("got [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16...")
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    message = told(
+        tmp_path,
+        **{
+            "colour": "red",
+            "train.batch_size": "sixteen",
+            "seeds": [0, 0],
+            "variants": ["big"],
+            "focal.alpha": REMOVED,
+            "prepare.height": 100,
+        },
+    )
+    keys = [line.split("params.yaml: ")[1].split()[0] for line in message.splitlines()]
+    assert sorted(keys) == [
+        "colour",
+        "focal.alpha",
+        "prepare.height",
+        "seeds",
+        "train.batch_size",
+        "variants",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": the file must be a block of keys, got nothing"),
+        ("# a comment alone\n", ": the file must be a block of keys, got nothing"),
+        ("- a\n- list\n", ": the file must be a block of keys, got ['a', 'list']"),
+        (
+            "name: a: b\n",
+            " is not valid YAML at line 1, column 8: mapping values are not allowed here",
+        ),
+        (
+            "seeds: [0, 1\nname: x\n",
+            " is not valid YAML at line 2, column 5: expected ',' or ']', but got ':'",
+        ),
+        (
+            "train:\n\tepochs: 1\n",
+            " is not valid YAML at line 2, column 1: found character '\\t' that cannot start any "
+            "token",
+        ),
+    ],
+)
+def test_a_file_that_is_no_study_is_told_with_the_place(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_study(tmp_path)
+    assert str(error.value) == f"{tmp_path}/params.yaml{message}"
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"params.yaml is not valid YAML: 'utf-8' codec"):
+        load_study(tmp_path)
+
+
+def test_a_missing_file_is_told_with_where_to_run(tmp_path):
+    with pytest.raises(UserError) as error:
+        load_study(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}/params.yaml is missing: run in a study's folder (the root, or studies/<name>)"
+    )
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1.0e-3", "0.001", "1E-3", ".001", "+1e-3"])
+def test_a_number_is_the_same_however_it_is_written(tmp_path, written):
+    text = (REPOSITORY / "studies" / "demo" / "params.yaml").read_text()
+    assert "learning_rate: 1e-3\n" in text
+    (tmp_path / "params.yaml").write_text(
+        text.replace("learning_rate: 1e-3\n", f"learning_rate: {written}\n")
+    )
+    assert load_study(tmp_path).train.optimizer.learning_rate == 0.001
+
+
+def test_a_transform_other_than_the_flips_is_found_in_albumentations(tmp_path):
+    params = demo_params()
+    params["train"]["augmentation"] = [{"RandomRotate90": {"p": 0.5}}]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_study(tmp_path).train.augmentation == [{"RandomRotate90": {"p": 0.5}}]
+
+
+def test_a_frozen_encoder_needs_weights_to_keep(tmp_path):
+    """Of the study's variants; a model that is none of them may have what it likes."""
+    weights = {"models.resunet.weights": "imagenet", "variants": ["gated_attention", "resunet"]}
+    assert told(tmp_path, **{"train.freeze_encoder": True} | weights) == (
+        f"{tmp_path}/params.yaml: models.gated_attention.weights must be imagenet or a file with "
+        "train.freeze_encoder true (a plain encoder has neither: take its variant out), got 'none'"
+    )
+    params = demo_params() | {"variants": ["resunet"]}
+    params["train"]["freeze_encoder"] = True
+    params["models"]["resunet"]["weights"] = "imagenet"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_study(tmp_path).train.freeze_encoder
+
+
+def test_an_optimizer_has_the_keys_of_its_kind(tmp_path):
+    params = demo_params()
+    params["train"]["optimizer"] = STOCHASTIC | {"nesterov": True}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    optimizer = load_study(tmp_path).train.optimizer
+    assert isinstance(optimizer, SGD)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
+    params["train"]["optimizer"] = ADAM | {"method": "adamw", "weight_decay": 0.01}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert load_study(tmp_path).train.optimizer.weight_decay == 0.01
+
+
+def test_a_raw_folder_that_is_not_there_is_told_for_the_source_directory(tmp_path):
+    params = demo_params() | {"data": {"source": "directory", "raw": "cases", "on_problem": "stop"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    study = load_study(tmp_path)
+    with pytest.raises(UserError) as error:
+        study.check_inputs()
+    assert str(error.value) == (
+        f"{tmp_path}/params.yaml: data.raw must be an existing folder of cases, got 'cases'; "
+        "fill that folder or link it to where the cases are"
+    )
+    (tmp_path / "cases").mkdir()
+    study.check_inputs()
+
+
+def test_a_weights_file_that_is_not_there_is_told(tmp_path):
+    params = demo_params()
+    params["models"]["resunet"]["weights"] = "pretrained.safetensors"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    study = load_study(tmp_path)
+    with pytest.raises(UserError) as error:
+        study.check_inputs()
+    assert str(error.value) == (
+        f"{tmp_path}/params.yaml: models.resunet.weights must be imagenet, none or an existing "
+        "file, got 'pretrained.safetensors'"
+    )
+    (tmp_path / "pretrained.safetensors").touch()
+    study.check_inputs()
+
+
+def test_weights_of_a_model_that_is_no_variant_need_not_be_there(tmp_path):
+    params = demo_params() | {"variants": ["unet"]}
+    params["models"]["resunet"]["weights"] = "pretrained.safetensors"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    load_study(tmp_path).check_inputs()
+
+
+def test_folds_are_an_axis_of_the_runs(tmp_path):
+    params = demo_params() | {"folds": [0, 2], "variants": ["unet"], "seeds": [4]}
+    params["averaging"] = ["flips"]
+    params["prepare"]["split"] = {"method": "folds", "k": 3, "seed": 0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    study = load_study(tmp_path)
+    assert study.runs() == [("unet", 4, 0), ("unet", 4, 2)]
+    assert parse_run(study, ["unet", "4", "2"]) == ("unet", 4, 2)
+    assert study.label(study.runs()[1]) == "unet, seed 4, fold 2"
+    assert averages(study) == [("unet", "flips", (4,), 0), ("unet", "flips", (4,), 2)]
+    params["folds"] = [3]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError, match=r"folds must be from 0 to 2 with .* folds, got \[3\]"):
+        load_study(tmp_path)
+
+
+def test_averages_are_of_each_seeds_flips_and_of_all_seeds_together(tmp_path):
+    params = demo_params() | {"variants": ["unet", "resunet"], "seeds": [3, 5]}
+    params["averaging"] = ["seeds_and_flips", "flips"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    found = averages(load_study(tmp_path))
+    assert found == [
+        (variant, averaging, seeds, 0)
+        for variant in ("unet", "resunet")
+        for averaging, seeds in (("seeds_and_flips", (3, 5)), ("flips", (3,)), ("flips", (5,)))
+    ]
+    assert [average.seed for average in found] == [None, 3, 5] * 2
+
+
+def test_one_seed_makes_no_ensemble(tmp_path):
+    asked = {"seeds": [0], "averaging": ["flips", "seeds", "seeds_and_flips"]}
+    assert told(tmp_path, **asked) == (
+        f"{tmp_path}/params.yaml: averaging must name seeds and seeds_and_flips only with two "
+        "seeds or more, got seeds [0]"
+    )
+
+
+def test_exports_without_their_packages_are_told_before_work_starts(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(demo_params() | {"export": ["unet"]}))
+    study = load_study(tmp_path)
+    study.check_exports()
+    monkeypatch.setattr("pipeline.study.params.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"export needs onnx and .*lesion-ablation\[export\]"):
+        study.check_exports()
+    study.model_copy(update={"export": []}).check_exports()
+
+
+def test_a_run_is_a_variant_and_a_seed_of_the_study():
+    assert parse_run(load_study(REPOSITORY / "studies/demo"), ["unet", "1"]) == ("unet", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["unet", "1", "1"], "fold must be one of folds in params.yaml (0), got 1"),
+        (["unet", "2"], "seed must be one of seeds in params.yaml (0, 1), got 2"),
+        (["big", "0"], f"variant must be one of variants in params.yaml ({VARIANTS}), got 'big'"),
+    ],
+)
+def test_a_run_that_the_study_does_not_have_is_refused(arguments, message):
+    with pytest.raises(UserError) as error:
+        parse_run(load_study(REPOSITORY / "studies/demo"), arguments)
+    assert str(error.value) == message
+
+
+def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_reading_the_committed_studies_imports_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.study.params import load_study\n"
+        f"for folder in {[str(folder) for folder in COMMITTED]}:\n"
+        "    load_study(Path(folder))\n"
+        "print(sorted({'torch', 'mlflow', 'albumentations', 'numpy'} & set(sys.modules)))\n"
+    )
+    assert run_python("-c", code, folder=REPOSITORY).stdout == "[]\n"
+
+
+def test_a_stage_tells_a_user_the_mistake_without_a_traceback_and_writes_nothing(tmp_path):
+    params = demo_params()
+    params["train"] |= {"batch_size": "sixteen", "epochs": 0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    done = run_python("-m", "pipeline.preprocess", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"error: params.yaml: train.epochs {WHOLE}, got 0\n"
+        f"       params.yaml: train.batch_size {WHOLE}, got 'sixteen'\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

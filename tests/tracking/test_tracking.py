@@ -1,0 +1,366 @@
+"""tracking/store.py against a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import change_params
+
+from pipeline import evaluate, train
+from pipeline.engine.compute import to_input
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import load_model
+from pipeline.study.errors import UserError
+from pipeline.study.params import Study, load_study
+from pipeline.tracking import store as tracking
+
+VARIANT = "gated_attention"
+
+
+def run_stages(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
+    for variant in variants:
+        monkeypatch.setattr(sys, "argv", ["stage", variant, "0"])
+        train.main()
+        evaluate.main()
+
+
+def recorded(study: Study) -> pd.DataFrame:
+    """The live runs of the study's experiment, as a user's notebook sees them."""
+    return mlflow.search_runs(experiment_names=[study.name])
+
+
+def only_run(study: Study, variant: str = VARIANT) -> pd.Series:
+    runs = recorded(study)
+    (row,) = runs[runs["tags.variant"] == variant].to_dict("records")
+    return row
+
+
+@pytest.fixture(scope="module")
+def trained(drawn_study, tmp_path_factory):
+    """A study's folder with the runs of both variants, not recorded anywhere."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(drawn_study, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = change_params(tracking={"live": False}, train={"epochs": 2})
+        run_stages(patch, *study.variants)
+    return folder
+
+
+@pytest.fixture
+def both_trained(trained, tmp_path, monkeypatch):
+    """A copy of `trained` as the working folder, with an empty store of its own."""
+    shutil.copytree(trained, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return load_study()
+
+
+@pytest.fixture
+def tracked(both_trained):
+    """A study with one run trained, evaluated and recorded by sync."""
+    study = change_params(variants=[VARIANT])
+    assert tracking.sync(study) == (1, 0)
+    return study
+
+
+def test_a_run_stands_under_its_study_with_params_metrics_tags_and_files(tracked):
+    check_record(tracked)
+
+
+def test_two_machines_that_begin_at_once_share_one_record(tiny_study, monkeypatch):
+    """Neither sees what the other has just made."""
+    first = tracking.StudyRecord.open(tiny_study)
+    for name, nothing in (("get_experiment_by_name", None), ("search_runs", [])):
+        real, answers = getattr(mlflow.MlflowClient, name), [nothing]
+
+        def late(*given, real=real, answers=answers, **named):
+            return answers.pop() if answers else real(*given, **named)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, late)
+    second = tracking.StudyRecord.open(tiny_study)
+    assert (second.experiment_id, second.parent_id) == (first.experiment_id, first.parent_id)
+    runs = first.client.search_runs([first.experiment_id])
+    assert [run.info.run_id for run in runs] == [first.parent_id]
+
+
+def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch):
+    study = change_params(variants=[VARIANT], tracking={"live": True}, train={"epochs": 2})
+    run_stages(monkeypatch, VARIANT)
+    live = only_run(study)
+    assert live["status"] == "FINISHED"
+    assert "metrics.validation_dice" in live
+    assert "metrics.test_dice" not in live  # known to the run folder, not yet to the store
+    assert tracking.sync(study) == (1, 0)
+    assert only_run(study)["run_id"] == live["run_id"]
+    check_record(study)
+
+
+def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
+    (tracked.reports_dir / "figures").mkdir(parents=True)
+    exported = tracked.exported_dir / VARIANT
+    exported.mkdir(parents=True)
+    for path in (
+        tracked.reports_dir / "table.md", tracked.reports_dir / "figures" / "a.svg",
+        exported / "model.onnx",
+    ):  # fmt: skip
+        path.write_text("made")
+    assert tracking.sync(tracked) == (0, 1)
+    runs = recorded(tracked)
+    (parent,) = runs[runs["tags.role"] == "study"]["run_id"]
+    client = mlflow.MlflowClient()
+    paths = [file.path for file in client.list_artifacts(parent, "reports")]
+    assert paths == ["reports/figures", "reports/table.md"]
+    (figure,) = client.list_artifacts(parent, "reports/figures")
+    assert figure.path == "reports/figures/a.svg"
+
+
+def tracking_folder() -> Path:
+    return Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).parent
+
+
+def check_record(study: Study) -> None:
+    """What a user finds in the store for the study's one run."""
+    runs = recorded(study)
+    assert len(runs) == 2
+    parent = runs[runs["tags.role"] == "study"].iloc[0]
+    run = only_run(study)
+    assert run["tags.mlflow.parentRunId"] == parent["run_id"]
+    assert run["status"] == "FINISHED"
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert run["tags.git_commit"] == str(record["commit"])
+    assert run["tags.data_fingerprint"] == record["data_fingerprint"]
+    assert run["params.train.optimizer.learning_rate"] == "0.001"
+    assert run["params.model.decoder_gates"] == "True"
+    metrics = json.loads((study.evaluation_dir(VARIANT, 0) / "metrics.json").read_text())
+    assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
+    assert run["metrics.system/peak_memory_megabytes"] > 10
+    assert (run["metrics.epochs_trained"], run["metrics.selected_epoch"]) == (2, 2)
+
+    client = mlflow.MlflowClient()
+    history = pd.read_csv(study.run_dir(VARIANT, 0) / "history.csv")
+    logged = client.get_metric_history(run["run_id"], "validation_focal_loss")
+    assert [metric.step for metric in logged] == [1, 2]
+    assert [metric.value for metric in logged] == pytest.approx(
+        history["validation_focal_loss"].tolist()
+    )
+    paths = {file.path for file in client.list_artifacts(run["run_id"])}
+    assert {"run.json", "history.csv", "evaluation"} <= paths
+    artifacts = Path(run["artifact_uri"].removeprefix("file://"))
+    assert artifacts.is_relative_to(tracking_folder())  # beside the store, not in the project
+    started = run["start_time"].timestamp()
+    assert started == pytest.approx(record["started"], abs=1)
+    assert run["end_time"].timestamp() == pytest.approx(started + record["wall_seconds"], abs=1)
+    (dataset,) = client.get_run(run["run_id"]).inputs.dataset_inputs
+    assert dataset.dataset.name == "tiny-prepared"
+    assert dataset.dataset.digest == record["data_fingerprint"][:8]
+
+
+def test_the_logged_model_predicts_the_networks_probabilities(tracked):
+    study = tracked
+    model = mlflow.pyfunc.load_model(f"runs:/{only_run(study)['run_id']}/model")
+    images = np.asarray(PreparedCases.open(study.prepared_dir).images[:3])
+    probabilities = model.predict(images)
+    cpu = torch.device("cpu")
+    network = load_model(
+        study.models[VARIANT], study.run_dir(VARIANT, 0) / "weights.safetensors", cpu
+    )
+    with torch.no_grad():
+        expected = network(to_input(torch.from_numpy(images), cpu)).squeeze(1).sigmoid()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 32, 64, 3)
+
+
+def test_sync_again_changes_nothing(tracked):
+    before = recorded(tracked)
+    assert tracking.sync(tracked) == (0, 1)
+    pd.testing.assert_frame_equal(recorded(tracked), before)
+
+
+def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
+    first = only_run(tracked)["run_id"]
+    study = change_params(train={"epochs": 1})
+    run_stages(monkeypatch, VARIANT)
+    tracking.sync(study)
+    again = only_run(study)  # fails if there are two
+    assert again["run_id"] != first
+    assert again["params.train.epochs"] == "1"
+
+
+def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkeypatch):
+    first = only_run(tracked)
+    study = change_params(evaluate={"threshold": 0.05})
+    monkeypatch.setattr(sys, "argv", ["evaluate", VARIANT, "0"])
+    evaluate.main()
+    assert tracking.sync(study) == (1, 0)
+    again = only_run(study)
+    assert again["run_id"] == first["run_id"]
+    assert again["metrics.test_sensitivity"] > first["metrics.test_sensitivity"]
+    assert len(mlflow.MlflowClient().get_run(again["run_id"]).outputs.model_outputs) == 1
+
+
+def test_a_training_that_changed_its_curves_alone_replaces_its_run(tracked, monkeypatch):
+    first = only_run(tracked)
+    study = change_params(focal={"gamma": 1.0})
+    run_stages(monkeypatch, VARIANT)
+    assert tracking.sync(study) == (1, 0)
+    again = only_run(study)
+    assert again["run_id"] != first["run_id"]
+    assert again["params.focal.gamma"] == "1.0"
+    assert again["metrics.train_bce"] == first["metrics.train_bce"]  # the same training
+    assert again["metrics.train_focal_loss"] > first["metrics.train_focal_loss"]
+
+
+def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert tracking.sync(tracked) == (1, 0)
+    assert only_run(tracked)["status"] == "FINISHED"
+
+
+def test_a_variant_that_left_the_study_leaves_the_store(both_trained):
+    assert tracking.sync(both_trained) == (2, 0)
+    study = change_params(variants=[VARIANT])
+    shutil.rmtree(study.folder / "runs" / "limit_encoder_attention")
+    assert tracking.sync(study) == (0, 1)
+    assert set(recorded(study)["tags.variant"].dropna()) == {VARIANT}
+
+
+def test_a_resumed_training_has_one_record_with_each_epoch_once(tiny_study, monkeypatch):
+    study = change_params(variants=[VARIANT], tracking={"live": True}, train={"epochs": 2})
+    validate, validated = train.validate, []
+
+    def fail(*arguments: object) -> dict[str, float]:
+        validated.append(len(validated))
+        if len(validated) == 2:
+            raise RuntimeError("in mid-epoch")
+        return validate(*arguments)
+
+    monkeypatch.setattr(train, "validate", fail)
+    with pytest.raises(RuntimeError, match="in mid-epoch"):
+        run_stages(monkeypatch, VARIANT)
+    run_stages(monkeypatch, VARIANT)
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert record["resumed_epochs"] == [1]
+    assert tracking.sync(study) == (1, 0)
+    check_record(study)  # fails if there are two, or an epoch is there twice
+    assert only_run(study)["run_id"] == record["mlflow_run_id"]
+
+
+def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
+    study = change_params(tracking={"live": True})
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("in mid-epoch")
+
+    monkeypatch.setattr(train, "validate", fail)
+    monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
+    with pytest.raises(RuntimeError, match="in mid-epoch"):
+        train.main()
+    assert only_run(study)["status"] == "FAILED"
+    assert not (study.run_dir(VARIANT, 0) / "weights.safetensors").exists()
+
+
+def metric_steps(study: Study) -> list[int]:
+    run_id = only_run(study)["run_id"]
+    history = mlflow.MlflowClient().get_metric_history(run_id, "train_bce")
+    return [metric.step for metric in history]
+
+
+def test_a_server_that_is_away_or_lost_costs_no_training(tiny_study, monkeypatch, capfd, server):
+    """Absent at the start, lost in mid-run, back: the record is complete, and each is said once."""
+    # Retries wait for seconds, which the next test holds; here they would be waited for in vain.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
+    network = {"encoder": "plain", "plain_width": 2}
+    study = change_params(
+        variants=[VARIANT],
+        models={VARIANT: network},
+        train={"epochs": 3},
+        tracking={"live": True, "required": True},
+    )
+    with pytest.raises(UserError, match=r"cannot be used: .*; or set tracking\.required: false to"):
+        train.main()
+    assert not study.run_dir(VARIANT, 0).exists()
+    assert not study.resume_file(VARIANT, 0).exists()
+
+    study = change_params(tracking={"required": False})
+    capfd.readouterr()
+    train.main()
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert record["mlflow_run_id"] is None
+    assert warnings_in(capfd.readouterr().err) == 1
+    server.start()
+    assert tracking.sync(study) == (1, 0)
+    assert metric_steps(study) == [1, 2, 3]
+    assert tracking.sync(study) == (0, 1)
+
+    # Lost after the first epoch of another training, with the record begun.
+    study = change_params(focal={"gamma": 1.0}, tracking={"required": True})
+    validate = train.validate
+    asked: list[int] = []
+
+    def losing(*arguments: object) -> dict[str, float]:
+        asked.append(0)
+        if len(asked) == 2:
+            server.kill()
+        return validate(*arguments)
+
+    monkeypatch.setattr(train, "validate", losing)
+    train.main()
+    printed = capfd.readouterr()
+    assert warnings_in(printed.err) == 1
+    assert "train: gated_attention, seed 0: validation Dice" in printed.out
+    record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
+    assert (record["epochs_trained"], record["mlflow_run_id"]) == (3, None)
+    server.start()
+    assert metric_steps(study) == [1]
+    assert tracking.sync(study) == (1, 0)
+    assert metric_steps(study) == [1, 2, 3]  # fails if there are two records
+    assert only_run(study)["status"] == "FINISHED"
+    assert only_run(study)["params.focal.gamma"] == "1.0"
+
+
+def warnings_in(printed: str) -> int:
+    """How many lines the training wrote beside its progress bars, each a warning of ours."""
+    lines = [line for line in printed.replace("\x1b[A", "").splitlines() if line.strip()]
+    told = [line for line in lines if "%|" not in line]
+    for line in told:
+        assert line.strip().startswith("warning: MLflow's record of this run is incomplete ("), line
+    return len(told)
+
+
+def test_a_lost_server_is_waited_for_in_seconds_and_once(tiny_study, server, capsys):
+    """Nothing listens on the port. The library alone would try for four minutes, each epoch."""
+    live = tracking.LiveRun(required=False)
+    start = time.perf_counter()
+    live.open(tiny_study, tiny_study.runs()[0], {}, None)
+    for epoch in (1, 2, 3):
+        live.log_epoch(epoch, {"train_bce": 0.5})
+    live.close("FINISHED")
+    assert time.perf_counter() - start < 30
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert live.id is None
+
+
+def test_a_server_that_is_not_there_is_one_clear_error(tiny_study, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"MLflow's store at http://127\.0\.0\.1:9 cannot be used"):
+        tracking.sync(tiny_study)
+
+
+def test_a_store_that_is_no_database_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match=r"MLflow's store at sqlite:.* cannot be used: .*database"):
+        tracking.open_store()
