@@ -21,16 +21,8 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.explorer import explorer, templates
 from pipeline.reporting.heatmaps import CAPTION
 from pipeline.reporting.modelcard import write_card
-from pipeline.reporting.tables import (
-    BOLD,
-    SYNTHETIC,
-    Table,
-    all_tables,
-    csv,
-    latex,
-    markdown,
-    number,
-)
+from pipeline.reporting.tables import BOLD, SYNTHETIC, Table, all_tables, number
+from pipeline.reporting.writers import csv, latex, markdown
 from pipeline.statistics.results import Results, load_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases

@@ -20,7 +20,7 @@ from fake_study import NASTY_IDS, REPOSITORY, make_study
 
 from pipeline import compare, report
 from pipeline.engine.prepared import PreparedCases
-from pipeline.reporting import tables
+from pipeline.reporting import writers
 from pipeline.statistics.definitions import CASE_METRICS, METRICS
 from pipeline.statistics.runs import read_scores
 from pipeline.study.errors import UserError
@@ -144,16 +144,16 @@ def test_latex_is_booktabs_with_whole_rows_and_balanced_braces(study, monkeypatc
 
 
 def test_latex_escapes_every_special_character():
-    assert tables.escape_latex(r"a_b & 5% #1 $x^2$ {~} \n") == (
+    assert writers.escape_latex(r"a_b & 5% #1 $x^2$ {~} \n") == (
         r"a\_b \& 5\% \#1 \$x\textasciicircum{}2\$ \{\textasciitilde{}\} \textbackslash{}n"
     )
 
 
 def test_markdown_escapes_pipes_tags_and_emphasis_but_keeps_names():
-    assert tables.escape_markdown("a|b *c* <script> _d_ `e`") == (
+    assert writers.escape_markdown("a|b *c* <script> _d_ `e`") == (
         r"a\|b \*c\* \<script> \_d\_ \`e\`"
     )
-    assert tables.escape_markdown("limit_encoder_attention") == "limit_encoder_attention"
+    assert writers.escape_markdown("limit_encoder_attention") == "limit_encoder_attention"
 
 
 def test_the_page_is_well_formed_and_loads_nothing(study, monkeypatch):

@@ -25,6 +25,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.params import SGD, Adam, Schedule, Study
+from pipeline.training import faults, loop, provenance
 
 HISTORY = [
     "epoch",
@@ -77,7 +78,7 @@ def script_validation(monkeypatch, dices: list[float]) -> list[dict[str, torch.T
         seen.append(state_of(model))
         return {"validation_loss": 0.5, "validation_dice": dices[len(seen) - 1]}
 
-    monkeypatch.setattr(train, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     return seen
 
 
@@ -141,7 +142,7 @@ def test_one_step_is_adam_on_the_mean_bce(tiny_study):
     for _ in range(2):
         torch.manual_seed(0)
         models.append(build_model(study.models["gated_attention"]))
-    train.fit(models[0], cases, study, seed=0)
+    loop.fit(models[0], cases, study, seed=0)
 
     reference = models[1].train()
     training = cases.indices("training")
@@ -165,7 +166,7 @@ def test_the_papers_protocol_is_a_plain_loop_of_adam_to_the_bit(tiny_study):
     study = protocol(tiny_study, epochs=2)
     cases = PreparedCases.open(study.prepared_dir)
     ours, theirs = tiny_network(), tiny_network()
-    train.fit(ours, cases, study, seed=0)
+    loop.fit(ours, cases, study, seed=0)
 
     optimizer = torch.optim.Adam(theirs.parameters(), lr=0.001, fused=True)
     batches = TrainingBatches(cases, study.train.augmentation, batch_size=8, seed=0)
@@ -189,7 +190,7 @@ def test_training_takes_the_gradient_of_its_loss_and_history_tells_it(tiny_study
     study = protocol(tiny_study, loss=loss, batch_size=20, augmentation=[], optimizer=settings)
     cases = PreparedCases.open(study.prepared_dir)
     ours, theirs = tiny_network(), tiny_network()
-    history = train.fit(ours, cases, study, seed=0)
+    history = loop.fit(ours, cases, study, seed=0)
 
     cpu = torch.device("cpu")
     ((images, masks),) = TrainingBatches(cases, [], batch_size=20, seed=0).epoch(1)
@@ -221,7 +222,7 @@ def test_the_gradients_norm_is_clipped_and_its_direction_kept(tiny_study):
     for clip in (None, 0.01, 1000.0):
         study = protocol(tiny_study, batch_size=20, optimizer=settings, gradient_clip=clip)
         model = tiny_network()
-        train.fit(model, cases, study, seed=0)
+        loop.fit(model, cases, study, seed=0)
         pairs = zip(model.parameters(), tiny_network().parameters(), strict=True)
         steps.append(torch.cat([(after - before).flatten() for after, before in pairs]).detach())
     whole, clipped, far_below = steps
@@ -244,7 +245,7 @@ def test_history_has_the_rates_of_each_epochs_last_step(tiny_study):
         schedule=Schedule(method="cosine", warmup_epochs=1),
     )
     cases = PreparedCases.open(study.prepared_dir)
-    history = train.fit(tiny_network(), cases, study, seed=0)
+    history = loop.fit(tiny_network(), cases, study, seed=0)
     factors = [1, (1 + np.cos(np.pi * 2 / 6)) / 2, (1 + np.cos(np.pi * 5 / 6)) / 2]
     assert history["learning_rate"].tolist() == pytest.approx([0.004 * f for f in factors])
     assert history["encoder_learning_rate"].tolist() == pytest.approx([0.001 * f for f in factors])
@@ -255,7 +256,7 @@ def test_a_frozen_encoder_stays_to_the_bit_and_everything_else_learns(tiny_study
     cases = PreparedCases.open(study.prepared_dir)
     model = tiny_network()
     before = state_of(model)
-    train.fit(model, cases, study, seed=0)
+    loop.fit(model, cases, study, seed=0)
     # What has no gradient in any network: a constant on all keys leaves a softmax as it is.
     constant = {"encoder_attention.2.key.bias"}
     learned = {name for name in before if not name.startswith("encoder.")} - constant
@@ -283,9 +284,9 @@ def test_training_ends_early_and_keeps_the_selected_epochs_weights(
     cases = PreparedCases.open(study.prepared_dir)
     seen = script_validation(monkeypatch, [0.2, 0.5, 0.5, 0.4, 0.3, 0.6])
     model = tiny_network()
-    history = train.fit(model, cases, study, seed=0)
+    history = loop.fit(model, cases, study, seed=0)
     assert history["epoch"].tolist() == list(range(1, trained + 1))
-    assert train.selected_epoch(history, study.train) == selected
+    assert loop.selected_epoch(history, study.train) == selected
     assert changed(seen[selected - 1], state_of(model)) == set()
     assert changed(seen[0], seen[1])
 
@@ -313,7 +314,7 @@ def test_training_learns_synthetic_lesions(tiny_study):
     cases = PreparedCases.open(study.prepared_dir)
     torch.manual_seed(0)
     model = build_model(study.models["gated_attention"]).to(memory_format=torch.channels_last)
-    history = train.fit(model, cases, study, seed=0)
+    history = loop.fit(model, cases, study, seed=0)
     assert history["train_bce"].iloc[-1] < 0.7 * history["train_bce"].iloc[0]
 
 
@@ -321,8 +322,8 @@ def test_validation_losses_and_dice_are_means_over_cases(tiny_study):
     cases = PreparedCases.open(tiny_study.prepared_dir)
     torch.manual_seed(0)
     model = build_model(tiny_study.models["gated_attention"])
-    means = train.LossMeans("bce", tiny_study.focal)
-    row = train.validate(model, cases, 3, means, torch.float32)  # 4 cases: batches of 3 and 1
+    means = loop.LossMeans("bce", tiny_study.focal)
+    row = loop.validate(model, cases, 3, means, torch.float32)  # 4 cases: batches of 3 and 1
     validation = cases.indices("validation")
     device = torch.device("cpu")
     with torch.no_grad():
@@ -347,10 +348,10 @@ def test_variants_of_one_seed_see_the_same_batches(tiny_study, monkeypatch):
             inputs.append(images.numpy().tobytes())
             return original(images, device)
 
-        monkeypatch.setattr(train, "to_input", keep)
+        monkeypatch.setattr(loop, "to_input", keep)
         torch.manual_seed(0)
-        train.fit(build_model(tiny_study.models[variant]), cases, tiny_study, seed=0)
-        monkeypatch.setattr(train, "to_input", original)
+        loop.fit(build_model(tiny_study.models[variant]), cases, tiny_study, seed=0)
+        monkeypatch.setattr(loop, "to_input", original)
         seen[variant] = inputs
     first, second = seen.values()
     assert len(first) == 4  # 20 cases by 8, and the validation cases
@@ -362,7 +363,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tiny_study):
     study = protocol(tiny_study, epochs=3, optimizer=settings)
     cases = PreparedCases.open(study.prepared_dir)
     with pytest.raises(UserError) as error:
-        train.fit(tiny_network(), cases, study, seed=0)
+        loop.fit(tiny_network(), cases, study, seed=0)
     # The first step is fine; its weights, of 1e30, are not.
     assert re.fullmatch(
         r"the training loss is (nan|inf) in epoch 1, step 2, at learning rate 1e\+30: lower "
@@ -378,7 +379,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tiny_study):
 def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, monkeypatch, take):
     """The allocators' own errors, asked for more than any machine has."""
     change_params(tracking={"live": False})
-    monkeypatch.setattr(train, "to_input", lambda *_: take())
+    monkeypatch.setattr(loop, "to_input", lambda *_: take())
     monkeypatch.setattr(sys, "argv", ["train", "gated_attention", "0"])
     with pytest.raises(UserError) as error:
         train.main()
@@ -406,29 +407,29 @@ def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, mo
     ],
 )  # fmt: skip
 def test_a_machines_faults_are_told_in_a_sentence(tiny_study, fault, told):
-    with pytest.raises(UserError, match=told), train.machine_faults_told(tiny_study):
+    with pytest.raises(UserError, match=told), faults.machine_faults_told(tiny_study):
         raise fault
 
 
 def test_params_without_the_variant_at_the_end_of_its_training_are_told(tiny_study):
     run = tiny_study.runs()[0]
-    record = train.describe_training(tiny_study, run, torch.device("cpu"))
+    record = provenance.describe_training(tiny_study, run, torch.device("cpu"))
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["models"]["renamed"] = content["models"].pop(run.variant)
     content["variants"] = ["renamed"]
     Path("params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=rf"'{run.variant}' is gone since the training"):
-        train.check_unchanged(tiny_study, run, record, torch.device("cpu"))
+        provenance.check_unchanged(tiny_study, run, record, torch.device("cpu"))
 
 
 def test_cudas_word_for_it_is_memory_that_ran_out_and_other_errors_stay(tiny_study):
     told = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"
     with (
         pytest.raises(UserError, match=r"^memory ran out with train\.batch_size 8 at 32x64"),
-        train.machine_faults_told(tiny_study),
+        faults.machine_faults_told(tiny_study),
     ):
         raise torch.OutOfMemoryError(told)
-    with pytest.raises(RuntimeError, match="another"), train.machine_faults_told(tiny_study):
+    with pytest.raises(RuntimeError, match="another"), faults.machine_faults_told(tiny_study):
         raise RuntimeError("another")
 
 
@@ -448,7 +449,7 @@ def test_weights_that_the_last_step_spoiled_are_not_kept(tiny_study):
     study = protocol(tiny_study, epochs=1, batch_size=20, optimizer=settings)
     cases = PreparedCases.open(study.prepared_dir)
     with pytest.raises(UserError, match=r"validation loss is (nan|inf) after epoch 1, at learning"):
-        train.fit(tiny_network(), cases, study, seed=0)
+        loop.fit(tiny_network(), cases, study, seed=0)
 
 
 def test_a_last_batch_that_batchnorm_cannot_take_is_refused_before_training(tiny_study):
@@ -459,7 +460,7 @@ def test_a_last_batch_that_batchnorm_cannot_take_is_refused_before_training(tiny
     )
     model = build_model(study.models["gated_attention"])
     with pytest.raises(UserError, match="batch_size 19 leaves a batch of one case"):
-        train.fit(model, square, study, seed=0)
+        loop.fit(model, square, study, seed=0)
 
 
 def test_a_variant_that_the_study_lacks_is_refused(tiny_study, monkeypatch):

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
+from pipeline import ROOT
 from pipeline.study.files import sha256, write_json
 
 TOPIC = "lesion-fanout"  # of the events by which workers tell what they began
@@ -191,7 +192,7 @@ def run_away(
     start = time.perf_counter()
     variables = computing_with(own_threads(taken)) | dict(environment)
     with _checked_out(checkout) as folder:
-        source = shlex.quote(str(Path(__file__).resolve().parents[2]))
+        source = shlex.quote(str(ROOT))
         stages = shlex.join([*job.after, job.name])
         command = f"PYTHONPATH={source} python -m pipeline.fanout.away {stages}"
         run_command(job.name, command, folder, variables)

@@ -27,7 +27,8 @@ from pipeline.gate.speed import (
     read_benchmarks,
     save_speeds,
 )
-from pipeline.reporting.tables import DASH, escape_markdown
+from pipeline.reporting.tables import DASH
+from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError, run_command
 

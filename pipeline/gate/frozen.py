@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models import build_model
+from pipeline import ROOT
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.compute import make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
@@ -40,13 +41,14 @@ from pipeline.statistics.results import Record
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import write_json
 from pipeline.study.params import Study, load_study
-from pipeline.train import describe_machine, fit
+from pipeline.training.loop import fit
+from pipeline.training.provenance import describe_machine
 
 Tier = Literal["a", "b"]
 # What was measured: metric -> a value a case, or an epoch; null where it is not finite.
 Figures = dict[str, list[float | None]]
 
-FOLDER = Path(__file__).resolve().parents[2] / "studies" / "gate"
+FOLDER = ROOT / "studies" / "gate"
 SCHEMA_VERSION: Literal[1] = 1
 TRAINED, UNTRAINED = "attention", "resnet"  # variants of that study
 CHECKPOINT_EPOCHS = 40  # of the weights that tier B stores; its Dice is then worth comparing

@@ -9,7 +9,8 @@ import yaml
 
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import Exported
-from pipeline.reporting.tables import DASH, escape_markdown
+from pipeline.reporting.tables import DASH
+from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Estimate, Results
 from pipeline.study.errors import UserError

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -26,11 +25,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from pipeline.engine.compute import peak_memory_bytes
 from pipeline.engine.weights import write_tensors
 from pipeline.study.errors import UserError, warn
-from pipeline.study.files import sha256, writing
+from pipeline.study.files import writing
 from pipeline.study.params import Train
 from pipeline.training.optimisation import build_optimizer, build_schedule
+from pipeline.training.provenance import differences
 
-ROOT = Path(__file__).resolve().parents[2]
 Row = dict[str, float]  # one epoch of history.csv
 
 
@@ -64,56 +63,6 @@ class Training:
         names = ("learning_rate", "encoder_learning_rate")
         groups = self.optimizer.param_groups
         return {name: group["lr"] for name, group in zip(names, groups, strict=False)}
-
-
-def source_hashes() -> dict[str, str]:
-    """The sha256 of each source file that dvc.yaml makes the stage train depend on."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    code = "${code}/"
-    paths = [ROOT / dep[len(code) :] for dep in stages["train"]["deps"] if dep.startswith(code)]
-    files = [
-        file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
-    ]
-    return {str(file.relative_to(ROOT)): sha256(file) for file in files}
-
-
-def identity(record: dict[str, Any]) -> dict[str, str]:
-    """All that decides a training's bits, by name: of run.json's `record` what does."""
-    params, versions = record["params"], record["versions"]
-    names = ("variant", "seed", "fold", "sources", "data_fingerprint", "encoder_weights_sha256")
-    machine = ("device", "precision", "threads")
-    views = ("dvc", "mlflow")  # they decide none
-    return _flat(
-        {name: record[name] for name in (*names, *machine)}
-        | {name: params[name] for name in ("train", "focal", "model")}
-        | {"versions": {name: versions[name] for name in versions if name not in views}}
-    )
-
-
-def fingerprint(record: dict[str, Any]) -> str:
-    """One sha256 for `identity`."""
-    return hashlib.sha256(json.dumps(identity(record), sort_keys=True).encode()).hexdigest()
-
-
-def differences(one: dict[str, str], other: dict[str, str]) -> str:
-    """The names under which two identities differ, in words; empty where they are equal."""
-    names = sorted(
-        name.removeprefix("sources.")
-        for name in one.keys() | other.keys()
-        if one.get(name) != other.get(name)
-    )
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
-def _flat(content: Any, name: str = "") -> dict[str, str]:
-    """Nested blocks as one, `train.optimizer.method`; values as JSON."""
-    if not isinstance(content, dict):
-        return {name: json.dumps(content)}
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{name}.{key}" if name else key)
-    return flat
 
 
 @contextmanager

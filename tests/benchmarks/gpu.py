@@ -84,10 +84,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from models import NetworkConfig, build_model  # noqa: E402
-from pipeline import train  # noqa: E402
 from pipeline.engine.compute import autocast, choose_dtype, make_deterministic, to_input  # noqa: E402
 from pipeline.engine.prepared import PreparedCases  # noqa: E402
 from pipeline.study.params import Focal  # noqa: E402
+from pipeline.training import loop  # noqa: E402
 
 # Dense bfloat16 TFLOP/s by the makers' data sheets, of the first name that the device's contains.
 PEAKS = {
@@ -321,7 +321,7 @@ def trained_on(bench: Bench, folder: Path, epochs: int) -> Rows:
         train=protocol, focal=Focal(alpha=0.25, gamma=2.0), loader_workers="auto"
     )
     make_deterministic(True)
-    history = train.fit(bench.network(LIMIT), cases, study, seed=0)
+    history = loop.fit(bench.network(LIMIT), cases, study, seed=0)
     last = history.iloc[-1]
     return [
         (

@@ -28,6 +28,7 @@ from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.params import Adam, Focal, Schedule, Train
+from pipeline.training import loop
 
 Augmentation = list[dict[str, dict[str, Any]]]
 # The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.
@@ -132,8 +133,8 @@ def our_steps(
     batches = TrainingBatches(cases, augmentation, batch_size=batch, seed=0, workers="auto")
     training = train.Training.start(model, PROTOCOL, len(batches))
     for epoch in count(1):
-        means = train.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
-        train.train_epoch(training, batches, epoch, PROTOCOL, means, dtype)
+        means = loop.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
+        loop.train_epoch(training, batches, epoch, PROTOCOL, means, dtype)
         means.means("train")
         yield
 

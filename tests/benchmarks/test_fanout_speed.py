@@ -22,6 +22,7 @@ from conftest import REPOSITORY
 from light_study import LightStudy
 
 from pipeline.fanout import __main__ as fanout
+from pipeline.fanout import cluster, tasks
 from pipeline.fanout.matrix import Matrix
 from pipeline.fanout.worker import computing_with, run_job
 
@@ -49,7 +50,7 @@ def test_ten_thousand_stages_are_planned_in_seconds(
         with made.claimed():
             jobs = made.stale()
         known = time.perf_counter() - start
-        futures = fanout.submit(client, partial(many_stages.sleep, seconds=60), jobs, {}, {})
+        futures = tasks.submit(client, partial(many_stages.sleep, seconds=60), jobs, {}, {})
         planned = time.perf_counter() - start
         time.sleep(3)  # the scheduler has its own work with them
         grown = many_stages.megabytes() - before
@@ -137,8 +138,8 @@ def test_two_workers_halve_the_demos_matrix(tmp_path: Path, monkeypatch: pytest.
     start, made = time.perf_counter(), Matrix(Path())
     with made.claimed():
         jobs = made.stale()
-        with fanout.open_client(arguments, len(jobs)) as client:
-            run = partial(run_job, environment=fanout.environment(arguments), taken={})
+        with cluster.open_client(arguments, len(jobs)) as client:
+            run = partial(run_job, environment=cluster.environment(arguments), taken={})
             fanout.fan_out(client, made, jobs, run, {})
     fanned = time.perf_counter() - start
     assert len(jobs) == 28

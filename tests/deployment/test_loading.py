@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from conftest import change_params
 from PIL import Image
+from pipeline.sync import sync
 from run_folders import GATED, make_run
 
 from pipeline import predict
 from pipeline.deployment.loading import open_run, opened
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
-from pipeline.tracking import store as tracking
 
 VARIANT = "gated_attention"
 
@@ -44,7 +44,7 @@ def make_recorded(study: Study) -> Study:
         )
         (folder / "evaluation").mkdir()
         (folder / "evaluation" / "metrics.json").write_text(json.dumps({"dice": 0.5 + seed / 10}))
-    tracking.sync(study)
+    sync(study)
     return study
 
 

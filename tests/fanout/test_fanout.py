@@ -26,7 +26,17 @@ from conftest import change_params
 from light_study import REPOSITORY, LightStudy
 
 from pipeline.fanout import __main__ as fanout
+from pipeline.fanout.cluster import (
+    Workers,
+    check_offered,
+    local,
+    local_slots,
+    open_client,
+    queued,
+    resources,
+)
 from pipeline.fanout.matrix import Matrix
+from pipeline.fanout.progress import Progress
 from pipeline.fanout.worker import (
     Done,
     Job,
@@ -338,7 +348,7 @@ def test_workers_that_end_are_replaced_and_what_is_missing_is_told(capsys):
     kept = dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"})
     quiet = {"dashboard_address": None, "silence_logs": 50, "memory_limit": 0}
     with kept, LocalCluster(n_workers=1, processes=False, **quiet) as made, Client(made) as client:
-        workers = fanout.Workers(client, {}, seconds=0)
+        workers = Workers(client, {}, seconds=0)
         workers.attend()
         assert capsys.readouterr().err == ""
         made.sync(next(iter(made.workers.values())).close)
@@ -347,7 +357,7 @@ def test_workers_that_end_are_replaced_and_what_is_missing_is_told(capsys):
         workers.attend()
         assert capsys.readouterr().err.count("no worker is there; waiting for one") == 1
         wait_for(lambda: client.scheduler_info()["workers"])
-        fanout.Workers(client, {"GPU": 1}, seconds=0).attend()
+        Workers(client, {"GPU": 1}, seconds=0).attend()
         assert "no worker offers GPU 1" in capsys.readouterr().err
 
 
@@ -360,7 +370,7 @@ def test_a_worker_that_lacks_the_folder_says_so(tmp_path, cluster):
 
 def test_progress_tells_what_runs_and_what_is_left():
     names = [f"{kind}@{number}" for kind in ("train", "evaluate") for number in range(4)]
-    progress = fanout.Progress([Job(name, "", "", (), (), (), ()) for name in names])
+    progress = Progress([Job(name, "", "", (), (), (), ()) for name in names])
 
     def line() -> str:
         progress.show()
@@ -860,7 +870,7 @@ def test_a_bad_jobqueue_file_is_told(tmp_path, content, told):
     (tmp_path / "queue.yaml").write_text(content)
     arguments = fanout.parse(["--jobqueue", str(tmp_path / "queue.yaml")])
     with pytest.raises(UserError, match=told):
-        fanout.queued(arguments, 1)
+        queued(arguments, 1)
 
 
 @pytest.mark.parametrize(
@@ -898,23 +908,23 @@ def test_bytecode_is_no_dependency_of_a_stage():
 
 
 def test_resources_that_no_worker_offers_are_told(cluster):
-    fanout.check_offered(cluster, {"GPU": 1})
+    check_offered(cluster, {"GPU": 1})
     with pytest.raises(UserError, match=r'no worker offers GPU 2, .* --resources "GPU=\.\.\."'):
-        fanout.check_offered(cluster, {"GPU": 2})
+        check_offered(cluster, {"GPU": 2})
 
 
 def test_gpus_that_are_not_there_are_told(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match="no GPU that can be used"):
-        fanout.local_slots(fanout.parse(["--gpus-per-run", "0.5"]))
+        local_slots(fanout.parse(["--gpus-per-run", "0.5"]))
 
 
 def test_two_stages_share_each_of_two_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     arguments = fanout.parse(["--gpus-per-run", "0.5"])
-    assert fanout.local_slots(arguments) == (2, 2)
-    assert fanout.resources(arguments) == {"GPU": 0.5}
-    cluster = fanout.local(arguments, jobs=100)
+    assert local_slots(arguments) == (2, 2)
+    assert resources(arguments) == {"GPU": 0.5}
+    cluster = local(arguments, jobs=100)
     try:
         from distributed import Client
 
@@ -928,7 +938,7 @@ def test_two_stages_share_each_of_two_gpus(monkeypatch):
 
 
 def test_the_dashboard_is_there_while_stages_run(capsys):
-    with fanout.open_client(fanout.parse(["--workers", "1"]), jobs=1):
+    with open_client(fanout.parse(["--workers", "1"]), jobs=1):
         address = re.search(r"dashboard: (http://\S+)", capsys.readouterr().out)[1]
         page = requests.get(address, timeout=30)
         assert page.status_code == 200
@@ -939,6 +949,6 @@ def test_no_scheduler_at_an_address_is_told():
     arguments = fanout.parse(["--scheduler", "tcp://127.0.0.1:1"])
     with (
         pytest.raises(UserError, match="no Dask scheduler answers"),
-        fanout.open_client(arguments, 1),
+        open_client(arguments, 1),
     ):
         pass

@@ -89,9 +89,9 @@ def kill_before_state_is_deleted() -> None:
 
 def kill_a_worker_in_second_epoch() -> None:
     """One of the loader's workers is killed, as the system does when memory runs out."""
-    from pipeline import train
+    from pipeline.training import loop
 
-    original = train.train_epoch
+    original = loop.train_epoch
 
     def killing(training: object, batches: object, epoch: int, *rest: object) -> object:
         if epoch == 2:
@@ -100,4 +100,4 @@ def kill_a_worker_in_second_epoch() -> None:
             os.kill(worker.pid, signal.SIGKILL)
         return original(training, batches, epoch, *rest)  # type: ignore[arg-type]
 
-    train.train_epoch = killing  # type: ignore[assignment]
+    loop.train_epoch = killing  # type: ignore[assignment]

@@ -27,7 +27,7 @@ from pipeline.report import readings
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study, load_study
-from pipeline.training import optimisation
+from pipeline.training import loop, optimisation, provenance
 
 CPU = torch.device("cpu")
 UNET = {"family": "smp", "architecture": "Unet", "encoder": "resnet18"}
@@ -81,7 +81,7 @@ def test_a_checkpoint_reloads_bit_for_bit(tmp_path, kind, encoder):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(reloaded(images), model.eval()(images))
-    assert train.forward_gflops(network, 64, 64) > 0
+    assert provenance.forward_gflops(network, 64, 64) > 0
 
 
 def test_parameters_and_arithmetic_are_counted_as_for_the_papers_networks():
@@ -101,7 +101,9 @@ def test_parameters_and_arithmetic_are_counted_as_for_the_papers_networks():
         decoder += 2 * 9 * ((deep + skip) * width + width**2) * side**2
         deep = width
     head = 2 * 9 * 16 * 64**2
-    assert train.forward_gflops(network, 64, 64) == pytest.approx((encoder + decoder + head) / 1e9)
+    assert provenance.forward_gflops(network, 64, 64) == pytest.approx(
+        (encoder + decoder + head) / 1e9
+    )
     resnet = torchvision.models.resnet18(weights=None)
     own = sum(weight.numel() for weight in model.encoder.parameters())
     assert own == sum(w.numel() for name, w in resnet.named_parameters() if name[:3] != "fc.")
@@ -226,7 +228,7 @@ def test_the_encoder_can_be_frozen_or_have_its_own_rate(tiny_study):
     )
     model = build_model(study.models["peer"])
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    train.fit(model, PreparedCases.open(study.prepared_dir), study, seed=0)
+    loop.fit(model, PreparedCases.open(study.prepared_dir), study, seed=0)
     assert all(torch.equal(before[name], v) for name, v in model.encoder.state_dict().items())
     own = study.train.optimizer.model_copy(update={"encoder_learning_rate": 1e-5})
     settings = study.train.model_copy(update={"freeze_encoder": False, "optimizer": own})
@@ -241,10 +243,10 @@ def test_a_batch_of_one_case_is_refused_where_a_pooled_branch_cannot_take_it(tin
     )
     cases = PreparedCases.open(study.prepared_dir)  # 20 to train with
     with pytest.raises(UserError, match=r"batch_size 19 leaves a batch of one .* at 32x64 pixels"):
-        train.fit(build_model(study.models["deeplab"]), cases, study, seed=0)
-    assert not train.trains_on_one(build_model(config("UPerNet")), 64, 64)
-    assert train.trains_on_one(build_model(study.models["unet"]), 32, 64)
-    assert not train.trains_on_one(build_model(study.models["unet"]), 32, 32)
+        loop.fit(build_model(study.models["deeplab"]), cases, study, seed=0)
+    assert not loop.trains_on_one(build_model(config("UPerNet")), 64, 64)
+    assert loop.trains_on_one(build_model(study.models["unet"]), 32, 64)
+    assert not loop.trains_on_one(build_model(study.models["unet"]), 32, 32)
 
 
 def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
@@ -260,12 +262,12 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     assert record["parameters"] == sum(
         p.numel() for p in build_model(config(**{"architecture": "DeepLabV3Plus"})).parameters()
     )
-    assert record["gflops"] == train.forward_gflops(study.models["peer"], 32, 64)
+    assert record["gflops"] == provenance.forward_gflops(study.models["peer"], 32, 64)
     assert record["versions"]["segmentation_models_pytorch"] == smp.__version__
     whole = (study.run_dir(*run) / "weights.safetensors").read_bytes()
     shutil.rmtree(study.run_dir(*run))
 
-    train_epoch = train.train_epoch
+    train_epoch = loop.train_epoch
 
     def killed_in_the_second(training, batches, epoch, *others):
         if epoch == 2:
@@ -273,7 +275,7 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
         return train_epoch(training, batches, epoch, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_epoch", killed_in_the_second)
+        patch.setattr(loop, "train_epoch", killed_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             train.train_run(study, run)
     train.train_run(study, run)
@@ -302,7 +304,7 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
 def test_the_version_of_the_package_is_part_of_a_runs_identity(tiny_study):
     study = change_params(models={"peer": UNET}, variants=["peer", "resunet"])
     peer, resunet = (
-        train.identity(train.describe_training(study, run, CPU)) for run in study.runs()
+        provenance.identity(provenance.describe_training(study, run, CPU)) for run in study.runs()
     )
     assert peer["versions.segmentation_models_pytorch"] == f'"{smp.__version__}"'
     assert "versions.timm" in peer

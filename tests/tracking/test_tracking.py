@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import change_params
+from pipeline.sync import sync
 
 from pipeline import evaluate, train
 from pipeline.engine.compute import to_input
@@ -22,7 +23,9 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study, load_study
-from pipeline.tracking import store as tracking
+from pipeline.tracking.live import LiveRun
+from pipeline.tracking.store import StudyRecord, open_store
+from pipeline.training import loop
 
 VARIANT = "gated_attention"
 
@@ -70,7 +73,7 @@ def both_trained(trained, tmp_path, monkeypatch):
 def tracked(both_trained):
     """A study with one run trained, evaluated and recorded by sync."""
     study = change_params(variants=[VARIANT])
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     return study
 
 
@@ -80,7 +83,7 @@ def test_a_run_stands_under_its_study_with_params_metrics_tags_and_files(tracked
 
 def test_two_machines_that_begin_at_once_share_one_record(tiny_study, monkeypatch):
     """Neither sees what the other has just made."""
-    first = tracking.StudyRecord.open(tiny_study)
+    first = StudyRecord.open(tiny_study)
     for name, nothing in (("get_experiment_by_name", None), ("search_runs", [])):
         real, answers = getattr(mlflow.MlflowClient, name), [nothing]
 
@@ -88,7 +91,7 @@ def test_two_machines_that_begin_at_once_share_one_record(tiny_study, monkeypatc
             return answers.pop() if answers else real(*given, **named)
 
         monkeypatch.setattr(mlflow.MlflowClient, name, late)
-    second = tracking.StudyRecord.open(tiny_study)
+    second = StudyRecord.open(tiny_study)
     assert (second.experiment_id, second.parent_id) == (first.experiment_id, first.parent_id)
     runs = first.client.search_runs([first.experiment_id])
     assert [run.info.run_id for run in runs] == [first.parent_id]
@@ -101,7 +104,7 @@ def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch)
     assert live["status"] == "FINISHED"
     assert "metrics.validation_dice" in live
     assert "metrics.test_dice" not in live  # known to the run folder, not yet to the store
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     assert only_run(study)["run_id"] == live["run_id"]
     check_record(study)
 
@@ -115,7 +118,7 @@ def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
         exported / "model.onnx",
     ):  # fmt: skip
         path.write_text("made")
-    assert tracking.sync(tracked) == (0, 1)
+    assert sync(tracked) == (0, 1)
     runs = recorded(tracked)
     (parent,) = runs[runs["tags.role"] == "study"]["run_id"]
     client = mlflow.MlflowClient()
@@ -183,7 +186,7 @@ def test_the_logged_model_predicts_the_networks_probabilities(tracked):
 
 def test_sync_again_changes_nothing(tracked):
     before = recorded(tracked)
-    assert tracking.sync(tracked) == (0, 1)
+    assert sync(tracked) == (0, 1)
     pd.testing.assert_frame_equal(recorded(tracked), before)
 
 
@@ -191,7 +194,7 @@ def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
     first = only_run(tracked)["run_id"]
     study = change_params(train={"epochs": 1})
     run_stages(monkeypatch, VARIANT)
-    tracking.sync(study)
+    sync(study)
     again = only_run(study)  # fails if there are two
     assert again["run_id"] != first
     assert again["params.train.epochs"] == "1"
@@ -202,7 +205,7 @@ def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkey
     study = change_params(evaluate={"threshold": 0.05})
     monkeypatch.setattr(sys, "argv", ["evaluate", VARIANT, "0"])
     evaluate.main()
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     again = only_run(study)
     assert again["run_id"] == first["run_id"]
     assert again["metrics.test_sensitivity"] > first["metrics.test_sensitivity"]
@@ -213,7 +216,7 @@ def test_a_training_that_changed_its_curves_alone_replaces_its_run(tracked, monk
     first = only_run(tracked)
     study = change_params(focal={"gamma": 1.0})
     run_stages(monkeypatch, VARIANT)
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     again = only_run(study)
     assert again["run_id"] != first["run_id"]
     assert again["params.focal.gamma"] == "1.0"
@@ -223,21 +226,21 @@ def test_a_training_that_changed_its_curves_alone_replaces_its_run(tracked, monk
 
 def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    assert tracking.sync(tracked) == (1, 0)
+    assert sync(tracked) == (1, 0)
     assert only_run(tracked)["status"] == "FINISHED"
 
 
 def test_a_variant_that_left_the_study_leaves_the_store(both_trained):
-    assert tracking.sync(both_trained) == (2, 0)
+    assert sync(both_trained) == (2, 0)
     study = change_params(variants=[VARIANT])
     shutil.rmtree(study.folder / "runs" / "limit_encoder_attention")
-    assert tracking.sync(study) == (0, 1)
+    assert sync(study) == (0, 1)
     assert set(recorded(study)["tags.variant"].dropna()) == {VARIANT}
 
 
 def test_a_resumed_training_has_one_record_with_each_epoch_once(tiny_study, monkeypatch):
     study = change_params(variants=[VARIANT], tracking={"live": True}, train={"epochs": 2})
-    validate, validated = train.validate, []
+    validate, validated = loop.validate, []
 
     def fail(*arguments: object) -> dict[str, float]:
         validated.append(len(validated))
@@ -245,13 +248,13 @@ def test_a_resumed_training_has_one_record_with_each_epoch_once(tiny_study, monk
             raise RuntimeError("in mid-epoch")
         return validate(*arguments)
 
-    monkeypatch.setattr(train, "validate", fail)
+    monkeypatch.setattr(loop, "validate", fail)
     with pytest.raises(RuntimeError, match="in mid-epoch"):
         run_stages(monkeypatch, VARIANT)
     run_stages(monkeypatch, VARIANT)
     record = json.loads((study.run_dir(VARIANT, 0) / "run.json").read_text())
     assert record["resumed_epochs"] == [1]
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     check_record(study)  # fails if there are two, or an epoch is there twice
     assert only_run(study)["run_id"] == record["mlflow_run_id"]
 
@@ -262,7 +265,7 @@ def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("in mid-epoch")
 
-    monkeypatch.setattr(train, "validate", fail)
+    monkeypatch.setattr(loop, "validate", fail)
     monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
     with pytest.raises(RuntimeError, match="in mid-epoch"):
         train.main()
@@ -300,13 +303,13 @@ def test_a_server_that_is_away_or_lost_costs_no_training(tiny_study, monkeypatch
     assert record["mlflow_run_id"] is None
     assert warnings_in(capfd.readouterr().err) == 1
     server.start()
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     assert metric_steps(study) == [1, 2, 3]
-    assert tracking.sync(study) == (0, 1)
+    assert sync(study) == (0, 1)
 
     # Lost after the first epoch of another training, with the record begun.
     study = change_params(focal={"gamma": 1.0}, tracking={"required": True})
-    validate = train.validate
+    validate = loop.validate
     asked: list[int] = []
 
     def losing(*arguments: object) -> dict[str, float]:
@@ -315,7 +318,7 @@ def test_a_server_that_is_away_or_lost_costs_no_training(tiny_study, monkeypatch
             server.kill()
         return validate(*arguments)
 
-    monkeypatch.setattr(train, "validate", losing)
+    monkeypatch.setattr(loop, "validate", losing)
     train.main()
     printed = capfd.readouterr()
     assert warnings_in(printed.err) == 1
@@ -324,7 +327,7 @@ def test_a_server_that_is_away_or_lost_costs_no_training(tiny_study, monkeypatch
     assert (record["epochs_trained"], record["mlflow_run_id"]) == (3, None)
     server.start()
     assert metric_steps(study) == [1]
-    assert tracking.sync(study) == (1, 0)
+    assert sync(study) == (1, 0)
     assert metric_steps(study) == [1, 2, 3]  # fails if there are two records
     assert only_run(study)["status"] == "FINISHED"
     assert only_run(study)["params.focal.gamma"] == "1.0"
@@ -341,7 +344,7 @@ def warnings_in(printed: str) -> int:
 
 def test_a_lost_server_is_waited_for_in_seconds_and_once(tiny_study, server, capsys):
     """Nothing listens on the port. The library alone would try for four minutes, each epoch."""
-    live = tracking.LiveRun(required=False)
+    live = LiveRun(required=False)
     start = time.perf_counter()
     live.open(tiny_study, tiny_study.runs()[0], {}, None)
     for epoch in (1, 2, 3):
@@ -356,11 +359,11 @@ def test_a_server_that_is_not_there_is_one_clear_error(tiny_study, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match=r"MLflow's store at http://127\.0\.0\.1:9 cannot be used"):
-        tracking.sync(tiny_study)
+        sync(tiny_study)
 
 
 def test_a_store_that_is_no_database_is_one_clear_error(tmp_path, monkeypatch):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(UserError, match=r"MLflow's store at sqlite:.* cannot be used: .*database"):
-        tracking.open_store()
+        open_store()

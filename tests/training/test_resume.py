@@ -32,7 +32,9 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.params import SGD, Adam, Schedule, load_study
-from pipeline.training.resume import ResumeFile, alone, differences, identity, source_hashes
+from pipeline.training import loop
+from pipeline.training.provenance import differences, identity, source_hashes
+from pipeline.training.resume import ResumeFile, alone
 
 VARIANT = "gated_attention"
 KILLS = int(os.environ.get("LESION_KILLS", "8"))  # more of them take longer and prove more
@@ -233,21 +235,21 @@ def test_every_protocol_goes_on_to_the_bit(tiny_study, tmp_path, monkeypatch, pr
     changes = {"epochs": 5, "precision": "float32"} | PROTOCOLS[protocol]
     study = tiny_study.model_copy(update={"train": tiny_study.train.model_copy(update=changes)})
     cases = PreparedCases.open(study.prepared_dir)
-    validated = train.validate
+    validated = loop.validate
     if protocol == "early stopping":  # which ends it after the third epoch
         found = iter([0.2, 0.5, 0.4] * 2)
 
         def scripted(*arguments: object) -> dict[str, float]:
             return validated(*arguments) | {"validation_dice": next(found)}
 
-        monkeypatch.setattr(train, "validate", scripted)
+        monkeypatch.setattr(loop, "validate", scripted)
 
     def network() -> torch.nn.Module:
         torch.manual_seed(0)
         return build_model(NetworkConfig(**TINY)).to(memory_format=torch.channels_last)
 
     expected = network()
-    history = train.fit(expected, cases, study, seed=0)
+    history = loop.fit(expected, cases, study, seed=0)
 
     def interrupt(epoch: int, row: dict[str, float]) -> None:
         if epoch == trained[-1] + 1:
@@ -260,7 +262,7 @@ def test_every_protocol_goes_on_to_the_bit(tiny_study, tmp_path, monkeypatch, pr
         with torch.no_grad():  # whatever it starts from, the state decides
             model.head[-1].weight.add_(trained[-1])
         try:
-            found_history = train.fit(
+            found_history = loop.fit(
                 model, cases, study, 0, interrupt, ResumeFile(path, {"same": "one"}, CPU)
             )
             break
@@ -432,7 +434,7 @@ def test_a_change_while_it_was_trained_is_told_and_nothing_written(
     """What DVC would record as the result of params that it was not trained by."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
-    fit, before = train.fit, Path("params.yaml").read_bytes()
+    fit, before = loop.fit, Path("params.yaml").read_bytes()
 
     def edited(*arguments, **named):
         history = fit(*arguments, **named)
@@ -448,7 +450,7 @@ def test_a_change_while_it_was_trained_is_told_and_nothing_written(
     # Put back, it is written without an epoch trained.
     Path("params.yaml").write_bytes(before)
     monkeypatch.setattr(train, "fit", fit)
-    monkeypatch.setattr(train, "train_epoch", None)
+    monkeypatch.setattr(loop, "train_epoch", None)
     train.main()
     assert results(Path()) == results(whole)
     assert "resumed after epoch 6\n" in capsys.readouterr().out
@@ -470,14 +472,14 @@ def test_a_record_adds_up_the_parts_of_an_interrupted_training(tiny_study, tmp_p
             raise InterruptionError
 
     with pytest.raises(InterruptionError):
-        train.fit(model, cases, study, 0, interrupt, first)
+        loop.fit(model, cases, study, 0, interrupt, first)
     for _ in range(2):  # interrupted twice, the second time before an epoch was finished
         again = ResumeFile(path, {}, CPU)
         with contextlib.suppress(InterruptionError):
-            train.fit(model, cases, study, 0, interrupt, again)
+            loop.fit(model, cases, study, 0, interrupt, again)
     last = ResumeFile(path, {}, CPU)
     last.start -= 500
-    train.fit(model, cases, study, 0, resume_file=last)
+    loop.fit(model, cases, study, 0, resume_file=last)
     parts = last.parts()
     assert parts["started"] == first.before["started"]
     assert 1500 < parts["wall_seconds"] < 1600

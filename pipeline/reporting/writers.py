@@ -1,0 +1,170 @@
+"""Tables as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from pipeline.reporting.tables import BOLD, DASH, SYNTHETIC, Cell, Table, paper_row
+from pipeline.statistics.definitions import MAIN
+from pipeline.statistics.results import (
+    AveragedEstimate,
+    Results,
+)
+
+
+def markdown(results: Results, tables: Sequence[Table]) -> str:
+    """Verdict and tables with their definitions, as GitHub reads them."""
+    parts = [f"# Study {escape_markdown(results.study.name)}"]
+    if results.study.synthetic:
+        parts.append(f"> **{SYNTHETIC}**")
+    parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
+    for table in tables:
+        parts += [escape_markdown(table.caption), _markdown_table(table)]
+    parts.append(BOLD)
+    parts.append(
+        "\n".join(
+            f"- **{escape_markdown(label)}**: {escape_markdown(definition)}"
+            for label, definition in results.study.definitions.items()
+        )
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    titles, *names = zip(*table.texts, strict=True)
+    lines = [[escape_markdown(title) for title in (*titles, *table.header)]]
+    lines.append(["---"] * len(titles) + ["---:"] * len(table.header))
+    for name, row in zip(names, table.rows, strict=True):
+        lines.append(
+            [escape_markdown(text) for text in name] + list(map(_markdown_cell, row.cells))
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    return f"**{text}**" if cell.best else text
+
+
+def escape_markdown(text: str) -> str:
+    """`text` such that Markdown shows it as it is, in a table too. An underscore within a word
+    needs no escape and keeps its looks in the source."""
+    text = re.sub(r"([\\`*\[\]<|~$&])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    return " ".join(text.split())
+
+
+def csv(results: Results) -> str:
+    """A row a variant: mean, standard deviation over seeds and interval of every metric, the
+    paper's figures, and those of averaged probabilities; empty where there is none."""
+    rows = []
+    for variant in results.study.variants:
+        paper = paper_row(variant)
+        dice = results.estimate(variant, "dice")
+        row: dict[str, Any] = {
+            "variant": variant,
+            "paper_row": None if paper.name == DASH else paper.name,
+            "seeds": dice.seeds,
+            "cases": dice.cases,
+        }
+        for metric in dict.fromkeys(found.metric for found in results.estimates):
+            found = results.estimate(variant, metric)
+            row[f"{metric}_mean"] = found.mean
+            row[f"{metric}_standard_deviation"] = found.standard_deviation
+            row[f"{metric}_low"] = None if found.interval is None else found.interval.low
+            row[f"{metric}_high"] = None if found.interval is None else found.interval.high
+        for metric in MAIN:
+            row[f"{metric}_paper"] = results.estimate(variant, metric).paper
+        for averaged in results.averaged:
+            if averaged.variant == variant:
+                row |= _averaged_columns(averaged)
+        rows.append(row)
+    text: str = pd.DataFrame(rows).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return text
+
+
+def _averaged_columns(found: AveragedEstimate) -> dict[str, float | None]:
+    named, gain = f"{found.averaging}_{found.metric}", found.difference_interval
+    return {
+        f"{named}_mean": found.mean,
+        f"{named}_standard_deviation": found.standard_deviation,
+        f"{named}_low": None if found.interval is None else found.interval.low,
+        f"{named}_high": None if found.interval is None else found.interval.high,
+        f"{named}_difference": found.difference,
+        f"{named}_difference_low": None if gain is None else gain.low,
+        f"{named}_difference_high": None if gain is None else gain.high,
+    }
+
+
+def latex(results: Results, tables: Sequence[Table]) -> str:
+    """The tables as floats, for a document that loads booktabs and graphicx."""
+    parts = ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."]
+    synthetic = [SYNTHETIC] if results.study.synthetic else []
+    parts += [f"% {sentence}" for sentence in synthetic]
+    for table in tables:
+        notes = [table.caption, *([BOLD] if table.bold else []), *synthetic]
+        label = f"{results.study.name}-{table.key}"
+        parts.append(_latex_table(table, " ".join(notes), label))
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex_table(table: Table, caption: str, label: str) -> str:
+    titles, *names = zip(*table.texts, strict=True)
+    alignments = "l" * len(titles) + "r" * len(table.header)
+    header = [escape_latex(title) for title in (*titles, *table.header)]
+    rows = [
+        [escape_latex(text) for text in name] + list(map(_latex_cell, row.cells))
+        for name, row in zip(names, table.rows, strict=True)
+    ]
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"  \centering",
+            rf"  \caption{{{escape_latex(caption)}}}",
+            rf"  \label{{tab:{label}}}",
+            r"  \resizebox{\textwidth}{!}{%",
+            rf"  \begin{{tabular}}{{@{{}}{alignments}@{{}}}}",
+            r"    \toprule",
+            "    " + " & ".join(header) + r" \\",
+            r"    \midrule",
+            *("    " + " & ".join(row) + r" \\" for row in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return rf"\textbf{{{text}}}" if cell.best else text
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        DASH: "--",
+    }
+)
+
+
+def escape_latex(text: str) -> str:
+    """`text` such that LaTeX sets it as it is."""
+    return " ".join(text.translate(_LATEX).split())

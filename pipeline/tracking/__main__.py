@@ -1,0 +1,32 @@
+"""Bring MLflow's store level with a study's run folders: `python -m pipeline.tracking sync`"""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.params import load_study
+from pipeline.tracking.sync import sync
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "command", choices=["sync"], help="record the study's runs in MLflow's store"
+    )
+    parser.parse_args()
+    from mlflow.exceptions import MlflowException
+
+    study = load_study()
+    try:
+        recorded, unchanged = sync(study)
+    except MlflowException as error:
+        raise UserError(
+            f"MLflow's store was lost ({str(error).splitlines()[0]}): the runs are in their "
+            "folders; run `python -m pipeline.tracking sync` again when it is back"
+        ) from None
+    print(f"tracking: {recorded} runs recorded, {unchanged} already there, study {study.name}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,49 @@
+"""A run's network in MLflow's store: from code and safetensors, nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from models import FAMILIES
+from pipeline import ROOT
+from pipeline.study.params import Study
+
+
+def log_model(study: Study, variant: str, weights: Path) -> None:
+    """Log the network so that mlflow.pyfunc.load_model(...).predict(images) gives probabilities.
+
+    From code and safetensors: nothing is pickled.
+    """
+    import mlflow
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    size = (study.prepare.height, study.prepare.width)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *size, 3))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *size))]),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "network.json"
+        network.write_text(json.dumps(asdict(study.models[variant])))
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(ROOT / "pipeline" / "tracking" / "serving.py"),
+            artifacts={"weights": str(weights.resolve()), "network": str(network)},
+            code_paths=[str(ROOT / "models"), str(ROOT / "pipeline")],
+            signature=signature,
+            pip_requirements=_requirements(study.models[variant].family),
+        )
+
+
+def _requirements(family: str) -> list[str]:
+    """What a logged model of that family needs, at the versions it was made with."""
+    from importlib.metadata import version
+
+    own = ("torch", "torchvision", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
+    names = (*own, *FAMILIES[family].packages)
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]

@@ -1,0 +1,237 @@
+"""The training loop: epochs, validation, the epoch whose weights are kept (paper section 9)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline.engine import losses, overlap
+from pipeline.engine.batches import TrainingBatches, split_batches
+from pipeline.engine.compute import (
+    autocast,
+    choose_dtype,
+    stream,
+    to_input,
+    to_target,
+)
+from pipeline.engine.prepared import PreparedCases
+from pipeline.study.errors import UserError
+from pipeline.study.params import Focal, Loss, Study, Train
+from pipeline.training.optimisation import start_training_mode
+from pipeline.training.resume import (
+    ResumeFile,
+    Row,
+    Training,
+)
+
+
+class LossMeans:
+    """The loss trained by and the three of section 9.5, averaged over the cases seen."""
+
+    def __init__(self, loss: Loss, focal: Focal) -> None:
+        self.loss = loss
+        self.focal = focal
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def add(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """logits, targets (N, 1, H, W) -> (N,), the loss to train by."""
+        values = losses.every_loss(logits, targets, self.loss, self.focal)
+        for name, value in values.items():
+            self.seen.setdefault(name, []).append(value.detach())
+        return values["loss"]
+
+    def means(self, split: str) -> Row:
+        return {
+            f"{split}_{name}": torch.cat(values).mean().item() for name, values in self.seen.items()
+        }
+
+
+def train_epoch(
+    training: Training,
+    batches: TrainingBatches,
+    epoch: int,
+    train: Train,
+    means: LossMeans,
+    dtype: torch.dtype,
+) -> Row:
+    """One pass over the training cases; returns the learning rates of its last step.
+
+    Raises UserError at the first step whose loss is not finite; its gradient is not taken.
+    """
+    model, optimizer = training.model, training.optimizer
+    device = next(model.parameters()).device
+    start_training_mode(model, freeze_encoder=train.freeze_encoder)
+    rates: Row = {}
+    # As a block: a bar that an error leaves open would stand before its message.
+    with tqdm(
+        batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="batch", leave=False
+    ) as bar:
+        for step, (images, masks) in enumerate(bar, start=1):
+            rates = training.learning_rates()
+            inputs, targets = to_input(images, device), to_target(masks, device)
+            with autocast(device, dtype):
+                logits = model(inputs)
+            loss = means.add(logits, targets).mean()
+            value = loss.item()
+            if not math.isfinite(value):
+                raise diverged(f"the training loss is {value} in epoch {epoch}, step {step}", rates)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if train.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip)
+            optimizer.step()
+            training.schedule.step()
+            bar.set_postfix(loss=f"{value:.3f}")
+    return rates
+
+
+def diverged(what: str, rates: Row) -> UserError:
+    """What to tell of a loss that is not finite, and what to do about it."""
+    return UserError(
+        f"{what}, at learning rate {rates['learning_rate']:g}: lower "
+        "train.optimizer.learning_rate, warm it up (train.schedule.warmup_epochs) or clip the "
+        "gradient (train.gradient_clip)"
+    )
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, cases: PreparedCases, batch_size: int, means: LossMeans, dtype: torch.dtype
+) -> Row:
+    """The validation split's losses, and its mean per-case Dice and IoU at p > 0.5."""
+    device = next(model.parameters()).device
+    model.eval()
+    counts = []
+    for images, masks in split_batches(cases, "validation", batch_size):
+        targets = to_target(masks, device)
+        with autocast(device, dtype):
+            logits = model(to_input(images, device))
+        means.add(logits, targets)
+        counts.append(overlap.confusion(logits > 0, targets > 0))
+    every = np.concatenate(counts)
+    return {
+        **means.means("validation"),
+        "validation_dice": float(overlap.dice(every).mean()),
+        "validation_iou": float(overlap.iou(every).mean()),
+    }
+
+
+def fit(
+    model: nn.Module,
+    cases: PreparedCases,
+    study: Study,
+    seed: int,
+    log_epoch: Callable[[int, Row], None] = lambda epoch, row: None,
+    resume_file: ResumeFile | None = None,
+) -> pd.DataFrame:
+    """Train `model` in place by the study's protocol; return history.csv, a row an epoch.
+
+    The weights it ends with are those of the epoch that `selected_epoch` names. With `resume_file`
+    it goes on from there and keeps its state there after each epoch; `log_epoch` is given the
+    epochs of before as well.
+    """
+    train = study.train
+    device = next(model.parameters()).device
+    dtype = choose_dtype(device, train.precision)
+    batches = TrainingBatches(
+        cases,
+        train.augmentation,
+        batch_size=train.batch_size,
+        seed=seed,
+        workers=study.loader_workers,
+    )
+    height, width = cases.masks.shape[1:]
+    training_cases = len(cases.indices("training"))
+    single = (training_cases - 1) % train.batch_size == 0
+    if single and not trains_on_one(model, height, width):
+        raise UserError(
+            f"params.yaml: train.batch_size {train.batch_size} leaves a batch of one case, in "
+            f"which a BatchNorm of this network would have a single value at {height}x{width} "
+            "pixels: choose another"
+        )
+    training = Training.start(model, train, len(batches))
+    if resume_file is not None:
+        resume_file.load(training)
+    for row in training.history:
+        log_epoch(int(row["epoch"]), row)
+    done = len(training.history)
+    with tqdm(total=train.epochs, desc="train", unit="epoch", initial=done) as bar:
+        while not is_done(training.history, train):
+            epoch = len(training.history) + 1
+            means = LossMeans(train.loss, study.focal)
+            start = time.perf_counter()
+            torch.manual_seed(stream(seed, "dropout") + epoch)  # resumed or not
+            rates = train_epoch(training, batches, epoch, train, means, dtype)
+            images_per_second = training_cases / (time.perf_counter() - start)
+            validation = LossMeans(train.loss, study.focal)
+            row = {
+                "epoch": epoch,
+                **rates,
+                **means.means("train"),
+                **validate(model, cases, train.batch_size, validation, dtype),
+                "seconds": time.perf_counter() - start,
+                "images_per_second": images_per_second,
+            }
+            if not math.isfinite(row["validation_loss"]):
+                raise diverged(
+                    f"the validation loss is {row['validation_loss']} after epoch {epoch}", rates
+                )
+            training.history.append(row)
+            if train.select == "best_validation_dice" and best_epoch(training.history) == epoch:
+                training.best_weights = {
+                    name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
+                }
+            if resume_file is not None:
+                resume_file.save(training)
+            log_epoch(epoch, row)
+            bar.update()
+            bar.set_postfix(
+                loss=f"{row['train_loss']:.3f}",
+                dice=f"{row['validation_dice']:.3f}",
+                images_s=f"{images_per_second:.1f}",
+            )
+    if training.best_weights:
+        model.load_state_dict(training.best_weights)
+    return pd.DataFrame(training.history).astype({"epoch": int})
+
+
+def trains_on_one(model: nn.Module, height: int, width: int) -> bool:
+    """Whether a batch of one image gives each BatchNorm more than one value a channel: not where
+    the features, or a pooled branch of them (DeepLabV3+'s), are a single pixel."""
+    twin = deepcopy(model).to("meta").train()
+    try:
+        with torch.no_grad():
+            twin(torch.empty(1, 3, height, width, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
+
+
+def best_epoch(history: Sequence[Row]) -> int:
+    """The epoch, from 1, of the highest validation Dice; of equals the earliest."""
+    return 1 + int(np.argmax([row["validation_dice"] for row in history]))
+
+
+def is_done(history: Sequence[Row], train: Train) -> bool:
+    """Whether a training with that history has its last epoch behind it."""
+    if not history or train.early_stopping is None:
+        return len(history) >= train.epochs
+    waited = len(history) - best_epoch(history)
+    return len(history) >= train.epochs or waited >= train.early_stopping
+
+
+def selected_epoch(history: pd.DataFrame, train: Train) -> int:
+    """The epoch, from 1, whose weights a training with that history kept."""
+    if train.select == "last":
+        return len(history)
+    return 1 + int(history["validation_dice"].argmax())

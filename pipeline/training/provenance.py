@@ -1,0 +1,195 @@
+"""What a run is made of: sources, data, params, machine; what it cost. Its part of run.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from models import FAMILIES, AnyConfig, build_model
+from pipeline import ROOT
+from pipeline.engine.compute import (
+    choose_dtype,
+    processor,
+)
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import weights_file_sha256
+from pipeline.study.errors import UserError
+from pipeline.study.files import sha256
+from pipeline.study.params import Run, Study, load_study
+
+
+def describe_machine(
+    device: torch.device, dtype: torch.dtype, packages: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the run computed with, for run.json; `packages`: those that its network needs."""
+    names = ("torchvision", "numpy", "albumentations", *packages, "dvc", "mlflow")
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        if on_gpu
+        else None,
+        "precision": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {"torch": torch.__version__, **{name: _version(name) for name in names}},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def describe_commit(folder: Path) -> dict[str, Any]:
+    """The commit of the sources and whether tracked files differ from it; None outside git."""
+    status = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _output("git", "-C", str(folder), "rev-parse", "HEAD"),
+        "dirty": None if status is None else status != "",
+    }
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where there is none such, or it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def forward_gflops(config: AnyConfig, height: int, width: int) -> float:
+    """Of one image's forward pass, by torch's counter: multiply and add counted apart."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # On "meta" nothing is computed. The counter does not know the CPU's fused attention; the plain
+    # kernel does the same arithmetic.
+    with (
+        torch.device("meta"),
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.no_grad(),
+    ):
+        build_model(config).to("meta").eval()(torch.empty(1, 3, height, width))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def speeds(history: pd.DataFrame, cases: PreparedCases) -> dict[str, float]:
+    """For run.json: seconds an epoch, and images a second in training (mean over epochs) and in
+    validation, a forward pass with losses and Dice."""
+    seconds, trained = history["seconds"], history["images_per_second"]
+    validating = (seconds - len(cases.indices("training")) / trained).sum()
+    return {
+        "seconds_per_epoch": float(seconds.mean()),
+        "images_per_second": float(trained.mean()),
+        "validation_images_per_second": float(
+            len(history) * len(cases.indices("validation")) / validating
+        ),
+    }
+
+
+def describe_training(study: Study, run: Run, device: torch.device) -> dict[str, Any]:
+    """What decides the run's result, as the files are now: its part of run.json."""
+    config = study.models[run.variant]
+    return {
+        **run._asdict(),
+        "sources": source_hashes(),
+        "data_fingerprint": PreparedCases.open(study.prepared_dir).fingerprint,
+        "params": {
+            **study.model_dump(mode="json", include={"data", "prepare", "train", "focal"}),
+            "model": asdict(config),
+        },
+        "encoder_weights_sha256": weights_file_sha256(config, study.folder),
+        **describe_machine(
+            device,
+            choose_dtype(device, study.train.precision),
+            FAMILIES[config.family].packages,
+        ),
+    }
+
+
+def check_unchanged(study: Study, run: Run, record: dict[str, Any], device: torch.device) -> None:
+    """Raise UserError if what decides the run's result is no longer as it was at its start.
+
+    DVC takes the hashes of a stage's dependencies after its command (treeverse/dvc#11058): it would
+    record this result as that of the files as they are now.
+    """
+    try:
+        now = describe_training(load_study(study.folder), run, device)
+    except (KeyError, OSError) as error:
+        raise UserError(
+            f"{error} is gone since the training of {study.label(run)} was started: put it back "
+            "and run again, to write what was trained"
+        ) from None
+    changed = differences(identity(record), identity(now))
+    if changed:
+        raise UserError(
+            f"{changed} changed while {study.label(run)} was trained: run again to train it anew, "
+            "or put back what was there and run again to write what was trained"
+        )
+
+
+def source_hashes() -> dict[str, str]:
+    """The sha256 of each source file that dvc.yaml makes the stage train depend on."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    code = "${code}/"
+    paths = [ROOT / dep[len(code) :] for dep in stages["train"]["deps"] if dep.startswith(code)]
+    files = [
+        file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
+    ]
+    return {str(file.relative_to(ROOT)): sha256(file) for file in files}
+
+
+def identity(record: dict[str, Any]) -> dict[str, str]:
+    """All that decides a training's bits, by name: of run.json's `record` what does."""
+    params, versions = record["params"], record["versions"]
+    names = ("variant", "seed", "fold", "sources", "data_fingerprint", "encoder_weights_sha256")
+    machine = ("device", "precision", "threads")
+    views = ("dvc", "mlflow")  # they decide none
+    return _flat(
+        {name: record[name] for name in (*names, *machine)}
+        | {name: params[name] for name in ("train", "focal", "model")}
+        | {"versions": {name: versions[name] for name in versions if name not in views}}
+    )
+
+
+def fingerprint(record: dict[str, Any]) -> str:
+    """One sha256 for `identity`."""
+    return hashlib.sha256(json.dumps(identity(record), sort_keys=True).encode()).hexdigest()
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> str:
+    """The names under which two identities differ, in words; empty where they are equal."""
+    names = sorted(
+        name.removeprefix("sources.")
+        for name in one.keys() | other.keys()
+        if one.get(name) != other.get(name)
+    )
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _flat(content: Any, name: str = "") -> dict[str, str]:
+    """Nested blocks as one, `train.optimizer.method`; values as JSON."""
+    if not isinstance(content, dict):
+        return {name: json.dumps(content)}
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{name}.{key}" if name else key)
+    return flat
