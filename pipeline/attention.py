@@ -17,7 +17,8 @@ from pipeline.statistics.runs import test_ids
 from pipeline.statistics.scores import disputed_cases, example_cases
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
 

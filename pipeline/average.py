@@ -15,7 +15,8 @@ from pipeline.evaluation.metrics import PIXEL_METRICS
 from pipeline.statistics.runs import AVERAGE_KEYS, averages
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 

@@ -44,7 +44,8 @@ from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
 from pipeline.statistics.verdict import verdict
 from pipeline.study.errors import UserError, run_command
-from pipeline.study.params import Run, Study, load_study
+from pipeline.study.params import Run, Study
+from pipeline.study.reading import load_study
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score

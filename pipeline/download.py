@@ -28,9 +28,12 @@ from pipeline.data.archives import (
 from pipeline.data.fetch import Bar, Download, RetryPolicy, fetch, mismatch
 from pipeline.data.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS
 from pipeline.data.synthetic import draw_case
+from pipeline.study.blocks import Synthetic
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import replacing, write_json
-from pipeline.study.params import Split, Study, Synthetic, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
+from pipeline.study.values import Split
 
 POLICY = RetryPolicy()
 DRAWN = "SYNTHETIC_"  # the ids of drawn cases begin with it

@@ -22,9 +22,11 @@ from pipeline.evaluation.metrics import METRICS, score_cases, summarise
 from pipeline.evaluation.native import NativeScorer
 from pipeline.evaluation.surface import score_surfaces
 from pipeline.evaluation.thresholds import THRESHOLDS, dice_by_threshold
+from pipeline.study.blocks import Evaluate
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing, write_json
-from pipeline.study.params import Evaluate, Study, load_study, parse_run
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study, parse_run
 
 
 class Evaluation(NamedTuple):

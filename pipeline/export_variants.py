@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing, write_json
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 
 def main() -> None:

@@ -46,7 +46,9 @@ from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import ExampleCase, disputed_cases, example_cases
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
-from pipeline.study.params import Resize, Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
+from pipeline.study.values import Resize
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}

@@ -53,9 +53,10 @@ from pipeline.evaluation.native import TooLongError, lay_back
 from pipeline.reporting.heatmaps import AttentionStage
 from pipeline.reporting.overlays import LONGEST, file_name, heat_map, overlay, save_scales
 from pipeline.reporting.stage_maps import attention_stages
+from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing, write_json, writing
-from pipeline.study.params import OfficialSplit, Prepare, Resize
+from pipeline.study.values import Resize
 
 COLUMNS = {
     "image": "its path below the folder that was named",

@@ -32,9 +32,12 @@ from pipeline.data.integrity import Checksum, check_case
 from pipeline.data.raw import Finding, RawCase, find_cases
 from pipeline.data.splits import AnySplit, divide, listed_cases
 from pipeline.engine.prepared import ArrayWriter, PreparedCases, seal
+from pipeline.study.blocks import NearDuplicates, Prepare
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing, writing
-from pipeline.study.params import NearDuplicates, Prepare, Split, Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
+from pipeline.study.values import Split
 
 CHUNK = 8  # cases that a process is given at a time
 

@@ -26,9 +26,12 @@ from pipeline.reporting.writers import csv, latex, markdown
 from pipeline.statistics.results import Results, load_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases
+from pipeline.study.blocks import Train
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing
-from pipeline.study.params import Loss, Study, Train, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
+from pipeline.study.values import Loss
 
 LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls it
     "bce": "BCE",

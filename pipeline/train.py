@@ -17,7 +17,8 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_encoder, save_weights
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing, sha256, write_json
-from pipeline.study.params import Run, Study, load_study, parse_run
+from pipeline.study.params import Run, Study
+from pipeline.study.reading import load_study, parse_run
 from pipeline.training.faults import machine_faults_told
 from pipeline.training.loop import fit, selected_epoch
 from pipeline.training.provenance import (

@@ -14,7 +14,8 @@ from mlflow_server import Server
 # First, before anything uses oneDNN: the import keeps it off AMX where AMX is broken.
 import pipeline.engine.compute  # noqa: F401
 from pipeline import download, preprocess
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -116,7 +116,7 @@ HARMS = (
 DEMO = """
 import sys
 from pipeline import average, compare, download, evaluate, export_variants, preprocess, train
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 download.main()
 preprocess.main()
 study = load_study()

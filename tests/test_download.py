@@ -30,8 +30,8 @@ from pipeline.data.archives import Archive
 from pipeline.data.fetch import RetryPolicy
 from pipeline.data.synthetic import draw_case
 from pipeline.download import draw_cases, fetch_isic2018
+from pipeline.study.blocks import Synthetic
 from pipeline.study.errors import UserError
-from pipeline.study.params import Synthetic
 
 ISIC2018 = {
     "source": "isic2018",

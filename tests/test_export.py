@@ -31,7 +31,7 @@ from pipeline.reporting.modelcard import check_results, write_card
 from pipeline.statistics.results import Estimate, Interval, save_results
 from pipeline.study.errors import UserError
 from pipeline.study.files import write_json
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 
 DEMO = load_study(REPOSITORY / "studies" / "demo")
 READINGS = "every-other-reading"  # of what the paper leaves open

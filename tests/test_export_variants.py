@@ -22,7 +22,7 @@ from pipeline.report import model_cards
 from pipeline.reporting.tables import all_tables, cost_table
 from pipeline.statistics.results import load_results
 from pipeline.study.errors import UserError
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 
 FILES = ["export.json", "model.onnx", "model.pt2"]
 

@@ -23,7 +23,8 @@ from pipeline.data.synthetic import draw_case
 from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import prepare_cases
 from pipeline.study.errors import UserError
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 Pixels = NDArray[np.uint8]
 OFFICIAL = {"method": "official"}

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from pipeline import compare, download, evaluate, preprocess, train
 from pipeline.data.splits import divide
 from pipeline.study.errors import UserError
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 
 SPLITS = ("split/official", "split/random", "split/random-divided")
 STUDIES = ("peers", "backbones", "head", "encoder-attention", *SPLITS)

@@ -22,9 +22,10 @@ from pipeline import train
 from pipeline.engine import compute, losses
 from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.params import SGD, Adam, Schedule, Study
+from pipeline.study.params import Study
 from pipeline.training import faults, loop, provenance
 
 HISTORY = [

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.study.params import Resize
+from pipeline.study.values import Resize
 
 Size = tuple[int, int]  # height, width in pixels
 

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.data.geometry import Size, place
 from pipeline.data.raw import Defect, Finding, RawCase
-from pipeline.study.params import Prepare
+from pipeline.study.blocks import Prepare
 
 # A JPEG is decoded to no less than MARGIN times the pixels asked for along each side, so that the
 # filter that follows decides; its longer side to no less than LEAST, for near-duplicates.

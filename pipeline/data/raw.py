@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.study.errors import UserError
-from pipeline.study.params import Split
+from pipeline.study.values import Split
 
 IMAGE_FOLDERS: dict[Split, str] = {
     "training": "ISIC2018_Task1-2_Training_Input",

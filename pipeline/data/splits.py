@@ -12,17 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.data.raw import RawCase
+from pipeline.study.blocks import FoldSplit, ListFile, ListSplit, OfficialSplit, RandomSplit
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.params import (
-    SPLITS,
-    FoldSplit,
-    ListFile,
-    ListSplit,
-    OfficialSplit,
-    RandomSplit,
-    Split,
-)
+from pipeline.study.values import SPLITS, Split
 
 AnySplit = OfficialSplit | RandomSplit | FoldSplit | ListSplit
 

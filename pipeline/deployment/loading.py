@@ -21,7 +21,8 @@ from models import AnyConfig
 from pipeline.data.geometry import Size
 from pipeline.study.errors import UserError
 from pipeline.study.files import read_json, sha256
-from pipeline.study.params import Name, Network, Resize, Seed, Side, needs
+from pipeline.study.params import Network, needs
+from pipeline.study.values import Name, Resize, Seed, Side
 
 if TYPE_CHECKING:
     import torch

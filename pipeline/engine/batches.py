@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.engine.compute import stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
-from pipeline.study.params import Split
+from pipeline.study.values import Split
 
 Batch = tuple[Tensor, Tensor]  # images (N, H, W, 3) uint8 RGB, masks (N, H, W) uint8 in {0, 1}
 Key = tuple[int, int]  # epoch, place in the prepared arrays

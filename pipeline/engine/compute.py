@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.study.params import Precision
+from pipeline.study.values import Precision
 
 # Of ImageNet's images in [0, 1], as torchvision's pretrained encoders expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from pipeline.study.params import Focal, Loss
+from pipeline.study.blocks import Focal
+from pipeline.study.values import Loss
 
 
 def bce(logits: Tensor, targets: Tensor) -> Tensor:

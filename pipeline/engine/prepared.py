@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
-from pipeline.study.params import SPLITS, Split
+from pipeline.study.values import SPLITS, Split
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from pipeline.engine.overlap import confusion
 from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluation.calibration import brier
 from pipeline.evaluation.metrics import score_cases
+from pipeline.study.blocks import Evaluate
 from pipeline.study.errors import UserError
-from pipeline.study.params import Evaluate, Split, Study
+from pipeline.study.params import Study
+from pipeline.study.values import Split
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from pipeline.data.geometry import Size, place
 from pipeline.data.integrity import Checksum, UnusableError, read_mask
 from pipeline.data.raw import find_cases
 from pipeline.study.errors import UserError
-from pipeline.study.params import Resize, Study
+from pipeline.study.params import Study
+from pipeline.study.values import Resize
 
 LONGEST = 2**15 - 2  # pixels of a side that cv2 can warp to
 WAITING = 4  # batches whose probabilities are kept until threads are free

@@ -43,7 +43,7 @@ from pipeline.fanout.worker import (
     run_job,
 )
 from pipeline.study.errors import UserError, run_command, warn
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 
 
 def main() -> None:

@@ -40,7 +40,8 @@ from pipeline.gate.regression import Check
 from pipeline.statistics.results import Record
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import write_json
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 from pipeline.training.loop import fit
 from pipeline.training.provenance import describe_machine
 

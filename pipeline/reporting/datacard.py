@@ -34,7 +34,8 @@ from pipeline.reporting.style import (
     show_image,
 )
 from pipeline.study.files import sha256, write_json
-from pipeline.study.params import SPLITS, Resize, Study
+from pipeline.study.params import Study
+from pipeline.study.values import SPLITS, Resize
 
 BLOCK = 256  # cases read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6

@@ -21,7 +21,7 @@ from PIL import Image
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.style import proportions
 from pipeline.statistics.results import Cases, Results
-from pipeline.study.params import Resize
+from pipeline.study.values import Resize
 
 MOST_CASES = 1000  # that one page holds, in some 5 MB
 FEW_CASES = 250  # up to here images may be larger

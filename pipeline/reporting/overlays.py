@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.data.geometry import Size
 from pipeline.evaluation.native import lay_back
 from pipeline.study.files import writing
-from pipeline.study.params import Resize
+from pipeline.study.values import Resize
 
 if TYPE_CHECKING:  # with matplotlib, which overlays need nothing of
     from pipeline.reporting.heatmaps import AttentionStage

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.engine.prepared import PreparedCases
-from pipeline.study.params import Resize
+from pipeline.study.values import Resize
 
 # Ten colours chosen to remain apart with any common colour blindness (Petroff 2021), each with a
 # marker of its own, so that colour is never the only difference.

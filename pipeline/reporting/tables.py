@@ -18,7 +18,7 @@ from pipeline.statistics.results import (
     Interval,
     Results,
 )
-from pipeline.study.params import Averaging
+from pipeline.study.values import Averaging
 
 DASH = "\N{EN DASH}"
 DECIMALS = 4

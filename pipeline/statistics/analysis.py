@@ -23,7 +23,7 @@ from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import FEWEST_SEEDS, against_baseline, choose_pairing, compare_pairs
 from pipeline.statistics.power import plan
 from pipeline.statistics.results import AveragedEstimate, Comparison, Estimate, Interval
-from pipeline.study.params import Averaging
+from pipeline.study.values import Averaging
 
 NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.study.errors import UserError
 from pipeline.study.files import write_json
-from pipeline.study.params import Averaging
+from pipeline.study.values import Averaging
 
 SCHEMA_VERSION: Literal[1] = 1
 

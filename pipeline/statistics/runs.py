@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
 from pipeline.study.files import read_json
-from pipeline.study.params import Averaging, Run, Study
+from pipeline.study.params import Run, Study
+from pipeline.study.values import Averaging
 
 Binned = NDArray[np.float64]
 AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averaged.csv

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.geometry import place
 from pipeline.engine.prepared import PreparedCases
-from pipeline.study.params import Resize
+from pipeline.study.values import Resize
 
 Named = tuple[list[str], list[str]]  # the group of each case, and the groups in order
 

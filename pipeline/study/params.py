@@ -1,96 +1,46 @@
-"""params.yaml as typed, validated objects.
+"""A study: one params.yaml as an object, and where its files are.
 
-Every key must be there: a study hides no default (a variant's network is the exception; its
-defaults are the paper's and stand in models/config.py). Stages run in the study's folder, and all
-paths are relative to it.
-"""
+Stages run in the study's folder, and all paths are relative to it."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import textwrap
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
     Tag,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
     model_validator,
 )
 
 from models import FAMILIES, AnyConfig, NetworkConfig, SmpConfig
+from pipeline.study.blocks import (
+    Block,
+    Compare,
+    Directory,
+    Evaluate,
+    Focal,
+    Isic2018,
+    Prepare,
+    Synthetic,
+    Tracking,
+    Train,
+)
 from pipeline.study.errors import UserError
-
-
-def _expect(expectation: str) -> WrapValidator:
-    """Say in words what a value must be, whatever of it is found wrong."""
-
-    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return validate(value)
-        except ValidationError:
-            raise ValueError(f"must be {expectation}, got {_shown(value)}") from None
-
-    return WrapValidator(check)
-
-
-def _shown(value: Any) -> str:
-    """The value found, as params.yaml has it, cut to what fits a line."""
-    if value is None:
-        return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise ValueError(f"must name each once, got {', '.join(map(repr, twice))} more than once")
-    return values
-
-
-Count = Annotated[int, Field(ge=1), _expect("a whole number of at least 1")]
-Seed = Annotated[int, Field(ge=0, lt=2**32), _expect("a whole number from 0 to 4294967295")]
-Side = Annotated[  # five halvings
-    int, Field(ge=32, multiple_of=32), _expect("a multiple of 32 and at least 32")
-]
-Fraction = Annotated[float, Field(gt=0, lt=1), _expect("a number greater than 0 and less than 1")]
-DrawnSide = Annotated[int, Field(ge=32), _expect("a whole number of at least 32")]
-Share = Annotated[float, Field(ge=0, le=1), _expect("a number from 0 to 1")]
-Positive = Annotated[float, Field(gt=0), _expect("a finite number greater than 0")]
-NotNegative = Annotated[float, Field(ge=0), _expect("a finite number of at least 0")]
-PositiveOrNull = Annotated[
-    Annotated[float, Field(gt=0)] | None, _expect("a finite number greater than 0, or null")
-]
-Name = Annotated[  # names folders and DVC's stages
-    str,
-    Field(pattern=r"^[A-Za-z0-9_-]+$"),
-    _expect("a name of letters, digits, - and _"),
-]
-Precision = Literal["auto", "float32", "bfloat16"]
-OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
-Resize = Literal["stretch", "center_crop", "pad"]
-Resolution = Literal["network", "native"]
-Loss = Literal["bce", "dice", "bce_dice", "focal"]
-Select = Literal["last", "best_validation_dice"]
-Averaging = Literal["flips", "seeds", "seeds_and_flips"]
-Split = Literal["training", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from pipeline.study.values import (
+    Averaging,
+    Name,
+    Seed,
+    expect,
+    unique,
+)
 
 
 class Run(NamedTuple):
@@ -99,300 +49,6 @@ class Run(NamedTuple):
     variant: str
     seed: int
     fold: int
-
-
-class Block(BaseModel):
-    """A block of params.yaml: no unknown key, no conversion of types, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Isic2018(Block):
-    """The official archives of ISIC 2018 task 1, unpacked into the folder `raw`.
-
-    `archives`: a folder that has them, read and never changed; null downloads them into
-    `raw`/archives, where they stay after unpacking if `keep_archives`.
-    """
-
-    source: Literal["isic2018"]
-    raw: str
-    on_problem: OnProblem
-    archives: Annotated[str | None, _expect("a folder or null")]
-    keep_archives: bool
-
-
-class Directory(Block):
-    """Cases the user has: the folder `raw` in the raw layout, or with flat images/ and masks/."""
-
-    source: Literal["directory"]
-    raw: str
-    on_problem: OnProblem
-
-
-class Synthetic(Block):
-    """Drawn lesions, written to the folder `raw`: sizes in pixels, and cases for each split."""
-
-    source: Literal["synthetic"]
-    raw: str
-    on_problem: OnProblem
-    seed: Seed
-    height: DrawnSide
-    width: DrawnSide
-    training: Count
-    validation: Count
-    test: Count
-
-
-class OfficialSplit(Block):
-    """The challenge's: its Training, Validation and Test folders."""
-
-    method: Literal["official"]
-
-
-class RandomSplit(Block):
-    """All cases shuffled by `seed` and divided by the fractions; a group is never divided."""
-
-    method: Literal["random"]
-    seed: Seed
-    training: Fraction
-    validation: Fraction
-    test: Fraction
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> RandomSplit:
-        total = self.training + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"must have training + validation + test = 1, got {total:g}")
-        return self
-
-
-class FoldSplit(Block):
-    """Cross-validation: all cases shuffled by `seed` into `k` folds; a group is never divided.
-
-    Fold f of the runs tests on part f, validates on the next and trains on the others.
-    """
-
-    method: Literal["folds"]
-    seed: Seed
-    k: Annotated[int, Field(ge=3), _expect("a whole number of at least 3")]
-
-
-class ListFile(Block):
-    """A text file with an id a line, and its sha256: DVC follows params.yaml, not the file."""
-
-    file: str
-    sha256: str
-
-
-class ListSplit(Block):
-    """Ids listed in files; a case in none of them is not used."""
-
-    method: Literal["lists"]
-    training: ListFile
-    validation: ListFile
-    test: ListFile
-
-
-class NearDuplicates(Block):
-    """From where on two cases show one photograph (pipeline/data/duplicates.py).
-
-    hash_distance: bits of 128 by which local features that may be the same differ at most.
-    min_inliers: features that one affine map must carry from one picture to the other.
-    min_correlation: of the two pictures' details under that map, at least.
-    """
-
-    hash_distance: Annotated[int, Field(ge=0, le=128), _expect("a whole number from 0 to 128")]
-    min_inliers: Annotated[int, Field(ge=3), _expect("a whole number of at least 3")]
-    min_correlation: Share
-
-
-class Prepare(Block):
-    """How raw cases become arrays of height x width pixels, and how they are divided.
-
-    `resize`: stretch the whole image, crop its centre to the proportions asked for, or pad with
-    black to them. `near_duplicates`: null looks for none.
-    """
-
-    height: Side
-    width: Side
-    resize: Resize
-    near_duplicates: NearDuplicates | None
-    split: Annotated[
-        OfficialSplit | RandomSplit | FoldSplit | ListSplit, Field(discriminator="method")
-    ]
-
-
-class Focal(Block):
-    """The focal loss's constants (Lin et al. 2017), in training curves and evaluation alike."""
-
-    alpha: Share
-    gamma: NotNegative
-
-
-class Adam(Block):
-    """torch's Adam or AdamW; `weight_decay` is added to Adam's gradient and taken by AdamW straight
-    off the weights. `encoder_learning_rate`: the encoder's own; null is learning_rate."""
-
-    method: Literal["adam", "adamw"]
-    learning_rate: Positive
-    encoder_learning_rate: PositiveOrNull
-    weight_decay: NotNegative
-
-
-class SGD(Block):
-    """torch's stochastic gradient descent; keys as in Adam, and its momentum."""
-
-    method: Literal["sgd"]
-    learning_rate: Positive
-    encoder_learning_rate: PositiveOrNull
-    weight_decay: NotNegative
-    momentum: Annotated[float, Field(ge=0, lt=1), _expect("a number of at least 0 and less than 1")]
-    nesterov: bool
-
-    @field_validator("nesterov")
-    @classmethod
-    def _has_momentum(cls, nesterov: bool, fields: ValidationInfo) -> bool:
-        if nesterov and fields.data.get("momentum") == 0:
-            raise ValueError("must be false with momentum 0, got true")
-        return nesterov
-
-
-class Schedule(Block):
-    """What becomes of the learning rates, step by step.
-
-    Over `warmup_epochs` they rise linearly to the optimizer's; then they stay (`constant`) or fall
-    to 0 by half a cosine (`cosine`), which they would reach one step after the last epoch.
-    """
-
-    method: Literal["constant", "cosine"]
-    warmup_epochs: Annotated[int, Field(ge=0), _expect("a whole number of at least 0")]
-
-
-class Train(Block):
-    """The training protocol (paper section 9).
-
-    `loss`: what training minimises; bce_dice is the sum of both, focal has the constants of the
-    block of that name. `gradient_clip`: the largest norm of the whole gradient; null does not clip.
-    `early_stopping`: training ends after so many epochs without a better validation Dice; null
-    trains every epoch. `select`: the epoch whose weights are kept and evaluated.
-    `freeze_encoder`: the encoder's weights and BatchNorm statistics stay as they were loaded; the
-    attention modules that stand between its layers are new and are trained. `deterministic`: only
-    kernels that repeat to the bit; false takes the fastest that a GPU has.
-    """
-
-    epochs: Count
-    batch_size: Count
-    loss: Loss
-    optimizer: Annotated[Adam | SGD, Field(discriminator="method")]
-    schedule: Schedule
-    gradient_clip: PositiveOrNull
-    early_stopping: Annotated[
-        Annotated[int, Field(ge=1)] | None, _expect("a whole number of at least 1, or null")
-    ]
-    select: Select
-    freeze_encoder: bool
-    precision: Precision
-    deterministic: bool
-    augmentation: list[dict[str, dict[str, Any]]]
-
-    @field_validator("schedule")
-    @classmethod
-    def _warms_up_in_time(cls, schedule: Schedule, fields: ValidationInfo) -> Schedule:
-        epochs = fields.data.get("epochs")  # absent if it has an error of its own
-        if epochs is not None and schedule.warmup_epochs >= epochs:
-            raise ValueError(
-                f"warmup_epochs must be less than train.epochs, {epochs}, "
-                f"got {schedule.warmup_epochs}"
-            )
-        return schedule
-
-    @field_validator("early_stopping")
-    @classmethod
-    def _stops_early(cls, early_stopping: int | None, fields: ValidationInfo) -> int | None:
-        epochs = fields.data.get("epochs")
-        if early_stopping is not None and epochs is not None and early_stopping >= epochs:
-            raise ValueError(
-                f"must be less than train.epochs, {epochs}, or null, got {early_stopping}"
-            )
-        return early_stopping
-
-    @field_validator("freeze_encoder")
-    @classmethod
-    def _needs_no_rate(cls, freeze_encoder: bool, fields: ValidationInfo) -> bool:
-        optimizer = fields.data.get("optimizer")
-        rate = None if optimizer is None else optimizer.encoder_learning_rate
-        if freeze_encoder and rate is not None:
-            raise ValueError(
-                f"must be false with train.optimizer.encoder_learning_rate {rate:g} (null it, or "
-                "train the encoder), got true"
-            )
-        return freeze_encoder
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known_transforms(
-        cls, augmentation: list[dict[str, dict[str, Any]]]
-    ) -> list[dict[str, dict[str, Any]]]:
-        for transform in augmentation:
-            if len(transform) != 1:
-                raise ValueError(
-                    "must be a list of single entries such as HorizontalFlip: {p: 0.5}, "
-                    f"got {_shown(transform)}"
-                )
-        names = {name for transform in augmentation for name in transform}
-        # albumentations takes a second to import: the paper's two flips are known without it.
-        if names - {"HorizontalFlip", "VerticalFlip"}:
-            import albumentations
-
-            for name in sorted(names):
-                found = getattr(albumentations, name, None)
-                if not (
-                    isinstance(found, type) and issubclass(found, albumentations.BasicTransform)
-                ):
-                    raise ValueError(f"must name transforms of albumentations, got {name!r}")
-        return augmentation
-
-
-class Evaluate(Block):
-    """How test cases are scored: a pixel is lesion where p > threshold; a Jaccard index below
-    `jaccard_threshold` counts as 0 in the challenge's thresholded Jaccard.
-
-    `resolution`: at the network's size, or beside that at the original image's too, against the raw
-    masks, as the challenge scores. `surface_tolerance`: pixels of the network's size by which an
-    outline may be off in the normalised surface Dice. `calibration_bins`: of the probability, for
-    reliability and its error.
-    """
-
-    batch_size: Count
-    precision: Precision
-    threshold: Fraction
-    jaccard_threshold: Share
-    resolution: Resolution
-    surface_tolerance: NotNegative
-    calibration_bins: Count
-
-
-class Compare(Block):
-    """The statistics over seeds that the protocol leaves open.
-
-    baseline: the variant that the others are held against; null for none, as one that the study
-    does not run. equivalence_margin: Dice by which two variants may differ and be called equal.
-    draws, seed: of the bootstraps.
-    """
-
-    baseline: Annotated[Name | None, _expect("an entry under models, or null")]
-    equivalence_margin: Positive
-    draws: Annotated[int, Field(ge=1000), _expect("a whole number of at least 1000")]
-    seed: Seed
-
-
-class Tracking(Block):
-    """`live`: log each epoch to MLflow while training. Either way the stage `track` completes the
-    record at the end; short studies save each process's seconds of opening the store.
-    `required`: a live run does not start without the store; false trains on with a warning."""
-
-    live: bool
-    required: bool
 
 
 def family(network: Any) -> str:
@@ -437,14 +93,14 @@ class Study(Block):
     tracking: Tracking
     loader_workers: Annotated[
         Annotated[int, Field(ge=0)] | Literal["auto"],
-        _expect("auto or a whole number of at least 0"),
+        expect("auto or a whole number of at least 0"),
     ]
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
-    folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
+    folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
     models: dict[Name, Network]
-    variants: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
-    averaging: Annotated[list[Averaging], AfterValidator(_unique)]
-    export: Annotated[list[Name], AfterValidator(_unique)]
+    variants: Annotated[list[Name], Field(min_length=1), AfterValidator(unique)]
+    averaging: Annotated[list[Averaging], AfterValidator(unique)]
+    export: Annotated[list[Name], AfterValidator(unique)]
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -621,119 +277,3 @@ class Study(Block):
                         f"{network.architecture!r} on {network.encoder!r}: "
                         f"{textwrap.shorten(str(error), 300)}"
                     ) from None
-
-
-def load_study(folder: Path = Path()) -> Study:
-    """Read and validate `folder`/params.yaml.
-
-    Raises UserError naming every key that is missing, unknown or out of range.
-    """
-    path = folder / "params.yaml"
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing: run in a study's folder (the root, or studies/<name>)"
-        ) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path} is not valid YAML{place}: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
-        study = Study.model_validate_json(json.dumps(content, default=str))
-    except ValidationError as invalid:
-        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()]
-        raise UserError("\n       ".join(lines)) from None
-    here = folder.resolve()
-    if here.parent.name == "studies" and study.name != here.name:
-        raise UserError(
-            f"{path}: name must be that of its folder, {here.name!r}, got {study.name!r}: MLflow "
-            "knows a study by its name"
-        )
-    study._folder = folder
-    return study
-
-
-def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:
-    """The variant, seed and fold (0 if not given) on the command line, all among the study's.
-
-    Raises UserError for one that the study does not have.
-    """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", help="an entry under variants in params.yaml")
-    parser.add_argument("seed", type=int, help="one of seeds in params.yaml")
-    parser.add_argument("fold", type=int, nargs="?", default=0, help="one of folds in params.yaml")
-    given = parser.parse_args(arguments)
-    for what, value, allowed in (
-        ("variant", given.variant, study.variants),
-        ("seed", given.seed, study.seeds),
-        ("fold", given.fold, study.folds),
-    ):
-        if value not in allowed:
-            raise UserError(
-                f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
-                f"got {value!r}"
-            )
-    return Run(given.variant, given.seed, given.fold)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats, as DVC reads them: 1e-3 is a number, in YAML 1.1 it is a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
-    list("-+.0123456789"),
-)
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a block of keys",
-    "model_type": "a block of keys",
-    "dataclass_type": "a block of keys",
-    "model_attributes_type": "a block of keys",
-    "too_short": "a list of at least one entry",
-}
-
-
-def _sentence(error: Any) -> str:
-    """pydantic's error as key, expectation, value found."""
-    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
-    steps = [str(step) for step in error["loc"] if step != "[key]"]
-    # Into a block that has kinds, pydantic's path goes by the kind's name: no key of the file.
-    for block in (["data"], ["prepare", "split"], ["train", "optimizer"]):
-        if steps[: len(block)] == block:
-            del steps[len(block) : len(block) + 1]
-    if steps[:1] == ["models"]:  # the same, below the variant's name
-        del steps[2:3]
-    if kind.startswith("union_tag"):
-        named_by = context["discriminator"].strip("'()")
-        steps.append(named_by)
-        value = value.get(named_by)
-    key = ".".join(steps) or "the file"
-    if kind in ("missing", "union_tag_not_found"):
-        return f"{key} is missing"
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key} is an unknown key; remove it or correct its spelling"
-    if kind == "value_error":
-        told = str(context["error"])
-        if not steps:
-            return told  # Study's own checks name their keys
-        # NetworkConfig's own checks begin with the key, seen from its block.
-        return f"{key}{' ' if told.startswith('must') else '.'}{told}"
-    if kind == "literal_error":
-        expected = context["expected"].replace("'", "")
-    elif kind == "union_tag_invalid":
-        expected = " or ".join(context["expected_tags"].replace("'", "").rsplit(", ", 1))
-    else:
-        expected = _EXPECTED.get(kind, error["msg"])
-    return f"{key} must be {expected}, got {_shown(value)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.study.errors import UserError, run_command
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 from pipeline.tracking.sync import sync
 
 

@@ -23,8 +23,10 @@ from pipeline.engine.compute import (
     to_target,
 )
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.blocks import Focal, Train
 from pipeline.study.errors import UserError
-from pipeline.study.params import Focal, Loss, Study, Train
+from pipeline.study.params import Study
+from pipeline.study.values import Loss
 from pipeline.training.optimisation import start_training_mode
 from pipeline.training.resume import (
     ResumeFile,

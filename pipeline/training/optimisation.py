@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from pipeline.study.params import Schedule, Train
+from pipeline.study.blocks import Schedule, Train
 
 
 def encoder_of(model: nn.Module) -> nn.Module:

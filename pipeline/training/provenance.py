@@ -26,7 +26,8 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import weights_file_sha256
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.params import Run, Study, load_study
+from pipeline.study.params import Run, Study
+from pipeline.study.reading import load_study
 
 
 def describe_machine(

@@ -24,9 +24,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.engine.compute import peak_memory_bytes
 from pipeline.engine.weights import write_tensors
+from pipeline.study.blocks import Train
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import writing
-from pipeline.study.params import Train
 from pipeline.training.optimisation import build_optimizer, build_schedule
 from pipeline.training.provenance import differences
 

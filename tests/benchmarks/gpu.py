@@ -86,7 +86,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from models import NetworkConfig, build_model  # noqa: E402
 from pipeline.engine.compute import autocast, choose_dtype, make_deterministic, to_input  # noqa: E402
 from pipeline.engine.prepared import PreparedCases  # noqa: E402
-from pipeline.study.params import Focal  # noqa: E402
+from pipeline.study.blocks import Focal  # noqa: E402
 from pipeline.training import loop  # noqa: E402
 
 # Dense bfloat16 TFLOP/s by the makers' data sheets, of the first name that the device's contains.

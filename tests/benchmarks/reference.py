@@ -27,7 +27,7 @@ from pipeline.data.synthetic import draw_case
 from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
 from pipeline.engine.prepared import PreparedCases
-from pipeline.study.params import Adam, Focal, Schedule, Train
+from pipeline.study.blocks import Adam, Focal, Schedule, Train
 from pipeline.training import loop
 
 Augmentation = list[dict[str, dict[str, Any]]]

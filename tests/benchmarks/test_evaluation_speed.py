@@ -21,7 +21,8 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluate import evaluate
 from pipeline.evaluation.surface import score_surfaces
 from pipeline.study.files import sha256
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 SIDE = 256
 ORIGINAL = (767, 1022)  # the commonest of ISIC's

@@ -28,7 +28,8 @@ from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.compute import to_input, to_target
 from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import decode_all
-from pipeline.study.params import Prepare, load_study
+from pipeline.study.blocks import Prepare
+from pipeline.study.reading import load_study
 
 SIDE = 256
 PREPARE = load_study(REPOSITORY).prepare

@@ -36,7 +36,7 @@ from models import NetworkConfig, build_model
 from pipeline import evaluate
 from pipeline.engine.batches import split_batches
 from pipeline.engine.compute import choose_dtype, to_input
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 
 CPU = torch.device("cpu")
 BFLOAT16 = choose_dtype(CPU, "auto") == torch.bfloat16  # where the processor is faster in it

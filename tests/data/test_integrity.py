@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.data.geometry import lay_image, place
 from pipeline.data.integrity import CheckedCase, check_case
 from pipeline.data.raw import RawCase
-from pipeline.study.params import Prepare
+from pipeline.study.blocks import Prepare
 
 HEIGHT, WIDTH = 48, 64
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.data.raw import RawCase
 from pipeline.data.splits import divide, listed_cases
+from pipeline.study.blocks import FoldSplit, ListSplit, OfficialSplit, RandomSplit
 from pipeline.study.errors import UserError
-from pipeline.study.params import FoldSplit, ListSplit, OfficialSplit, RandomSplit
 
 RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.25, "test": 0.25}
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.engine import losses
-from pipeline.study.params import Focal, Loss
+from pipeline.study.blocks import Focal
+from pipeline.study.values import Loss
 
 FOCAL = Focal(alpha=0.25, gamma=2.0)
 LOGITS = torch.tensor([[[[2.0, -1.0], [0.5, -3.0]]], [[[0.0, 0.0], [4.0, -4.0]]]])

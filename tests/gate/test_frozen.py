@@ -25,7 +25,7 @@ from pipeline.evaluation import inference as scoring
 from pipeline.gate import __main__ as gate
 from pipeline.gate import frozen
 from pipeline.study.errors import UserError
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 from pipeline.training import optimisation
 
 CPU = torch.device("cpu")

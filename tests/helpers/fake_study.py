@@ -18,7 +18,8 @@ from pipeline.evaluation.calibration import bin_pixels
 from pipeline.evaluation.metrics import OVERLAP, PIXEL_METRICS
 from pipeline.reporting import datacard
 from pipeline.statistics.runs import averages
-from pipeline.study.params import Run, Study, load_study
+from pipeline.study.params import Run, Study
+from pipeline.study.reading import load_study
 
 REPOSITORY = Path(__file__).parents[2]
 NASTY_IDS = ("a|b", "50%_&_#1", "<script>alert(1)</script>", "$x^2$ \\{y}", '"quoted" ~')

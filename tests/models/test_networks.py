@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import NetworkConfig, build_model
-from pipeline.study.params import load_study
+from pipeline.study.reading import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = load_study(ROOT)

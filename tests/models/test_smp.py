@@ -26,7 +26,8 @@ from pipeline.engine.weights import load_encoder, load_model, save_weights
 from pipeline.report import readings
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 from pipeline.training import loop, optimisation, provenance
 
 CPU = torch.device("cpu")

@@ -13,8 +13,9 @@ import yaml
 from conftest import REPOSITORY
 
 from pipeline.statistics.runs import averages
+from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
-from pipeline.study.params import SGD, Adam, Schedule, load_study, parse_run
+from pipeline.study.reading import load_study, parse_run
 
 COMMITTED = [Path(), Path("studies/demo"), Path("studies/isic-sample")]
 VARIANTS = (
@@ -641,7 +642,7 @@ def test_reading_the_committed_studies_imports_no_heavy_library():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipeline.study.params import load_study\n"
+        "from pipeline.study.reading import load_study\n"
         f"for folder in {[str(folder) for folder in COMMITTED]}:\n"
         "    load_study(Path(folder))\n"
         "print(sorted({'torch', 'mlflow', 'albumentations', 'numpy'} & set(sys.modules)))\n"

@@ -22,7 +22,8 @@ from pipeline.engine.compute import to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.study.errors import UserError
-from pipeline.study.params import Study, load_study
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 from pipeline.tracking.live import LiveRun
 from pipeline.tracking.store import StudyRecord, open_store
 from pipeline.training import loop

@@ -10,7 +10,8 @@ import torch
 from conftest import REPOSITORY
 
 from models import NetworkConfig, build_model
-from pipeline.study.params import SGD, Adam, Schedule, Train, load_study
+from pipeline.study.blocks import SGD, Adam, Schedule, Train
+from pipeline.study.reading import load_study
 from pipeline.training import optimisation
 
 TINY = NetworkConfig(encoder="plain", plain_width=2, encoder_attention=(2,), decoder_gates=True)

@@ -29,9 +29,10 @@ from safetensors.torch import save_file
 from models import NetworkConfig, build_model
 from pipeline import train
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.params import SGD, Adam, Schedule, load_study
+from pipeline.study.reading import load_study
 from pipeline.training import loop
 from pipeline.training.provenance import differences, identity, source_hashes
 from pipeline.training.resume import ResumeFile, alone

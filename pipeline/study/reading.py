@@ -1,0 +1,135 @@
+"""params.yaml read from a study's folder: a mistake in it costs one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    ValidationError,
+)
+
+from pipeline.study.errors import UserError
+from pipeline.study.params import Run, Study
+from pipeline.study.values import shown
+
+
+def load_study(folder: Path = Path()) -> Study:
+    """Read and validate `folder`/params.yaml.
+
+    Raises UserError naming every key that is missing, unknown or out of range.
+    """
+    path = folder / "params.yaml"
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: run in a study's folder (the root, or studies/<name>)"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path} is not valid YAML{place}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
+        study = Study.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as invalid:
+        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()]
+        raise UserError("\n       ".join(lines)) from None
+    here = folder.resolve()
+    if here.parent.name == "studies" and study.name != here.name:
+        raise UserError(
+            f"{path}: name must be that of its folder, {here.name!r}, got {study.name!r}: MLflow "
+            "knows a study by its name"
+        )
+    study._folder = folder
+    return study
+
+
+def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:
+    """The variant, seed and fold (0 if not given) on the command line, all among the study's.
+
+    Raises UserError for one that the study does not have.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant", help="an entry under variants in params.yaml")
+    parser.add_argument("seed", type=int, help="one of seeds in params.yaml")
+    parser.add_argument("fold", type=int, nargs="?", default=0, help="one of folds in params.yaml")
+    given = parser.parse_args(arguments)
+    for what, value, allowed in (
+        ("variant", given.variant, study.variants),
+        ("seed", given.seed, study.seeds),
+        ("fold", given.fold, study.folds),
+    ):
+        if value not in allowed:
+            raise UserError(
+                f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
+                f"got {value!r}"
+            )
+    return Run(given.variant, given.seed, given.fold)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats, as DVC reads them: 1e-3 is a number, in YAML 1.1 it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a block of keys",
+    "model_type": "a block of keys",
+    "dataclass_type": "a block of keys",
+    "model_attributes_type": "a block of keys",
+    "too_short": "a list of at least one entry",
+}
+
+
+def _sentence(error: Any) -> str:
+    """pydantic's error as key, expectation, value found."""
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    steps = [str(step) for step in error["loc"] if step != "[key]"]
+    # Into a block that has kinds, pydantic's path goes by the kind's name: no key of the file.
+    for block in (["data"], ["prepare", "split"], ["train", "optimizer"]):
+        if steps[: len(block)] == block:
+            del steps[len(block) : len(block) + 1]
+    if steps[:1] == ["models"]:  # the same, below the variant's name
+        del steps[2:3]
+    if kind.startswith("union_tag"):
+        named_by = context["discriminator"].strip("'()")
+        steps.append(named_by)
+        value = value.get(named_by)
+    key = ".".join(steps) or "the file"
+    if kind in ("missing", "union_tag_not_found"):
+        return f"{key} is missing"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key} is an unknown key; remove it or correct its spelling"
+    if kind == "value_error":
+        told = str(context["error"])
+        if not steps:
+            return told  # Study's own checks name their keys
+        # NetworkConfig's own checks begin with the key, seen from its block.
+        return f"{key}{' ' if told.startswith('must') else '.'}{told}"
+    if kind == "literal_error":
+        expected = context["expected"].replace("'", "")
+    elif kind == "union_tag_invalid":
+        expected = " or ".join(context["expected_tags"].replace("'", "").rsplit(", ", 1))
+    else:
+        expected = _EXPECTED.get(kind, error["msg"])
+    return f"{key} must be {expected}, got {shown(value)}"

@@ -1,0 +1,68 @@
+"""What a value of params.yaml may be, and what is said of one that may not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+
+def expect(expectation: str) -> WrapValidator:
+    """Say in words what a value must be, whatever of it is found wrong."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"must be {expectation}, got {shown(value)}") from None
+
+    return WrapValidator(check)
+
+
+def shown(value: Any) -> str:
+    """The value found, as params.yaml has it, cut to what fits a line."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def unique(values: list[Any]) -> list[Any]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"must name each once, got {', '.join(map(repr, twice))} more than once")
+    return values
+
+
+Count = Annotated[int, Field(ge=1), expect("a whole number of at least 1")]
+Seed = Annotated[int, Field(ge=0, lt=2**32), expect("a whole number from 0 to 4294967295")]
+Side = Annotated[  # five halvings
+    int, Field(ge=32, multiple_of=32), expect("a multiple of 32 and at least 32")
+]
+Fraction = Annotated[float, Field(gt=0, lt=1), expect("a number greater than 0 and less than 1")]
+DrawnSide = Annotated[int, Field(ge=32), expect("a whole number of at least 32")]
+Share = Annotated[float, Field(ge=0, le=1), expect("a number from 0 to 1")]
+Positive = Annotated[float, Field(gt=0), expect("a finite number greater than 0")]
+NotNegative = Annotated[float, Field(ge=0), expect("a finite number of at least 0")]
+PositiveOrNull = Annotated[
+    Annotated[float, Field(gt=0)] | None, expect("a finite number greater than 0, or null")
+]
+Name = Annotated[  # names folders and DVC's stages
+    str,
+    Field(pattern=r"^[A-Za-z0-9_-]+$"),
+    expect("a name of letters, digits, - and _"),
+]
+Precision = Literal["auto", "float32", "bfloat16"]
+OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
+Resize = Literal["stretch", "center_crop", "pad"]
+Resolution = Literal["network", "native"]
+Loss = Literal["bce", "dice", "bce_dice", "focal"]
+Select = Literal["last", "best_validation_dice"]
+Averaging = Literal["flips", "seeds", "seeds_and_flips"]
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
