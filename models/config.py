@@ -1,17 +1,11 @@
-"""The named switches of a network: one entry under `models:` in params.yaml.
-
-Each ambiguity of the paper is a switch here; its default is the reading that the suite takes.
-"""
+"""What every network's configuration has: one entry under `models:` in params.yaml."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import Field
+from typing import Any, ClassVar
 
-EncoderName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "plain"]
-
-
-# torchvision has ImageNet weights for these, and smp's encoders of the same names take them.
+# torchvision has ImageNet weights for these.
 IMAGENET_RESNETS = (
     "resnet18",
     "resnet34",
@@ -23,74 +17,27 @@ IMAGENET_RESNETS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """One variant's network: the paper's, or a part of it.
+    """One variant's network. Each family derives a frozen dataclass with the switches that it has,
+    these three among them.
 
-    Args:
-        family: the module that builds it, a key of models.FAMILIES.
-        encoder: torchvision's ResNet of that name, or `plain`: U-Net's own double convolutions.
-        plain_width: channels of the plain encoder's first stage; 64 is Ronneberger's.
-        weights: what the encoder starts from: `imagenet` (torchvision's, downloaded), `none`
-            (random), or the path of a state dict (.safetensors, or a .pt of tensors only).
-        encoder_attention: the encoder layers, 1 to 4, that self-attention stands after.
-        attention_scale: `none` is the paper's softmax(q k^T), `sqrt` divides by sqrt(channels).
-        attention_residual: add the layer's own output to the self-attention's result.
-        encoder_gate: what gates the self-attention's result (paper section 7.1, g unspecified):
-            `input` the layer's own output, `attended` the result itself, `none` no gate.
-        decoder_gates: attention gates on the skips.
-        head: `logits` ends in a 1x1 convolution; `relu` adds the BatchNorm and ReLU of section 8.5,
-            read to the letter, so that no logit is below 0.
+    family: the kind of the network, a folder of models/. encoder: its encoder's name, as the family
+    knows it. weights: what the encoder starts from: `imagenet` (torchvision's, downloaded), `none`
+    (random), or the path of a state dict (.safetensors, or a .pt of tensors only).
+
+    packages: what the family needs beside the suite's own; all are in the extra of the name
+    `extra`. made_by: the package whose state dicts its encoders take.
     """
 
-    family: Literal["attenresunet"] = "attenresunet"
-    encoder: EncoderName = "resnet34"
-    plain_width: int = 64
-    weights: str = "none"
-    encoder_attention: tuple[Literal[1, 2, 3, 4], ...] = ()
-    attention_scale: Literal["none", "sqrt"] = "none"
-    attention_residual: bool = False
-    encoder_gate: Literal["input", "attended", "none"] = "input"
-    decoder_gates: bool = False
-    head: Literal["logits", "relu"] = "logits"
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    made_by: ClassVar[str] = "torchvision"
 
-    def __post_init__(self) -> None:
-        if len(set(self.encoder_attention)) < len(self.encoder_attention):
-            raise ValueError(
-                f"encoder_attention must name each layer once, got {list(self.encoder_attention)}"
-            )
-        if self.plain_width < 1:
-            raise ValueError(f"plain_width must be at least 1, got {self.plain_width}")
-        if self.encoder == "plain" and self.weights != "none":
-            raise ValueError(
-                "weights must be 'none' with encoder 'plain': no pretrained weights fit it, "
-                f"got {self.weights!r}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmpConfig:
-    """One variant's network: one of segmentation_models_pytorch's, as that package builds it.
-
-    Args:
-        family: smp.
-        architecture: the name of its class, such as Unet, UnetPlusPlus or DeepLabV3Plus.
-        encoder: its encoder's name there, such as resnet34, efficientnet-b0 or mit_b0.
-        weights: what the encoder starts from: `imagenet` (torchvision's, downloaded; ResNets only),
-            `none` (random), or the path of a state dict of that encoder.
-    """
-
-    family: Literal["smp"] = "smp"
-    architecture: str
+    family: str
     encoder: str
-    weights: str = "none"
+    weights: str
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    def __post_init__(self) -> None:
-        if self.weights == "imagenet" and self.encoder not in IMAGENET_RESNETS:
-            raise ValueError(
-                f"weights must be none or a file with encoder {self.encoder!r}: torchvision's "
-                f"ImageNet weights fit {', '.join(IMAGENET_RESNETS)} alone, got 'imagenet'"
-            )
-
-
-AnyConfig = NetworkConfig | SmpConfig
+    def check(self, height: int, width: int) -> None:
+        """Raise ValueError, from "must be" on, if there is no such network for images of that size
+        in pixels."""

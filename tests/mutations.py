@@ -58,11 +58,15 @@ HARMS = (
         "a",
     ),
     Harm(
-        "a gate that returns zeros", "models/attention.py", "return alpha * x", "return 0 * x", "ab"
+        "a gate that returns zeros",
+        "models/attenresunet/attention.py",
+        "return alpha * x",
+        "return 0 * x",
+        "ab",
     ),
     Harm(
         "a dropped skip",
-        "models/blocks.py",
+        "models/attenresunet/blocks.py",
         "torch.cat([skip, x], dim=1)",
         "torch.cat([torch.zeros_like(skip), x], dim=1)",
         "ab",

@@ -19,7 +19,8 @@ from conftest import REPOSITORY
 from results_by_hand import results, study
 from run_folders import GATED, SIZE, make_run
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline import export
 from pipeline.data.geometry import lay_image, place
 from pipeline.deployment import graphs as exporter
@@ -37,7 +38,7 @@ DEMO = load_study(REPOSITORY / "studies" / "demo")
 READINGS = "every-other-reading"  # of what the paper leaves open
 NETWORKS = {
     **DEMO.models,
-    READINGS: NetworkConfig(
+    READINGS: AttenResUNetConfig(
         encoder="plain",
         plain_width=2,
         decoder_gates=True,

@@ -254,7 +254,7 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
         ("pipeline/average.py", {"average"}),
         ("pipeline/engine/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
         (
-            "models/attention.py",
+            "models/attenresunet/attention.py",
             ALL_TRAIN | ALL_EVALUATE | {"average", "export", "attention"},
         ),
         ("pipeline/deployment/measurements.py", {"export", "compare", "report"}),

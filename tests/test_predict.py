@@ -16,7 +16,7 @@ from PIL import Image
 from run_folders import SIZE, make_run
 from scipy.ndimage import map_coordinates
 
-from models import NetworkConfig
+from models.attenresunet import AttenResUNetConfig
 from pipeline import predict
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.compute import to_input
@@ -190,7 +190,9 @@ def test_too_little_memory_says_what_to_set(trained, images, tmp_path, monkeypat
 
 def test_a_network_without_attention_says_so_and_goes_on(images, tmp_path, monkeypatch, capsys):
     folder, _ = make_run(
-        tmp_path / "study", config=NetworkConfig(encoder="plain", plain_width=2), variant="unet"
+        tmp_path / "study",
+        config=AttenResUNetConfig(encoder="plain", plain_width=2),
+        variant="unet",
     )
     assert run(monkeypatch, folder, images, "--out", tmp_path / "out", "--attention") == 0
     assert "unet has no attention" in capsys.readouterr().err

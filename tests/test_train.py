@@ -17,7 +17,8 @@ import yaml
 from conftest import REPOSITORY, change_params
 from safetensors.torch import load_file
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline import train
 from pipeline.engine import compute, losses
 from pipeline.engine.batches import TrainingBatches
@@ -47,7 +48,9 @@ HISTORY = [
 
 
 # A network that trains in a fraction of a second, with attention between its encoder's layers.
-TINY = NetworkConfig(encoder="plain", plain_width=2, encoder_attention=(2,), decoder_gates=True)
+TINY = AttenResUNetConfig(
+    encoder="plain", plain_width=2, encoder_attention=(2,), decoder_gates=True
+)
 COMMON = {"encoder_learning_rate": None, "weight_decay": 0.0}
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from models import AnyConfig
+from models import NetworkConfig
 from pipeline.data.geometry import Size
 from pipeline.study.errors import UserError
 from pipeline.study.files import read_json, sha256
@@ -48,7 +48,7 @@ class TrainedRun:
     variant: str
     seed: int
     fold: int
-    config: AnyConfig
+    config: NetworkConfig
     size: Size
     resize: Resize
     record: dict[str, Any]

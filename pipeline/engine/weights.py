@@ -11,13 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from models import AnyConfig, build_model
-from models.encoders import ResNetEncoder
+from models import NetworkConfig, build_model, load_encoder_state
 from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
 
 
-def load_encoder(model: nn.Module, config: AnyConfig, folder: Path) -> None:
+def load_encoder(model: nn.Module, config: NetworkConfig, folder: Path) -> None:
     """Give the encoder of `model` the weights that `config.weights` names.
 
     `imagenet` downloads torchvision's (IMAGENET1K_V1) unless they are in torch's cache, and checks
@@ -26,28 +25,20 @@ def load_encoder(model: nn.Module, config: AnyConfig, folder: Path) -> None:
     """
     if config.weights == "none":
         return
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)
     if config.weights == "imagenet":
         state = _imagenet_state(config.encoder)
     else:
         state = _read_state(folder / config.weights)
     try:
-        if isinstance(encoder, ResNetEncoder):
-            encoder.load_resnet_state(state)
-        else:  # smp's, whose ResNets name their weights as torchvision does
-            assert config.family == "smp"  # NetworkConfig refuses weights for a plain encoder
-            own = {name: tensor for name, tensor in state.items() if name[:3] != "fc."}
-            encoder.load_state_dict(own)
+        load_encoder_state(model, config, state)
     except (ValueError, RuntimeError) as error:
-        whose = "segmentation_models_pytorch" if config.family == "smp" else "torchvision"
         raise UserError(
-            f"weights {config.weights!r} must be a {whose} {config.encoder} state dict: "
+            f"weights {config.weights!r} must be a {config.made_by} {config.encoder} state dict: "
             f"{shorten(str(error), 300)}"
         ) from None
 
 
-def weights_file_sha256(config: AnyConfig, folder: Path) -> str | None:
+def weights_file_sha256(config: NetworkConfig, folder: Path) -> str | None:
     """The sha256 of the file that `config.weights` names; None where it names none."""
     return None if config.weights in ("none", "imagenet") else sha256(folder / config.weights)
 
@@ -97,7 +88,7 @@ def write_tensors(
         temporary.write_bytes(save(contiguous, metadata))
 
 
-def load_model(config: AnyConfig, path: Path, device: torch.device) -> nn.Module:
+def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Module:
     """The network that `save_weights` wrote, in evaluation mode on `device`.
 
     Raises UserError if the file is missing or belongs to another network.

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models import AnyConfig
-from models.attention import AttentionGate, attention_maps, attention_modules
+from models import NetworkConfig
+from models.attenresunet.attention import AttentionGate, attention_maps, attention_modules
 from pipeline.engine.compute import to_input
 from pipeline.engine.weights import load_model
 from pipeline.reporting.heatmaps import AttentionStage
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def attention_of_run(
-    config: AnyConfig, weights: Path, images: NDArray[np.uint8]
+    config: NetworkConfig, weights: Path, images: NDArray[np.uint8]
 ) -> list[AttentionStage]:
     """The stages of the network in the file `weights`, computed on the CPU.
 

@@ -4,10 +4,9 @@ Stages run in the study's folder, and all paths are relative to it."""
 
 from __future__ import annotations
 
-import textwrap
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from models import FAMILIES, AnyConfig, NetworkConfig, SmpConfig
+from models import NetworkConfig, families
 from pipeline.study.blocks import (
     Block,
     Compare,
@@ -58,20 +57,22 @@ def family(network: Any) -> str:
     return str(getattr(network, "family", "attenresunet"))
 
 
-def needs(network: AnyConfig) -> str:
+def needs(network: NetworkConfig) -> str:
     """What is to be installed for the network's family, in words; empty where all is there."""
-    family = FAMILIES[network.family]
-    missing = [package for package in family.packages if find_spec(package) is None]
+    missing = [package for package in network.packages if find_spec(package) is None]
     if not missing:
         return ""
     wanted = " and ".join(missing)
-    return f"{network.family!r} needs {wanted}: pip install lesion-ablation[{family.extra}]"
+    return f"{network.family!r} needs {wanted}: pip install lesion-ablation[{network.extra}]"
 
 
-Network = Annotated[
-    Annotated[NetworkConfig, Tag("attenresunet")] | Annotated[SmpConfig, Tag("smp")],
-    Discriminator(family),
-]
+if TYPE_CHECKING:
+    Network = NetworkConfig
+else:
+    Network = Annotated[
+        Union[tuple(Annotated[config, Tag(name)] for name, config in families().items())],  # noqa: UP007
+        Discriminator(family),
+    ]
 
 
 class Study(Block):
@@ -264,16 +265,9 @@ class Study(Block):
                     f"none or an existing file, got {weights!r}"
                 )
         for variant in self.variants:
-            network, height, width = self.models[variant], self.prepare.height, self.prepare.width
-            if isinstance(network, SmpConfig):
-                from models.smp import check  # with torch: seconds
-
-                try:
-                    check(network, height, width)
-                except ValueError as error:
-                    raise UserError(
-                        f"{self._folder / 'params.yaml'}: models.{variant} must be a network of "
-                        f"segmentation_models_pytorch for {height}x{width} pixels, got "
-                        f"{network.architecture!r} on {network.encoder!r}: "
-                        f"{textwrap.shorten(str(error), 300)}"
-                    ) from None
+            try:
+                self.models[variant].check(self.prepare.height, self.prepare.width)
+            except ValueError as error:
+                raise UserError(
+                    f"{self._folder / 'params.yaml'}: models.{variant} {error}"
+                ) from None

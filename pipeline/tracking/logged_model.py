@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from models import FAMILIES
+from models import NetworkConfig
 from pipeline import ROOT
 from pipeline.study.params import Study
 
@@ -36,14 +36,14 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
             artifacts={"weights": str(weights.resolve()), "network": str(network)},
             code_paths=[str(ROOT / "models"), str(ROOT / "pipeline")],
             signature=signature,
-            pip_requirements=_requirements(study.models[variant].family),
+            pip_requirements=_requirements(study.models[variant]),
         )
 
 
-def _requirements(family: str) -> list[str]:
-    """What a logged model of that family needs, at the versions it was made with."""
+def _requirements(network: NetworkConfig) -> list[str]:
+    """What that logged network needs, at the versions it was made with."""
     from importlib.metadata import version
 
     own = ("torch", "torchvision", "numpy", "pandas", "pydantic", "pyyaml", "safetensors")
-    names = (*own, *FAMILIES[family].packages)
+    names = (*own, *network.packages)
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]

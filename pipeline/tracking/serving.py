@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from models import FAMILIES
+from models import families
 from pipeline.engine.compute import choose_device, to_input
 from pipeline.engine.weights import load_model
 
@@ -22,7 +22,7 @@ class LesionSegmenter(PythonModel):
         network = json.loads(Path(context.artifacts["network"]).read_text())
         self.device = choose_device()
         self.model = load_model(
-            FAMILIES[network["family"]].config(**network),
+            families()[network["family"]](**network),
             Path(context.artifacts["weights"]),
             self.device,
         )

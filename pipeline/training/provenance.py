@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import yaml
 
-from models import FAMILIES, AnyConfig, build_model
+from models import NetworkConfig, build_model
 from pipeline import ROOT
 from pipeline.engine.compute import (
     choose_dtype,
@@ -74,7 +74,7 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip()
 
 
-def forward_gflops(config: AnyConfig, height: int, width: int) -> float:
+def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
     """Of one image's forward pass, by torch's counter: multiply and add counted apart."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -120,7 +120,7 @@ def describe_training(study: Study, run: Run, device: torch.device) -> dict[str,
         **describe_machine(
             device,
             choose_dtype(device, study.train.precision),
-            FAMILIES[config.family].packages,
+            config.packages,
         ),
     }
 

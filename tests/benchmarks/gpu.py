@@ -84,6 +84,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from models import NetworkConfig, build_model  # noqa: E402
+from models.attenresunet import AttenResUNetConfig  # noqa: E402
 from pipeline.engine.compute import autocast, choose_dtype, make_deterministic, to_input  # noqa: E402
 from pipeline.engine.prepared import PreparedCases  # noqa: E402
 from pipeline.study.blocks import Focal  # noqa: E402
@@ -105,14 +106,14 @@ PEAKS = {
 
 VARIANTS = {
     "limit_encoder_attention": LIMIT,
-    "encoder_attention": NetworkConfig(encoder_attention=(1, 2, 3, 4)),
-    "gated_attention": NetworkConfig(decoder_gates=True),
-    "encoder_and_gated_attention": NetworkConfig(
+    "encoder_attention": AttenResUNetConfig(encoder_attention=(1, 2, 3, 4)),
+    "gated_attention": AttenResUNetConfig(decoder_gates=True),
+    "encoder_and_gated_attention": AttenResUNetConfig(
         encoder_attention=(1, 2, 3, 4), decoder_gates=True
     ),
-    "resunet": NetworkConfig(),
-    "attention_unet": NetworkConfig(encoder="plain", decoder_gates=True),
-    "unet": NetworkConfig(encoder="plain"),
+    "resunet": AttenResUNetConfig(),
+    "attention_unet": AttenResUNetConfig(encoder="plain", decoder_gates=True),
+    "unet": AttenResUNetConfig(encoder="plain"),
 }
 
 Rows = list[tuple[str, str]]
@@ -249,13 +250,18 @@ def training(bench: Bench) -> Rows:
     rows.append(("  ours against the plain loop", f"{ours / plain:.2f} times"))
     resunet = tell(
         "resunet, step alone, deterministic",
-        bench.rate(network_steps(bench.network(NetworkConfig()), held, bench.dtype), bench.batch),
+        bench.rate(
+            network_steps(bench.network(AttenResUNetConfig()), held, bench.dtype), bench.batch
+        ),
     )
     name = torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else "CPU"
     peak = next((peak for known, peak in PEAKS.items() if known in name), None)
     if peak is not None:
         # The backward pass takes twice the forward pass's operations.
-        for what, config, rate in (("limit", LIMIT, ours), ("resunet", NetworkConfig(), resunet)):
+        for what, config, rate in (
+            ("limit", LIMIT, ours),
+            ("resunet", AttenResUNetConfig(), resunet),
+        ):
             share = 3 * gflops(config, bench.side) * rate / (1000 * peak)
             rows.append((f"model FLOP utilisation, {what}", f"{share:.1%} of {peak} TFLOP/s"))
     try:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import NetworkConfig, build_model
-from models.attention import EncoderAttention
+from models.attenresunet import AttenResUNetConfig
+from models.attenresunet.attention import EncoderAttention
 from pipeline import train
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.batches import TrainingBatches
@@ -47,7 +48,7 @@ PROTOCOL = Train.model_construct(
     deterministic=True,
 )
 
-LIMIT = NetworkConfig(encoder_attention=(1, 2, 3), decoder_gates=True)
+LIMIT = AttenResUNetConfig(encoder_attention=(1, 2, 3), decoder_gates=True)
 ORIGINAL = (3008, 2000)  # pixels, the median of a sample of ISIC 2018's originals
 
 

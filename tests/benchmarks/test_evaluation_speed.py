@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluate import evaluate
 from pipeline.evaluation.surface import score_surfaces
@@ -75,7 +76,7 @@ def large_cases(tmp_path: Path) -> tuple[Study, PreparedCases]:
 
 def test_the_originals_size_adds_less_than_half_to_evaluation(benchmark, large_cases):
     study, cases = large_cases
-    model = build_model(NetworkConfig()).to(memory_format=torch.channels_last).eval()
+    model = build_model(AttenResUNetConfig()).to(memory_format=torch.channels_last).eval()
     seconds: dict[str, list[float]] = {"network": [], "native": []}
 
     def run(resolution: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from reference import interleaved, write_photographs
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.deployment.ensemble import Averaged
 from pipeline.deployment.pictures import Picture
 from pipeline.engine.compute import to_input
@@ -43,7 +44,7 @@ def test_prediction_is_little_slower_than_its_forward_passes(count, repeats, tmp
     pictures = photographs(tmp_path / "photographs", count)
     wanted = Wanted(size=(256, 256), resize="stretch", batch_size=8)
     torch.manual_seed(0)
-    model = build_model(NetworkConfig()).to(memory_format=torch.channels_last).eval()
+    model = build_model(AttenResUNetConfig()).to(memory_format=torch.channels_last).eval()
     images = torch.from_numpy(np.stack([read(picture, wanted).input for picture in pictures[:8]]))
 
     @torch.no_grad()

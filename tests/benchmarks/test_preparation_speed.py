@@ -20,7 +20,8 @@ from conftest import REPOSITORY
 from numpy.typing import NDArray
 from PIL import Image
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.data.geometry import lay_image, place
 from pipeline.data.integrity import read_image
 from pipeline.data.raw import RawCase
@@ -162,7 +163,7 @@ def test_batches_are_read_faster_than_a_network_trains_on_them(tmp_path, benchma
         assert sum(len(images) for images, _ in batches.epoch(epoch)) == 64
     reading = 4 * 64 / (time.perf_counter() - start)
 
-    model = build_model(NetworkConfig()).to(memory_format=torch.channels_last).train()
+    model = build_model(AttenResUNetConfig()).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
     def step() -> None:

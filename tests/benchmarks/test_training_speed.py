@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import NetworkConfig, build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline import evaluate
 from pipeline.engine.batches import split_batches
 from pipeline.engine.compute import choose_dtype, to_input
@@ -114,7 +115,7 @@ def test_resunet_trains_no_slower_than_smps_unet(benchmark):
     torch.manual_seed(0)
     batch = torch.randint(256, (4, 128, 128, 3)).byte(), torch.randint(2, (4, 128, 128))
     dtype = choose_dtype(CPU, "auto")
-    resunet = network(NetworkConfig())
+    resunet = network(AttenResUNetConfig())
     ours = network_steps(resunet, batch, dtype)
     unet = smp.Unet("resnet34", encoder_weights=None).to(memory_format=torch.channels_last)
     theirs = network_steps(unet, batch, dtype)
@@ -140,7 +141,7 @@ def test_evaluation_is_little_slower_than_its_forward_passes(benchmark):
     settings = study.evaluate.model_copy(update={"resolution": "network"})
     study = study.model_copy(update={"evaluate": settings})
     cases = drawn_cases(16, 128, "test")
-    model = network(NetworkConfig()).eval()
+    model = network(AttenResUNetConfig()).eval()
 
     @torch.no_grad()
     def forward() -> None:
@@ -187,9 +188,9 @@ def step_bytes(config: NetworkConfig, batch: int, side: int) -> int:
 
 def test_encoder_attention_takes_little_more_memory_than_resunet(benchmark):
     """At 256x256, batch 16, and every variant's attention; tests/benchmarks/gpu.py measures it."""
-    resunet = step_bytes(NetworkConfig(), 16, 256)
+    resunet = step_bytes(AttenResUNetConfig(), 16, 256)
     for layers, gates in (((1, 2, 3), True), ((1, 2, 3, 4), False), ((1, 2, 3, 4), True)):
-        config = NetworkConfig(encoder_attention=layers, decoder_gates=gates)
+        config = AttenResUNetConfig(encoder_attention=layers, decoder_gates=gates)
         ratio = step_bytes(config, 16, 256) / resunet
         name = f"memory of attention after {layers}, {'gates' if gates else 'no gates'}"
         print(f"\n{name}: {ratio:.3f} times resunet's {resunet / MEGABYTE:.0f} MB")

@@ -10,12 +10,13 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.engine.weights import load_encoder, load_model, save_weights
 from pipeline.study.errors import UserError
 
 CPU = torch.device("cpu")
-CONFIG = NetworkConfig(encoder="resnet18", encoder_attention=(1,), decoder_gates=True)
+CONFIG = AttenResUNetConfig(encoder="resnet18", encoder_attention=(1,), decoder_gates=True)
 
 
 def test_a_checkpoint_reloads_bit_for_bit(tmp_path):
@@ -45,7 +46,7 @@ def test_a_checkpoint_may_be_read_by_whom_its_folder_allows_and_is_alone_there(t
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     save_weights(build_model(CONFIG), tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="does not hold this variant's weights"):
-        load_model(NetworkConfig(encoder="resnet18"), tmp_path / "weights.safetensors", CPU)
+        load_model(AttenResUNetConfig(encoder="resnet18"), tmp_path / "weights.safetensors", CPU)
 
 
 def test_a_missing_or_torn_checkpoint_is_refused(tmp_path):
@@ -62,7 +63,7 @@ def test_an_encoder_starts_from_the_state_dict_that_a_path_names(tmp_path, suffi
     state = torchvision.models.resnet18(weights=None).state_dict()
     path = tmp_path / f"encoder.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
-    config = NetworkConfig(encoder="resnet18", weights=path.name)
+    config = AttenResUNetConfig(encoder="resnet18", weights=path.name)
     model = build_model(config)
     load_encoder(model, config, tmp_path)
     own = model.encoder.state_dict()
@@ -77,7 +78,7 @@ def test_half_precision_weights_are_widened(tmp_path):
         for name, tensor in state.items()
     }
     save_file(half, tmp_path / "half.safetensors")
-    config = NetworkConfig(encoder="resnet18", weights="half.safetensors")
+    config = AttenResUNetConfig(encoder="resnet18", weights="half.safetensors")
     model = build_model(config)
     load_encoder(model, config, tmp_path)
     assert model.encoder.stages[0][0].weight.dtype == torch.float32
@@ -85,7 +86,7 @@ def test_half_precision_weights_are_widened(tmp_path):
 
 def test_a_state_dict_of_another_depth_is_refused_by_naming_the_file(tmp_path):
     save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "34.safetensors")
-    config = NetworkConfig(encoder="resnet18", weights="34.safetensors")
+    config = AttenResUNetConfig(encoder="resnet18", weights="34.safetensors")
     with pytest.raises(UserError, match=r"'34.safetensors' must be a torchvision resnet18"):
         load_encoder(build_model(config), config, tmp_path)
 
@@ -102,7 +103,7 @@ class Payload:
 
 def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
     torch.save({"conv1.weight": Payload(tmp_path / "mark")}, tmp_path / "bad.pt")
-    config = NetworkConfig(encoder="resnet18", weights="bad.pt")
+    config = AttenResUNetConfig(encoder="resnet18", weights="bad.pt")
     with pytest.raises(UserError, match="must hold a state dict of tensors"):
         load_encoder(build_model(config), config, tmp_path)
     assert not (tmp_path / "mark").exists()
@@ -117,7 +118,7 @@ def test_imagenet_weights_are_torchvisions_with_their_hash_checked(monkeypatch):
         return state
 
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", get_state_dict)
-    config = NetworkConfig(weights="imagenet")
+    config = AttenResUNetConfig(weights="imagenet")
     model = build_model(config)
     load_encoder(model, config, Path())
     assert asked == [("ResNet34_Weights.IMAGENET1K_V1", {"progress": True, "check_hash": True})]
@@ -131,14 +132,16 @@ def test_unreachable_imagenet_weights_are_one_clear_error(monkeypatch, tmp_path)
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    config = NetworkConfig(weights="imagenet")
+    config = AttenResUNetConfig(weights="imagenet")
     with pytest.raises(UserError, match=r"resnet34-.*\.pth: no route to host; fetch that file"):
         load_encoder(build_model(config), config, Path())
 
 
 def test_the_pretrained_resnet18_at_hand_loads(real_cases):
     folder = real_cases.parent / "weights"
-    config = NetworkConfig(encoder="resnet18", weights="resnet18-imagenet-to-layer3.safetensors")
+    config = AttenResUNetConfig(
+        encoder="resnet18", weights="resnet18-imagenet-to-layer3.safetensors"
+    )
     model = build_model(config)
     load_encoder(model, config, folder)
     file = load_file(folder / config.weights)

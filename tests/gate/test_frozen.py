@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from mutations import HARMS
 from torch import Tensor
 
-from models.attention import AttentionGate
+from models.attenresunet.attention import AttentionGate
 from pipeline import train
 from pipeline.engine.batches import split_batches
 from pipeline.engine.compute import to_input

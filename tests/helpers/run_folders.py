@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from models import NetworkConfig, build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.compute import to_input
 from pipeline.engine.weights import save_weights
 from pipeline.study.files import sha256
 
-GATED = NetworkConfig(encoder="plain", plain_width=2, encoder_attention=(3,), decoder_gates=True)
+GATED = AttenResUNetConfig(
+    encoder="plain", plain_width=2, encoder_attention=(3,), decoder_gates=True
+)
 SIZE = (32, 64)  # height, width
 
 

@@ -1,4 +1,4 @@
-"""models/attention.py against its formulas written out."""
+"""models/attenresunet/attention.py against its formulas written out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models import NetworkConfig, build_model
-from models.attention import AttentionGate, EncoderAttention, attention_maps
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
+from models.attenresunet.attention import AttentionGate, EncoderAttention, attention_maps
 
 
 def linear(convolution: nn.Conv2d, tokens: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ def test_attention_received_is_the_mean_of_the_attention_matrix_rows():
 
 def test_attention_maps_cover_every_module_and_leave_the_logits_and_the_model_as_they_are():
     torch.manual_seed(4)
-    config = NetworkConfig(encoder="resnet18", encoder_attention=(1, 3), decoder_gates=True)
+    config = AttenResUNetConfig(encoder="resnet18", encoder_attention=(1, 3), decoder_gates=True)
     model = build_model(config).eval()
     images = torch.randn(2, 3, 64, 64)
     logits, maps = attention_maps(model, images)

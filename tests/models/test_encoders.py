@@ -1,4 +1,4 @@
-"""models/encoders.py against torchvision's own networks."""
+"""models/attenresunet/encoders.py against torchvision's own networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from models.encoders import PlainEncoder, ResNetEncoder
+from models.attenresunet.encoders import PlainEncoder, ResNetEncoder
 
 LAYERS = ["relu", "layer1", "layer2", "layer3", "layer4"]
 

@@ -9,7 +9,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.study.reading import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ def test_logits_have_the_images_size_up_to_512_pixels(variant):
 
 @pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "resnet101"])
 def test_the_other_resnets_assemble(encoder):
-    config = NetworkConfig(encoder=encoder, encoder_attention=(1, 2, 3, 4), decoder_gates=True)
+    config = AttenResUNetConfig(encoder=encoder, encoder_attention=(1, 2, 3, 4), decoder_gates=True)
     with torch.no_grad():
         assert build_model(config).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
 
@@ -107,8 +108,8 @@ def test_every_parameter_receives_a_gradient(variant):
 def test_relu_head_has_no_logit_below_zero_and_the_plain_head_has():
     torch.manual_seed(0)
     images = torch.randn(2, 3, 64, 64)
-    relu = build_model(NetworkConfig(encoder="resnet18", head="relu"))(images)
-    plain = build_model(NetworkConfig(encoder="resnet18"))(images)
+    relu = build_model(AttenResUNetConfig(encoder="resnet18", head="relu"))(images)
+    plain = build_model(AttenResUNetConfig(encoder="resnet18"))(images)
     assert relu.min() == 0
     assert relu.max() > 0
     assert plain.min() < 0
@@ -125,9 +126,9 @@ def test_variants_of_one_seed_start_from_one_encoder():
 
 def test_a_layer_named_twice_is_refused():
     with pytest.raises(ValueError, match="must name each layer once"):
-        NetworkConfig(encoder_attention=(1, 1))
+        AttenResUNetConfig(encoder_attention=(1, 1))
 
 
 def test_weights_for_the_plain_encoder_are_refused():
     with pytest.raises(ValueError, match="must be 'none' with encoder 'plain'"):
-        NetworkConfig(encoder="plain", weights="imagenet")
+        AttenResUNetConfig(encoder="plain", weights="imagenet")

@@ -17,7 +17,9 @@ from conftest import REPOSITORY, change_params
 from fake_study import make_study
 from safetensors.torch import save_file
 
-from models import FAMILIES, NetworkConfig, SmpConfig, build_model
+from models import build_model, families
+from models.attenresunet import AttenResUNetConfig
+from models.smp import SmpConfig
 from pipeline import compare, evaluate, train
 from pipeline.deployment import graphs as exporter
 from pipeline.deployment.loading import open_run
@@ -150,7 +152,7 @@ def test_weights_of_another_encoder_are_refused_by_naming_the_file(tmp_path):
 def test_three_lines_of_params_are_a_variant(tmp_path):
     study = study_with(tmp_path, peer=UNET, resunet={"encoder": "resnet18"})
     assert study.models["peer"] == SmpConfig(architecture="Unet", encoder="resnet18")
-    assert study.models["resunet"] == NetworkConfig(encoder="resnet18")
+    assert study.models["resunet"] == AttenResUNetConfig(encoder="resnet18")
     study.check_inputs()
     assert study.model_dump(mode="json")["models"]["peer"] == UNET | {"weights": "none"}
 
@@ -309,7 +311,7 @@ def test_the_version_of_the_package_is_part_of_a_runs_identity(tiny_study):
     )
     assert peer["versions.segmentation_models_pytorch"] == f'"{smp.__version__}"'
     assert "versions.timm" in peer
-    assert resunet.keys() & {f"versions.{name}" for name in FAMILIES["smp"].packages} == set()
+    assert resunet.keys() & {f"versions.{name}" for name in families()["smp"].packages} == set()
 
 
 def test_the_report_tells_the_papers_switches_of_the_networks_that_have_them(tmp_path):

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models import NetworkConfig, build_model
-from models.attention import attention_maps
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
+from models.attenresunet.attention import attention_maps
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.compute import to_input
 from pipeline.engine.prepared import PreparedCases
@@ -28,7 +29,7 @@ from pipeline.study.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
 IDS = ["$x^2$ \\{y}", "<script>alert(1)</script>"]
-EVERY = NetworkConfig(encoder="resnet18", encoder_attention=(1, 3), decoder_gates=True)
+EVERY = AttenResUNetConfig(encoder="resnet18", encoder_attention=(1, 3), decoder_gates=True)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +77,7 @@ def test_alpha_is_the_gates_own_and_attention_received_is_in_units_of_uniform(mo
 
 
 def test_a_gate_on_the_images_own_size_is_said_to_be_of_full_size():
-    plain = NetworkConfig(encoder="plain", plain_width=4, decoder_gates=True)
+    plain = AttenResUNetConfig(encoder="plain", plain_width=4, decoder_gates=True)
     stages = attention_stages(build_model(plain).eval(), make_cases().images)
     assert stages[-1].size == "full size"
 
@@ -90,12 +91,12 @@ def test_the_maps_of_a_run_are_those_of_its_weights(tmp_path, model):
     ):
         np.testing.assert_allclose(ours.maps, theirs.maps, rtol=1e-4)
     with pytest.raises(UserError, match="run the stage train"):
-        attention_of_run(NetworkConfig(encoder="resnet18"), path, images)
+        attention_of_run(AttenResUNetConfig(encoder="resnet18"), path, images)
 
 
 def test_a_network_without_attention_has_no_stages_and_no_figure():
     stages = attention_stages(
-        build_model(NetworkConfig(encoder="resnet18")).eval(), make_cases().images
+        build_model(AttenResUNetConfig(encoder="resnet18")).eval(), make_cases().images
     )
     assert stages == []
     assert draw_attention(stages, IDS, make_cases(), "stretch") is None

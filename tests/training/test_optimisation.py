@@ -9,12 +9,15 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline.study.blocks import SGD, Adam, Schedule, Train
 from pipeline.study.reading import load_study
 from pipeline.training import optimisation
 
-TINY = NetworkConfig(encoder="plain", plain_width=2, encoder_attention=(2,), decoder_gates=True)
+TINY = AttenResUNetConfig(
+    encoder="plain", plain_width=2, encoder_attention=(2,), decoder_gates=True
+)
 COMMON: dict[str, Any] = {"learning_rate": 0.01, "encoder_learning_rate": None}
 PLAIN_SGD: dict[str, Any] = {"method": "sgd", "momentum": 0.0, "nesterov": False}
 

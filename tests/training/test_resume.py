@@ -26,7 +26,8 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from models import NetworkConfig, build_model
+from models import build_model
+from models.attenresunet import AttenResUNetConfig
 from pipeline import train
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import SGD, Adam, Schedule
@@ -247,7 +248,7 @@ def test_every_protocol_goes_on_to_the_bit(tiny_study, tmp_path, monkeypatch, pr
 
     def network() -> torch.nn.Module:
         torch.manual_seed(0)
-        return build_model(NetworkConfig(**TINY)).to(memory_format=torch.channels_last)
+        return build_model(AttenResUNetConfig(**TINY)).to(memory_format=torch.channels_last)
 
     expected = network()
     history = loop.fit(expected, cases, study, seed=0)
@@ -380,7 +381,7 @@ RECORD = {
     "variant": "unet",
     "seed": 0,
     "fold": 0,
-    "sources": {"models/blocks.py": "a", "pipeline/train.py": "b"},
+    "sources": {"models/attenresunet/blocks.py": "a", "pipeline/train.py": "b"},
     "data_fingerprint": "c",
     "encoder_weights_sha256": None,
     "device": "cpu",
@@ -397,7 +398,7 @@ RECORD = {
         ("variant", "resunet", "variant"),
         ("seed", 1, "seed"),
         ("fold", 1, "fold"),
-        ("sources.models/blocks.py", "x", "models/blocks.py"),
+        ("sources.models/attenresunet/blocks.py", "x", "models/attenresunet/blocks.py"),
         ("sources.models/new.py", "x", "models/new.py"),
         ("data_fingerprint", "x", "data_fingerprint"),
         ("encoder_weights_sha256", "x", "encoder_weights_sha256"),
@@ -423,7 +424,7 @@ def test_whatever_decides_a_training_makes_it_another(path, value, told):
 
 def test_the_sources_of_a_training_are_those_that_dvc_follows():
     hashes = source_hashes()
-    own = {"models/attention.py", "pipeline/train.py", "pipeline/training/resume.py"}
+    own = {"models/attenresunet/attention.py", "pipeline/train.py", "pipeline/training/resume.py"}
     assert own <= hashes.keys()
     assert not {"pipeline/report.py", "pipeline/tracking/store.py"} & hashes.keys()
     assert all(hashes[name] == sha256(REPOSITORY / name) for name in hashes)
@@ -462,7 +463,7 @@ def test_a_record_adds_up_the_parts_of_an_interrupted_training(tiny_study, tmp_p
         update={"train": tiny_study.train.model_copy(update={"epochs": 2})}
     )
     cases = PreparedCases.open(study.prepared_dir)
-    model = build_model(NetworkConfig(**TINY))
+    model = build_model(AttenResUNetConfig(**TINY))
     path = tmp_path / "state.safetensors"
     first = ResumeFile(path, {}, CPU)
     first.before["peak_memory_bytes"] = 10**15

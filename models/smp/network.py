@@ -1,22 +1,23 @@
-"""segmentation_models_pytorch's networks, as they are: other architectures and encoders for the
-same table. The package is the extra `peers`."""
+"""segmentation_models_pytorch's networks, built and checked as that package does it."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
-from models.config import SmpConfig
+from models.smp import SmpConfig
 
 if TYPE_CHECKING:
     from segmentation_models_pytorch.base import SegmentationModel
 
 
 def build(config: SmpConfig) -> SegmentationModel:
-    """The family's entry point for models.build_model.
+    """For models.build_model.
 
     Always in memory: some of its encoders cannot be built on torch's device "meta". Raises
     ValueError for an architecture that the package has not, and what the package or timm raises
@@ -33,6 +34,15 @@ def build(config: SmpConfig) -> SegmentationModel:
         return architectures[config.architecture](
             encoder_name=config.encoder, encoder_weights=None, in_channels=3, classes=1
         )
+
+
+def load_encoder(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """A state dict of that encoder; its ResNets name their weights as torchvision does, whose
+    classifier is ignored."""
+    encoder = model.encoder
+    assert isinstance(encoder, nn.Module)
+    own = {name: tensor for name, tensor in state.items() if name[:3] != "fc."}
+    encoder.load_state_dict(own)
 
 
 @cache

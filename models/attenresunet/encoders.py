@@ -13,8 +13,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from models.blocks import DoubleConv
-from models.config import NetworkConfig
+from models.attenresunet import AttenResUNetConfig
+from models.attenresunet.blocks import DoubleConv
 
 RESNETS = {
     "resnet18": resnet.resnet18,
@@ -122,7 +122,7 @@ class PlainEncoder(Encoder):
         self.bridge_channels = 2 * widths[-1]
 
 
-def build_encoder(config: NetworkConfig) -> Encoder:
+def build_encoder(config: AttenResUNetConfig) -> Encoder:
     """The encoder that `config` names, randomly initialised."""
     if config.encoder == "plain":
         return PlainEncoder(config.plain_width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.attention import AttentionGate
+from models.attenresunet.attention import AttentionGate
 
 
 class DoubleConv(nn.Sequential):

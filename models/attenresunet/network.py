@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from models.attention import EncoderAttention
-from models.blocks import DoubleConv, UpBlock, conv_norm_relu
-from models.config import NetworkConfig
-from models.encoders import build_encoder
+from models.attenresunet import AttenResUNetConfig
+from models.attenresunet.attention import EncoderAttention
+from models.attenresunet.blocks import DoubleConv, UpBlock, conv_norm_relu
+from models.attenresunet.encoders import ResNetEncoder, build_encoder
 
 
 class AttenResUNet(nn.Module):
@@ -18,7 +20,7 @@ class AttenResUNet(nn.Module):
     Source: paper section 8; figures 3 and 5.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: AttenResUNetConfig) -> None:
         super().__init__()
         self.encoder = build_encoder(config)
         *skip_channels, last_channels = self.encoder.channels
@@ -69,6 +71,13 @@ class AttenResUNet(nn.Module):
         return logits
 
 
-def build(config: NetworkConfig) -> AttenResUNet:
-    """The family's entry point for models.build_model."""
+def build(config: AttenResUNetConfig) -> AttenResUNet:
+    """For models.build_model."""
     return AttenResUNet(config)
+
+
+def load_encoder(model: AttenResUNet, state: Mapping[str, Tensor]) -> None:
+    """A complete torchvision ResNet state dict into the encoder, whose classifier is ignored."""
+    # AttenResUNetConfig refuses weights for a plain one.
+    assert isinstance(model.encoder, ResNetEncoder)
+    model.encoder.load_resnet_state(state)
