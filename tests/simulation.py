@@ -167,7 +167,7 @@ def markdown(found: Sequence[Rates], studies: int) -> str:
     error = 100 * 1.96 * np.sqrt(0.05 * 0.95 / studies)
     return f"""# The protocol on studies with known truth
 
-<!-- not run: it takes hours; tests/statistics/test_simulation.py runs a short form -->
+<!-- not run: it takes long; tests/statistics/test_simulation.py runs a short form -->
 ```bash
 PYTHONPATH=.:tests/helpers python tests/simulation.py --studies 1000 --out docs/simulation.md
 ```
