@@ -1,6 +1,7 @@
 # Thin names for the project's commands. Each target makes the environment first.
 #   make demo       the whole pipeline on synthetic lesions, to a report
-#   make test       every test
+#   make check      ruff, mypy and the fast tests
+#   make test       every test, then the benchmarks alone
 #   make setup      the environment only
 #   make reproduce  the paper's study (downloads ISIC 2018, wants a GPU)
 #   make mlflow     compare the runs in the browser
@@ -20,14 +21,24 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test setup reproduce mlflow lint lock
+# A test computes with one thread: two that share two cores would wait for each other.
+TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup
 
+.PHONY: demo test check setup reproduce mlflow lint lock
+
+# The demo's dvc.lock is this machine's own: git is told to keep the empty one.
 demo: $(READY)
 	dvc repro studies/demo/dvc.yaml
+	@git update-index --skip-worktree studies/demo/dvc.lock 2>/dev/null || true
 	@echo "Report: studies/demo/reports/index.html   Runs: make mlflow"
 
+check: lint
+	$(TESTS) --no-cov -m "not slow" --ignore tests/benchmarks
+
+# Side by side first, a test a core; then what measures time, which wants the machine for itself.
 test: $(READY)
-	python -m pytest
+	$(TESTS) --ignore tests/benchmarks --cov-fail-under 0
+	python -m pytest tests/benchmarks --cov-append
 
 setup: $(READY)
 

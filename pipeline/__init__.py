@@ -1,4 +1,4 @@
-"""The benchmark's stages, one module each, and the nouns they share. See README.md, folder map."""
+"""The benchmark's stages, one module each; in packages what they share. See CONTRIBUTING.md."""
 
 import os
 from pathlib import Path

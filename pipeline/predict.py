@@ -45,15 +45,7 @@ from pipeline.data.geometry import Size, lay_image, place
 from pipeline.data.integrity import UnusableError, read_image
 from pipeline.deployment.ensemble import Averaged
 from pipeline.deployment.loading import Seeds, TrainedRun, opened
-from pipeline.deployment.outputs import (
-    COLUMNS,
-    Row,
-    begin,
-    check_out,
-    encode,
-    encode_mask,
-    save,
-)
+from pipeline.deployment.outputs import COLUMNS, Row, begin, check_out, encode, encode_mask, save
 from pipeline.deployment.pictures import Found, Picture, Skipped, find_pictures
 from pipeline.engine.compute import choose_device, make_deterministic, to_input
 from pipeline.evaluation.native import TooLongError, lay_back

@@ -8,11 +8,7 @@ import torch
 
 from models import build_model
 from pipeline.engine.batches import compose
-from pipeline.engine.compute import (
-    choose_device,
-    make_deterministic,
-    stream,
-)
+from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_encoder, save_weights
 from pipeline.study.errors import run_command

@@ -20,6 +20,17 @@ from pipeline.study.reading import load_study
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, the tests that share what a module's fixture made run in one process, which
+    makes it once."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        known = item._fixtureinfo.name2fixturedefs.values()
+        if any(fixtures[-1].scope == "module" for fixtures in known):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+
+
 @pytest.fixture(autouse=True)
 def _computing_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch,  # which puts its own changes back first

@@ -109,7 +109,7 @@ HARMS = (
     ),
     Harm(
         "the loss's sign turned",
-        "pipeline/train.py",
+        "pipeline/training/loop.py",
         "            loss.backward()",
         "            (-loss).backward()",
         "a",

@@ -33,15 +33,7 @@ from pipeline.fanout.matrix import Matrix
 from pipeline.fanout.progress import Progress, kind_of
 from pipeline.fanout.recorder import Recorder
 from pipeline.fanout.tasks import is_lost, results, submit
-from pipeline.fanout.worker import (
-    TOPIC,
-    Checkout,
-    Done,
-    Job,
-    finished_folder,
-    run_away,
-    run_job,
-)
+from pipeline.fanout.worker import TOPIC, Checkout, Done, Job, finished_folder, run_away, run_job
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.reading import load_study
 

@@ -16,9 +16,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.fanout.worker import (
-    computing_with,
-)
+from pipeline.fanout.worker import computing_with
 from pipeline.study.errors import UserError, warn
 
 

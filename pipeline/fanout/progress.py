@@ -8,9 +8,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from pipeline.fanout.worker import (
-    Job,
-)
+from pipeline.fanout.worker import Job
 
 
 class Progress:

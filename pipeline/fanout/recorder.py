@@ -9,11 +9,7 @@ from collections.abc import Sequence
 from pipeline.fanout.matrix import LockedError, Matrix
 from pipeline.fanout.progress import Progress
 from pipeline.fanout.tasks import is_lost
-from pipeline.fanout.worker import (
-    Done,
-    Job,
-    StageFailedError,
-)
+from pipeline.fanout.worker import Done, Job, StageFailedError
 from pipeline.study.errors import UserError, warn
 
 

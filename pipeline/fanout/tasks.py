@@ -10,11 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.fanout.progress import Progress, kind_of
-from pipeline.fanout.worker import (
-    AbandonedError,
-    Done,
-    Job,
-)
+from pipeline.fanout.worker import AbandonedError, Done, Job
 
 RETRIES = 5  # how often a job is given to other workers when Dask gives it up: its workers died
 

@@ -20,13 +20,7 @@ from pathlib import Path
 
 from pipeline.gate.baseline import Baseline, load_figures, save_baseline
 from pipeline.gate.regression import ALPHA, FLOOR, Check, compare_means
-from pipeline.gate.speed import (
-    TOLERANCE,
-    compare_speeds,
-    load_speeds,
-    read_benchmarks,
-    save_speeds,
-)
+from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_benchmarks, save_speeds
 from pipeline.reporting.tables import DASH
 from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS

@@ -10,10 +10,7 @@ import pandas as pd
 
 from pipeline.reporting.tables import BOLD, DASH, SYNTHETIC, Cell, Table, paper_row
 from pipeline.statistics.definitions import MAIN
-from pipeline.statistics.results import (
-    AveragedEstimate,
-    Results,
-)
+from pipeline.statistics.results import AveragedEstimate, Results
 
 
 def markdown(results: Results, tables: Sequence[Table]) -> str:

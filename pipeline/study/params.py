@@ -33,13 +33,7 @@ from pipeline.study.blocks import (
     Train,
 )
 from pipeline.study.errors import UserError
-from pipeline.study.values import (
-    Averaging,
-    Name,
-    Seed,
-    expect,
-    unique,
-)
+from pipeline.study.values import Averaging, Name, Seed, expect, unique
 
 
 class Run(NamedTuple):

@@ -15,24 +15,14 @@ from tqdm import tqdm
 
 from pipeline.engine import losses, overlap
 from pipeline.engine.batches import TrainingBatches, split_batches
-from pipeline.engine.compute import (
-    autocast,
-    choose_dtype,
-    stream,
-    to_input,
-    to_target,
-)
+from pipeline.engine.compute import autocast, choose_dtype, stream, to_input, to_target
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Focal, Train
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.values import Loss
 from pipeline.training.optimisation import start_training_mode
-from pipeline.training.resume import (
-    ResumeFile,
-    Row,
-    Training,
-)
+from pipeline.training.resume import ResumeFile, Row, Training
 
 
 class LossMeans:

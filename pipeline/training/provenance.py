@@ -18,10 +18,7 @@ import yaml
 
 from models import NetworkConfig, build_model
 from pipeline import ROOT
-from pipeline.engine.compute import (
-    choose_dtype,
-    processor,
-)
+from pipeline.engine.compute import choose_dtype, processor
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import weights_file_sha256
 from pipeline.study.errors import UserError

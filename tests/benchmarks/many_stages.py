@@ -25,7 +25,7 @@ from pipeline.fanout.worker import Done, Job, announce
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUDY = REPOSITORY / "studies" / "demo"
-INPUTS = tuple(str(path) for path in sorted((REPOSITORY / "pipeline").glob("*.py"))[:14])
+INPUTS = tuple(str(path) for path in sorted((REPOSITORY / "pipeline").rglob("*.py"))[:14])
 WORKERS = 50
 
 

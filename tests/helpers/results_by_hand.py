@@ -6,13 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.gate.baseline import Baseline, RunFigures, baseline_of
-from pipeline.statistics.results import (
-    Cases,
-    Comparison,
-    Results,
-    RunResult,
-    StudyRecord,
-)
+from pipeline.statistics.results import Cases, Comparison, Results, RunResult, StudyRecord
 
 Values = Mapping[str, Sequence[float | None]]  # variant -> a value a seed
 

@@ -25,7 +25,7 @@ from pipeline.deployment import graphs as exporter
 from pipeline.deployment.loading import open_run
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_encoder, load_model, save_weights
-from pipeline.report import readings
+from pipeline.reporting.readings import readings
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study

@@ -1,0 +1,223 @@
+"""The house of the sources: which package may import which, and what each stage depends on."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+
+import grimp
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+# From the bottom up; what stands in one row imports nothing of the others in it.
+LAYERS = (
+    {"study"},
+    {"data", "engine"},
+    {"training", "evaluation", "tracking"},
+    {"statistics"},
+    {"deployment"},
+    {"reporting"},
+    {"stages"},
+    {"gate"},
+)
+TOP = {
+    "download", "preprocess", "train", "evaluate", "average", "export_variants", "compare",
+    "attention", "plot", "report", "predict", "export",
+}  # fmt: skip
+STAGES = {  # of dvc.yaml, and the module that each runs
+    "download": "download",
+    "preprocess": "preprocess",
+    "train": "train",
+    "evaluate": "evaluate",
+    "average": "average",
+    "export": "export_variants",
+    "compare": "compare",
+    "attention": "attention",
+    "plot": "plot",
+    "report": "report",
+}
+DECIDE_NOTHING = {"study", "tracking"}
+RUN_NETWORKS = {"train", "evaluate", "average", "export", "attention"}
+# Packages that are a whole dependency of a stage that does not import all of them: a stage before
+# it runs anew with the package, or the stage takes seconds.
+TAKEN_WHOLE = {
+    "average": {"evaluation"},
+    "compare": {"engine", "evaluation"},
+    "attention": {"engine", "evaluation", "statistics"},
+    "plot": {"engine", "evaluation", "statistics"},
+    "report": {"engine", "evaluation", "statistics", "deployment", "reporting"},
+}
+
+
+@cache
+def graph() -> grimp.ImportGraph:
+    """Imports within functions are in it, those for type checkers alone are not."""
+    return grimp.build_graph(
+        "pipeline", "models", exclude_type_checking_imports=True, cache_dir=None
+    )
+
+
+def room(module: str) -> str:
+    """The package that a module is in; `stages` for what lies on top, `models` for networks."""
+    first, *rest = module.split(".")
+    if first == "models":
+        return "models"
+    return rest[0] if graph().find_children(f"pipeline.{rest[0]}") else "stages"
+
+
+def modules() -> list[str]:
+    return sorted(graph().modules - {"pipeline"})
+
+
+@cache
+def imports() -> set[tuple[str, str]]:
+    """(a, b) where a module of the package a imports one of b."""
+    found = set()
+    for module in modules():
+        for imported in graph().find_modules_directly_imported_by(module) - {"pipeline"}:
+            found.add((room(module), room(imported)))
+    return {(a, b) for a, b in found if a != b}
+
+
+def test_every_package_has_a_place_in_the_order():
+    assert {room(module) for module in modules()} == {*set().union(*LAYERS), "fanout", "models"}
+    assert {module.split(".")[1] for module in modules() if room(module) == "stages"} == TOP
+
+
+def test_a_package_imports_only_those_below_it():
+    allowed: dict[str, set[str]] = {"models": set(), "fanout": {"study"}}
+    below = {"models"}
+    for row in LAYERS:
+        allowed |= {package: set(below) for package in row}
+        below |= row
+    assert [(a, b) for a, b in sorted(imports()) if b not in allowed[a]] == []
+
+
+def test_no_stage_imports_another():
+    names = {f"pipeline.{name}" for name in TOP}
+    for name in names:
+        assert graph().find_modules_directly_imported_by(name) & names == set(), name
+
+
+def test_networks_know_their_own_family_alone():
+    for module in graph().find_descendants("models"):
+        for imported in graph().find_modules_directly_imported_by(module):
+            family = module.split(".")[1]
+            assert imported == "models.config" or imported.startswith(f"models.{family}"), module
+    assert graph().find_modules_directly_imported_by("models") == {"models.config"}
+
+
+def of(package: str) -> set[str]:
+    return graph().find_descendants(f"pipeline.{package}")
+
+
+def test_a_training_is_made_by_models_engine_training_study_and_train_alone():
+    """MLflow's view of a run is imported only where a study wants it live."""
+    assert graph().find_upstream_modules("pipeline.train") - of("tracking") == {
+        "pipeline", "models", "models.config", *of("engine"), *of("training"), *of("study"),
+    }  # fmt: skip
+    code = "import sys, json, pipeline.train; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    own = {name for name in json.loads(done.stdout) if name.startswith(("pipeline.", "models."))}
+    rooms = {name.split(".")[1] for name in own if name.startswith("pipeline.")}
+    assert rooms == {"engine", "training", "study", "train"}
+    assert own >= of("engine") | of("training")
+
+
+def sources(stage: str) -> list[str]:
+    """Of dvc.yaml: `models`, `train.py`, `engine` or `data/raw.py`."""
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    found = [dep[len("${code}/") :] for dep in stages[stage]["deps"] if dep.startswith("${code}/")]
+    return [dep.removeprefix("pipeline/") for dep in found]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_what_it_imports_and_on_nothing_else(stage):
+    module = f"pipeline.{STAGES[stage]}"
+    wanted = {
+        name
+        for name in graph().find_upstream_modules(module) | {module}
+        if name.startswith("pipeline.") and room(name) not in DECIDE_NOTHING
+    }
+    listed = sources(stage)
+    assert len(listed) == len(set(listed))
+    assert ("models" in listed) == (stage in RUN_NETWORKS)
+    covered: set[str] = set()
+    for dep in listed:
+        if dep == "models":
+            continue
+        assert (REPOSITORY / "pipeline" / dep).exists(), dep
+        name = "pipeline." + dep.removesuffix(".py").replace("/", ".")
+        if dep.endswith(".py"):
+            assert name in wanted, f"{dep} is not imported"
+            covered.add(name)
+        else:
+            whole = of(dep)
+            assert whole & wanted, f"nothing of {dep} is imported"
+            assert whole <= wanted or dep in TAKEN_WHOLE.get(stage, ()), f"{dep} as a whole"
+            covered |= whole
+    assert wanted <= covered | {f"pipeline.{package}" for package in listed}, "not listed"
+
+
+def test_dvcs_own_stages_are_these():
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    assert set(stages) == {*STAGES, "track"}
+    for stage, module in STAGES.items():
+        assert f"python -m pipeline.{module}" in stages[stage]["cmd"]
+
+
+def test_no_two_modules_of_a_package_differ_by_an_ending():
+    """Neighbours that a reader would take for one another, such as export and exporter. What is run
+    may have the noun that it makes beside it: export and export_variants are two commands."""
+    beside = {"export_variants"}
+    for package in {room(module) for module in modules()}:
+        names = sorted(
+            {module.split(".")[-1] for module in modules() if room(module) == package} - beside
+        )
+        for name in names:
+            longer = [other for other in names if other != name and other.startswith(name)]
+            assert longer == [], f"{package}: {name} and {longer}"
+
+
+def drawn() -> set[tuple[str, str]]:
+    """The arrows of CONTRIBUTING.md's diagram."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    block = text.partition("<!-- imports: begin -->")[2].partition("<!-- imports: end -->")[0]
+    return set(re.findall(r"^\s*(\w+) --> (\w+)$", block, re.MULTILINE))
+
+
+def reduced(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Without those that others together say already."""
+
+    def reached(start: str, without: tuple[str, str]) -> set[str]:
+        found: set[str] = set()
+        ahead = [start]
+        while ahead:
+            here = ahead.pop()
+            following = {b for a, b in arrows - {without} if a == here} - found
+            found |= following
+            ahead += following
+        return found
+
+    return {(a, b) for a, b in arrows if b not in reached(a, (a, b))}
+
+
+def test_the_diagram_of_the_house_shows_the_packages_imports():
+    assert drawn() == reduced(imports())
+
+
+def test_a_module_says_in_its_first_line_what_it_is():
+    for path in [*REPOSITORY.glob("pipeline/**/*.py"), *REPOSITORY.glob("models/**/*.py")]:
+        told = ast.get_docstring(ast.parse(path.read_text()))
+        assert told, path
