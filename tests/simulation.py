@@ -167,6 +167,11 @@ def markdown(found: Sequence[Rates], studies: int) -> str:
     error = 100 * 1.96 * np.sqrt(0.05 * 0.95 / studies)
     return f"""# The protocol on studies with known truth
 
+<!-- not run: it takes long; tests/statistics/test_simulation.py runs a short form -->
+```bash
+PYTHONPATH=.:tests/helpers python tests/simulation.py --studies 1000 --out docs/simulation.md
+```
+
 Each row: {studies:,} simulated studies of seven variants and {CASES} test cases for each truth
 (`tests/simulation.py`, which says what the noise is). A share of 5 % is known to +- {error:.1f} %.
 
@@ -178,7 +183,7 @@ Each row: {studies:,} simulated studies of seven variants and {CASES} test cases
   the three effects of the 2 x 2 design has one.
 - Found: studies in which the difference of that size between the first two of seven variants has an
   adjusted p-value below 0.05, and in which the main effect of the same size has. With five seeds
-  the report calls nothing shown, whatever the p-value.
+  the report only describes, whatever the p-value.
   Where the rule pairs the seeds, the exact test of eight seeds cannot reach 0.05 after Holm over 21
   pairs: ten can.
 - Equivalence at the margin: a pair that truly differs by the margin is called equal; at most 5 %.
