@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from conftest import change_params
 from PIL import Image
-from pipeline.sync import sync
 from run_folders import GATED, make_run
 
 from pipeline import predict
 from pipeline.deployment.loading import open_run, opened
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
+from pipeline.tracking.sync import sync
 
 VARIANT = "gated_attention"
 

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from conftest import change_params
-from pipeline.sync import sync
 
 from pipeline import evaluate, train
 from pipeline.engine.compute import to_input
@@ -26,6 +25,7 @@ from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.tracking.live import LiveRun
 from pipeline.tracking.store import StudyRecord, open_store
+from pipeline.tracking.sync import sync
 from pipeline.training import loop
 
 VARIANT = "gated_attention"
