@@ -7,13 +7,11 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from conftest import REPOSITORY, change_params
 from safetensors.torch import load_file
 
@@ -27,7 +25,7 @@ from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
-from pipeline.training import faults, loop, provenance
+from pipeline.training import loop
 
 HISTORY = [
     "epoch",
@@ -392,49 +390,6 @@ def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, mo
         "or free memory and run again"
     )
     assert not tiny_study.run_dir("gated_attention", 0).exists()
-
-
-@pytest.mark.parametrize(
-    ("fault", "told"),
-    [
-        (
-            RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nunable to allocate "
-                         "shared memory(shm) for file </torch_1_2>: No space left on device (28)"),
-            "/dev/shm is too small for the loader's workers",
-        ),
-        (
-            RuntimeError("x_cuda does not have a deterministic implementation, but you set ..."),
-            "set train.deterministic: false to train without the promise",
-        ),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "memory ran out"),
-        (OSError(12, "Cannot allocate memory"), "memory ran out"),
-    ],
-)  # fmt: skip
-def test_a_machines_faults_are_told_in_a_sentence(tiny_study, fault, told):
-    with pytest.raises(UserError, match=told), faults.machine_faults_told(tiny_study):
-        raise fault
-
-
-def test_params_without_the_variant_at_the_end_of_its_training_are_told(tiny_study):
-    run = tiny_study.runs()[0]
-    record = provenance.describe_training(tiny_study, run, torch.device("cpu"))
-    content = yaml.safe_load(Path("params.yaml").read_text())
-    content["models"]["renamed"] = content["models"].pop(run.variant)
-    content["variants"] = ["renamed"]
-    Path("params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=rf"'{run.variant}' is gone since the training"):
-        provenance.check_unchanged(tiny_study, run, record, torch.device("cpu"))
-
-
-def test_cudas_word_for_it_is_memory_that_ran_out_and_other_errors_stay(tiny_study):
-    told = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"
-    with (
-        pytest.raises(UserError, match=r"^memory ran out with train\.batch_size 8 at 32x64"),
-        faults.machine_faults_told(tiny_study),
-    ):
-        raise torch.OutOfMemoryError(told)
-    with pytest.raises(RuntimeError, match="another"), faults.machine_faults_told(tiny_study):
-        raise RuntimeError("another")
 
 
 def test_a_workers_error_is_told_without_its_traceback(tiny_study, monkeypatch):

@@ -54,8 +54,12 @@ def _version(package: str) -> str | None:
 
 
 def describe_commit(folder: Path) -> dict[str, Any]:
-    """The commit of the sources and whether tracked files differ from it; None outside git."""
-    status = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    """The commit of the sources and whether tracked files differ from it; None outside git.
+
+    But for dvc.lock, which changes while a study runs and decides nothing.
+    """
+    tracked = ("--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
+    status = _output("git", "-C", str(folder), "status", *tracked)
     return {
         "commit": _output("git", "-C", str(folder), "rev-parse", "HEAD"),
         "dirty": None if status is None else status != "",

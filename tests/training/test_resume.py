@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import json
 import os
@@ -35,7 +34,6 @@ from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.reading import load_study
 from pipeline.training import loop
-from pipeline.training.provenance import differences, identity, source_hashes
 from pipeline.training.resume import ResumeFile, alone
 
 VARIANT = "gated_attention"
@@ -375,59 +373,6 @@ def test_a_state_of_another_training_is_not_gone_on_from(interrupted, tmp_path):
     )
     assert results(interrupted) == results(other)
     assert record_of(interrupted)["resumed_epochs"] == []
-
-
-RECORD = {
-    "variant": "unet",
-    "seed": 0,
-    "fold": 0,
-    "sources": {"models/attenresunet/blocks.py": "a", "pipeline/train.py": "b"},
-    "data_fingerprint": "c",
-    "encoder_weights_sha256": None,
-    "device": "cpu",
-    "precision": "float32",
-    "threads": 2,
-    "versions": {"torch": "2", "torchvision": "0", "numpy": "2", "albumentations": "2"},
-    "params": {"train": {"epochs": 2}, "focal": {"gamma": 2.0}, "model": {"head": "logits"}},
-}
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "told"),
-    [
-        ("variant", "resunet", "variant"),
-        ("seed", 1, "seed"),
-        ("fold", 1, "fold"),
-        ("sources.models/attenresunet/blocks.py", "x", "models/attenresunet/blocks.py"),
-        ("sources.models/new.py", "x", "models/new.py"),
-        ("data_fingerprint", "x", "data_fingerprint"),
-        ("encoder_weights_sha256", "x", "encoder_weights_sha256"),
-        ("device", "another", "device"),
-        ("precision", "bfloat16", "precision"),
-        ("threads", 1, "threads"),
-        ("versions.torch", "3", "versions.torch"),
-        ("params.train.epochs", 3, "train.epochs"),
-        ("params.focal.gamma", 1.0, "focal.gamma"),
-        ("params.model.head", "relu", "model.head"),
-    ],
-)
-def test_whatever_decides_a_training_makes_it_another(path, value, told):
-    changed = copy.deepcopy(RECORD)
-    *blocks, key = path.split(".") if not path.startswith("sources") else path.split(".", 1)
-    block = changed
-    for name in blocks:
-        block = block[name]
-    block[key] = value
-    assert differences(identity(RECORD), identity(changed)) == told
-    assert differences(identity(RECORD), identity(copy.deepcopy(RECORD))) == ""
-
-
-def test_the_sources_of_a_training_are_those_that_dvc_follows():
-    hashes = source_hashes()
-    own = {"models/attenresunet/attention.py", "pipeline/train.py", "pipeline/training/resume.py"}
-    assert own <= hashes.keys()
-    assert not {"pipeline/report.py", "pipeline/tracking/store.py"} & hashes.keys()
-    assert all(hashes[name] == sha256(REPOSITORY / name) for name in hashes)
 
 
 def test_a_change_while_it_was_trained_is_told_and_nothing_written(
