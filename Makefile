@@ -22,7 +22,8 @@ export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 # A test computes with one thread: two that share two cores would wait for each other.
-TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup
+TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 \
+    --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check setup reproduce mlflow lint lock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,15 +21,10 @@ from pipeline.study.reading import load_study
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, the tests that share what a module's fixture made run in one process, which
-    makes it once."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        known = item._fixtureinfo.name2fixturedefs.values()
-        if any(fixtures[-1].scope == "module" for fixtures in known):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    """Files with slow tests first: side by side, a file a process, a long one may not come last."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

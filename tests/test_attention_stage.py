@@ -15,6 +15,8 @@ from pipeline.statistics.results import load_results
 from pipeline.statistics.scores import disputed_cases, example_cases
 from pipeline.study.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):

@@ -21,6 +21,8 @@ from pipeline.engine.weights import save_weights
 from pipeline.evaluation.metrics import PIXEL_METRICS
 from pipeline.study.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [0, 3, 7]
 NETWORK = {"encoder": "plain", "plain_width": 2, "decoder_gates": True}
 HEADER = ["variant", "averaging", "seed", "fold", "id", *PIXEL_METRICS]

@@ -17,6 +17,8 @@ from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Interval, load_results
 from pipeline.study.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ["limit_encoder_attention", "own-variant", "resunet"]
 
 

@@ -459,6 +459,7 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.slow
 def test_a_process_killed_again_and_again_ends_with_the_right_files(
     tmp_path, server, stage, official
 ):
@@ -483,6 +484,7 @@ def test_a_process_killed_again_and_again_ends_with_the_right_files(
     assert {path.name for path in (tmp_path / "raw").iterdir()} == set(FOLDERS)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_once_without_a_traceback_and_keeps_what_came(
     tmp_path, server, stage, official
 ):

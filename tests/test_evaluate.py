@@ -37,6 +37,7 @@ def evaluated(tiny_study, monkeypatch):
     return tiny_study, model.eval()
 
 
+@pytest.mark.slow
 def test_a_row_a_test_case_with_the_scores_of_its_prediction(evaluated):
     study, model = evaluated
     folder = study.evaluation_dir(VARIANT, 0)
@@ -67,6 +68,7 @@ def test_metrics_are_the_means_of_the_cases(evaluated):
     assert metrics["cases"] == 6
 
 
+@pytest.mark.slow
 def test_the_threshold_of_params_decides(evaluated):
     study, model = evaluated
     cases = PreparedCases.open(study.prepared_dir)
@@ -112,6 +114,7 @@ def test_calibration_is_kept_in_bins_of_each_case_and_its_error_is_of_all_pixels
     assert error == pytest.approx(float(expected), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_threshold_is_swept_over_validation_cases_and_no_test_case(evaluated):
     study, model = evaluated
     cases = PreparedCases.open(study.prepared_dir)
@@ -124,6 +127,7 @@ def test_the_threshold_is_swept_over_validation_cases_and_no_test_case(evaluated
         assert dice == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_too_little_memory_says_what_to_set(evaluated, monkeypatch):
     def too_large(*_) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

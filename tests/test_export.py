@@ -86,6 +86,7 @@ def exported(tmp_path_factory):
     return root / "out", model, folder
 
 
+@pytest.mark.slow
 def test_both_files_give_the_networks_probabilities_for_any_number_of_pictures(exported):
     out, model, _ = exported
     assert sorted(path.name for path in out.iterdir()) == FILES
@@ -101,6 +102,7 @@ def test_both_files_give_the_networks_probabilities_for_any_number_of_pictures(e
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", NETWORKS)
 def test_every_variant_is_exported_as_the_eager_network(variant, tmp_path):
     if variant not in QUICK and "LESION_LONG_BENCHMARKS" not in os.environ:
@@ -118,6 +120,7 @@ def test_every_variant_is_exported_as_the_eager_network(variant, tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_onnx_file_says_what_it_takes_and_gives(exported):
     out, _, folder = exported
     model = onnx.load(out / "model.onnx")
@@ -266,6 +269,7 @@ def test_what_is_there_is_not_overwritten(exported, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     folder = exported[2]
     wrong = exporter.Segmenter(build_model(GATED))

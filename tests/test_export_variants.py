@@ -43,6 +43,7 @@ def exported(tmp_path_factory):
     return root / "studies" / "fake" / "reports" / "exported", network, results
 
 
+@pytest.mark.slow
 def test_the_network_of_the_first_seed_is_exported_and_no_card_is_written(exported):
     folder, network, _ = exported
     assert sorted(path.name for path in folder.iterdir()) == ["own-variant", "variants.json"]
@@ -69,6 +70,7 @@ def test_its_size_and_latency_are_costs_of_the_variant_and_of_no_run(exported):
     assert all("exported_bytes" not in run.cost for run in results.runs)
 
 
+@pytest.mark.slow
 def test_the_efficiency_table_shows_both_where_a_variant_has_them(exported):
     _, _, results = exported
     (table,) = (table for table in all_tables(results) if table.key == "cost")
@@ -109,6 +111,7 @@ def test_without_variants_the_list_is_empty_and_torch_is_not_imported(tiny_study
     assert listed.read_text().strip() == "[]"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_told_and_what_was_there_is_kept(tiny_study, monkeypatch):
     study = change_params(export=["gated_attention"])
     (study.exported_dir / "before").mkdir(parents=True)
@@ -122,6 +125,7 @@ def test_what_cannot_be_exported_is_told_and_what_was_there_is_kept(tiny_study, 
     assert [path.name for path in study.reports_dir.iterdir()] == ["exported"]
 
 
+@pytest.mark.slow
 def test_comparing_without_an_export_that_is_asked_for_names_its_file(tmp_path, monkeypatch):
     monkeypatch.chdir(make_study(tmp_path).folder)
     change_params(export=["resunet"])

@@ -117,6 +117,7 @@ def of(package: str) -> set[str]:
     return graph().find_descendants(f"pipeline.{package}")
 
 
+@pytest.mark.slow
 def test_a_training_is_made_by_models_engine_training_study_and_train_alone():
     """MLflow's view of a run is imported only where a study wants it live."""
     assert graph().find_upstream_modules("pipeline.train") - of("tracking") == {

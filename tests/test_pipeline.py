@@ -17,6 +17,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 STUDY = "studies/tiny"
 VARIANTS = ["gated_attention", "resunet"]
 SEEDS = [0, 1]

@@ -17,6 +17,8 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.statistics.runs import read_histories, read_scores
 from pipeline.study.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("loss_curves", "validation_dice", "dice_by_case", "examples", "disputed")
 OF_RESULTS = ("forest", "ranks", "ordering", "variance", "cost", "reliability", "thresholds")
 

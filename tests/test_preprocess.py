@@ -91,6 +91,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_prepared_arrays_and_table_hold_every_case_by_id(tmp_path):
     add_three_cases(tmp_path / "raw")
     prepare_cases(study_in(tmp_path), tmp_path / "prepared")
@@ -114,6 +115,7 @@ def test_prepared_arrays_and_table_hold_every_case_by_id(tmp_path):
     assert cases.table["width"].tolist() == [70] * 3
 
 
+@pytest.mark.slow
 def test_each_row_of_the_arrays_is_its_case_resized(tmp_path):
     add_three_cases(tmp_path / "raw")
     prepare_cases(study_in(tmp_path), tmp_path / "prepared")
@@ -156,6 +158,7 @@ def test_the_official_split_is_the_folders(tmp_path):
     assert cases["split"].tolist() == ["test", "validation", "training"]
 
 
+@pytest.mark.slow
 def test_preparing_again_gives_the_same_fingerprint_and_another_pixel_another(tmp_path):
     add_three_cases(tmp_path / "raw")
     study = study_in(tmp_path)
@@ -173,6 +176,7 @@ def test_preparing_again_gives_the_same_fingerprint_and_another_pixel_another(tm
     assert one != three
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch):
     for number in range(20):
         add_case(tmp_path / "raw", "Training", f"case{number:02d}", *draw(number))
@@ -261,6 +265,7 @@ def test_skip_with_no_case_left_stops(tmp_path):
         prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resize", "place", "defect"),
     [
@@ -331,6 +336,7 @@ def test_raw_cases_that_the_outputs_would_replace_are_refused(tmp_path, monkeypa
     assert (tmp_path / raw / "images").is_dir()
 
 
+@pytest.mark.slow
 def test_thirty_folds_are_prepared(tmp_path):
     for number in range(30):
         add_case(tmp_path / "raw", "Training", f"case{number:02d}", *draw(number, 120, 160))
@@ -348,6 +354,7 @@ def test_one_photograph_under_two_ids_is_found_whatever_its_mask(tmp_path):
     assert again.image.is_file()
 
 
+@pytest.mark.slow
 def test_folds_are_written_with_the_cases_and_told_by_fold(tmp_path):
     for number in range(6):
         add_case(tmp_path / "raw", "Training", f"case{number}", *draw(number))
@@ -365,6 +372,7 @@ def test_folds_are_written_with_the_cases_and_told_by_fold(tmp_path):
     assert sorted(tested) == list(range(6))
 
 
+@pytest.mark.slow
 def test_near_duplicates_share_a_group_and_are_shown_or_are_not_looked_for(tmp_path):
     """Cases 0 and 1 are one drawn lesion in two colour balances, in training and test."""
     lesions = [draw_case(1, index, height=192, width=256) for index in (0, 0, 1, 2)]
@@ -400,6 +408,7 @@ def test_near_duplicates_share_a_group_and_are_shown_or_are_not_looked_for(tmp_p
     assert json.loads((card / "card.json").read_text())["near_duplicates"] is None
 
 
+@pytest.mark.slow
 def test_lists_prepare_the_listed_cases_alone(tmp_path):
     split: dict[str, Any] = {"method": "lists"}
     for number, name in enumerate(["training", "validation", "test"]):
@@ -427,6 +436,7 @@ def test_the_resize_asked_for_is_made(tmp_path, resize):
     np.testing.assert_array_equal(cases.images[0], expected)
 
 
+@pytest.mark.slow
 def test_a_failed_stage_leaves_the_old_prepared_cases_as_they_were(tmp_path, monkeypatch, capsys):
     add_three_cases(tmp_path / "raw")
     study_in(tmp_path)
@@ -448,6 +458,7 @@ def test_a_failed_stage_leaves_the_old_prepared_cases_as_they_were(tmp_path, mon
     }
 
 
+@pytest.mark.slow
 def test_real_cases_are_prepared(tmp_path, real_cases):
     raw = tmp_path / "raw"
     folders = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")

@@ -103,6 +103,7 @@ def test_a_study_links_to_the_one_pipeline(study):
     assert link.resolve() == REPOSITORY / "dvc.yaml"
 
 
+@pytest.mark.slow
 def test_only_stages_that_compute_import_torch():
     code = "import sys; import pipeline.{}; print('torch' in sys.modules, 'mlflow' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

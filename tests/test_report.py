@@ -26,6 +26,8 @@ from pipeline.statistics.runs import read_scores
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study
 
+pytestmark = pytest.mark.slow
+
 PIXEL = (  # the smallest PNG: its content is not the report's business
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\2"
     b"\0\1H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82"

@@ -16,6 +16,8 @@ from pipeline.data.splits import divide
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study
 
+pytestmark = pytest.mark.slow
+
 SPLITS = ("split/official", "split/random", "split/random-divided")
 STUDIES = ("peers", "backbones", "head", "encoder-attention", *SPLITS)
 FEW = {"training": 4, "validation": 2, "test": 4}

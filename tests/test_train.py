@@ -94,6 +94,7 @@ def run_train(variant: str = "gated_attention", seed: str = "0") -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_give_the_same_weights_and_history_to_the_bit(tiny_study):
     sums, histories = [], []
     for _ in range(2):
@@ -106,6 +107,7 @@ def test_two_runs_of_one_seed_give_the_same_weights_and_history_to_the_bit(tiny_
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
+@pytest.mark.slow
 def test_history_and_record_tell_what_the_run_did(tiny_study, monkeypatch):
     study = change_params(train={"epochs": 2})
     monkeypatch.setattr(sys, "argv", ["train", "limit_encoder_attention", "0"])
@@ -135,6 +137,7 @@ def test_history_and_record_tell_what_the_run_did(tiny_study, monkeypatch):
     assert record["commit"] == (commit.stdout.strip() if commit.returncode == 0 else None)
 
 
+@pytest.mark.slow
 def test_one_step_is_adam_on_the_mean_bce(tiny_study):
     """One epoch of one batch, against the step written out with torch's plain Adam."""
     study = change_params(train={"batch_size": 20, "precision": "float32", "augmentation": []})
@@ -311,6 +314,7 @@ def test_the_stage_writes_the_selected_weights_and_says_which(tiny_study, monkey
     assert "validation Dice 0.3000 after epoch 2 of 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training_learns_synthetic_lesions(tiny_study):
     study = change_params(train={"epochs": 5, "batch_size": 4})
     cases = PreparedCases.open(study.prepared_dir)
@@ -339,6 +343,7 @@ def test_validation_losses_and_dice_are_means_over_cases(tiny_study):
     assert row["validation_dice"] == pytest.approx(np.mean(dices))
 
 
+@pytest.mark.slow
 def test_variants_of_one_seed_see_the_same_batches(tiny_study, monkeypatch):
     seen: dict[str, list[bytes]] = {}
     cases = PreparedCases.open(tiny_study.prepared_dir)

@@ -72,6 +72,7 @@ def test_copies_are_found_and_nothing_else(name: str):
     assert joined == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (72, 96), (192, 256)])
 def test_drawn_cases_are_no_duplicates_of_each_other(height: int, width: int):
     assert found_among(drawn(20, height, width)) == []
@@ -89,6 +90,7 @@ def test_pictures_without_features_give_no_pairs_and_no_warnings():
     assert none[1].shape == (0,)
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_pairs():
     images = drawn(3)
     images += [warped(image, 10, 1.1) for image in images]
@@ -106,6 +108,7 @@ def planted(rng: np.random.Generator, cases: int, copies: int, flips: int) -> ND
     return hashes
 
 
+@pytest.mark.slow
 def test_the_sieve_finds_what_brute_force_finds():
     hashes = planted(np.random.default_rng(3), cases=60, copies=20, flips=9)
     bits = np.unpackbits(hashes.reshape(-1, duplicates.WORDS).view(np.uint8), axis=1)
@@ -142,6 +145,7 @@ REAL_PAIRS = [
 ]
 
 
+@pytest.mark.slow
 def test_real_pairs_are_found_and_no_others(real_cases: Path):
     paths = {path.stem: path for path in sorted(real_cases.glob("*Training_Input/*.jpg"))}
     ids = [id for id in list(paths)[::100] if id not in sum(REAL_PAIRS, ())]

@@ -487,6 +487,7 @@ with tqdm(disable=True) as bar:
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_again_and_again_loses_nothing(tmp_path, server):
     """SIGKILL at 6 random moments, the last run left alone; each resumes where the last ended."""
     server.always = faults.slowly(200, 0.005)

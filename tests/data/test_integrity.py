@@ -281,6 +281,7 @@ def large_jpeg(tmp_path_factory: pytest.TempPathFactory) -> RawCase:
     return case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["stretch", "center_crop", "pad"])
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (192, 256), (96, 128), (512, 512)])
 def test_a_large_jpeg_is_within_a_grey_level_of_the_full_decode(large_jpeg, height, width, resize):

@@ -89,6 +89,7 @@ def test_a_case_is_the_same_scene_at_twice_the_size() -> None:
         assert (small & large).sum() / (small | large).sum() > 0.85
 
 
+@pytest.mark.slow
 def test_images_use_a_wide_range_of_grey_levels(cases: list[Case]) -> None:
     images = np.stack([image for image, _ in cases])
     darkest, brightest = np.percentile(images, [1, 99])
@@ -97,6 +98,7 @@ def test_images_use_a_wide_range_of_grey_levels(cases: list[Case]) -> None:
     assert (images == 255).mean() < 0.05  # not blown out
 
 
+@pytest.mark.slow
 def test_mask_is_binary(cases: list[Case]) -> None:
     for _, mask in cases:
         assert set(np.unique(mask)) == {0, 1}
@@ -138,6 +140,7 @@ def test_lesion_borders_are_irregular(cases: list[Case]) -> None:
     assert 0.75 < np.mean([ellipse_iou(mask) for _, mask in cases]) < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["hairs", "ruler"])
 def test_hairs_and_rulers_do_not_alter_the_mask(
     monkeypatch: pytest.MonkeyPatch, layer: str
@@ -154,6 +157,7 @@ def test_hairs_and_rulers_do_not_alter_the_mask(
     assert drawn_on_lesion > 0  # what leaves the mask alone did cross a lesion
 
 
+@pytest.mark.slow
 def test_hairs_and_rulers_are_in_some_cases_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for layer, least, most in [("hairs", 12, 30), ("ruler", 3, 20)]:
         changed = 0

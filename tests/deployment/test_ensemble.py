@@ -68,6 +68,7 @@ def test_sure_networks_do_not_saturate():
     assert tiny.item() == pytest.approx(-40 - np.log(2), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_average_is_evaluated_like_any_network(tiny_study):
     from pipeline.engine.prepared import PreparedCases
     from pipeline.evaluate import evaluate

@@ -48,6 +48,7 @@ def make_recorded(study: Study) -> Study:
     return study
 
 
+@pytest.mark.slow
 def test_a_run_in_mlflow_predicts_as_its_folder_does(tiny_study, tmp_path, monkeypatch):
     study = make_recorded(tiny_study)
     folder = study.run_dir(VARIANT, 0)

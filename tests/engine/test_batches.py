@@ -64,6 +64,7 @@ def order_of(batches: Iterable[tuple[Tensor, Tensor]]) -> list[int]:
     return [number for images, _ in batches for number in numbers_of(images)]
 
 
+@pytest.mark.slow
 def test_the_two_flips_come_independently_each_in_half_of_the_samples(cases):
     augmented = AugmentedCases(cases, FLIPS, seed=0)
     found: Counter[str] = Counter()

@@ -64,6 +64,7 @@ def test_precision_auto_is_float32_where_amx_is_broken(monkeypatch):
     assert compute.choose_dtype(CPU, "auto") == torch.float32
 
 
+@pytest.mark.slow
 def test_a_bfloat16_product_does_not_kill_the_process_on_this_machine():
     # On a machine that names AMX and lacks it this dies of SIGILL without avoid_broken_amx().
     code = (

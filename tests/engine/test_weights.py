@@ -19,6 +19,7 @@ CPU = torch.device("cpu")
 CONFIG = AttenResUNetConfig(encoder="resnet18", encoder_attention=(1,), decoder_gates=True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_reloads_bit_for_bit(tmp_path):
     torch.manual_seed(0)
     model = build_model(CONFIG).to(memory_format=torch.channels_last)
@@ -43,6 +44,7 @@ def test_a_checkpoint_may_be_read_by_whom_its_folder_allows_and_is_alone_there(t
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     save_weights(build_model(CONFIG), tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match="does not hold this variant's weights"):
@@ -84,6 +86,7 @@ def test_half_precision_weights_are_widened(tmp_path):
     assert model.encoder.stages[0][0].weight.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_state_dict_of_another_depth_is_refused_by_naming_the_file(tmp_path):
     save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "34.safetensors")
     config = AttenResUNetConfig(encoder="resnet18", weights="34.safetensors")
@@ -109,6 +112,7 @@ def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 def test_imagenet_weights_are_torchvisions_with_their_hash_checked(monkeypatch):
     state = torchvision.models.resnet34(weights=None).state_dict()
     asked = []

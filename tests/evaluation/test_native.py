@@ -89,6 +89,7 @@ def raw_study(tiny_study, tmp_path):
     return change_params(data={"raw": str(tmp_path / "raw")})
 
 
+@pytest.mark.slow
 def test_native_scores_are_the_challenges_own_of_masks_at_the_originals_size(raw_study, tmp_path):
     rows = PreparedCases.open(raw_study.prepared_dir).table.query("split == 'test'")
     said = np.random.default_rng(0).random((len(rows), 32, 64), np.float32)
@@ -133,6 +134,7 @@ def test_an_original_longer_than_can_be_laid_back_to_is_named():
     assert lay_back(np.ones((2, 2), np.float32), (1, 32_766), "stretch").all()
 
 
+@pytest.mark.slow
 def test_at_the_networks_resolution_nothing_is_read_from_the_raw_folder(raw_study):
     shutil.rmtree(raw_study.raw_dir)
     study = change_params(evaluate={"resolution": "network"})

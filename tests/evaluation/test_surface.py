@@ -48,6 +48,7 @@ def both_ways(predicted: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.n
     return apart.min(axis=1), apart.min(axis=0)
 
 
+@pytest.mark.slow
 def test_hausdorff_95_is_the_larger_percentile_of_all_distances_between_outlines():
     predicted, masks = pairs()
     found = score_surfaces(predicted, masks, tolerance=1)["hausdorff_95"]
@@ -58,6 +59,7 @@ def test_hausdorff_95_is_the_larger_percentile_of_all_distances_between_outlines
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [0, 1, 2.5])
 def test_surface_dice_is_the_share_of_both_outlines_within_the_tolerance(tolerance):
     predicted, masks = pairs()

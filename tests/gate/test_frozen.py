@@ -47,6 +47,7 @@ def failed(tier: frozen.Tier, folder: Path = frozen.FOLDER) -> set[tuple[str, st
     return {(c.subject, c.metric) for c in frozen.check(tier, folder) if not c.passed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["a", "b"])
 def test_the_code_computes_what_is_stored(tier):
     checks = frozen.check(tier)
@@ -56,6 +57,7 @@ def test_the_code_computes_what_is_stored(tier):
     )
 
 
+@pytest.mark.slow
 def test_on_the_stored_kind_of_machine_equal_to_the_bit(folder):
     frozen.update("a", folder)
     assert {check.allowed for check in frozen.check("a", folder)} == {0.0}
@@ -67,7 +69,7 @@ def test_on_the_stored_kind_of_machine_equal_to_the_bit(folder):
 def test_on_another_kind_of_machine_within_the_tolerances():
     """Torch's and oneDNN's plainest kernels stand for another processor."""
     code = (
-        "from pipeline import frozen\n"
+        "from pipeline.gate import frozen\n"
         "for tier in 'ab':\n"
         "    for c in frozen.check(tier):\n"
         "        assert c.allowed > 0 and c.passed, c\n"
@@ -122,12 +124,14 @@ def test_the_checkpoint_is_small_and_segments():
     assert np.mean(frozen.load(frozen.FOLDER, "b").figures["checkpoint"]["dice"]) > 0.75
 
 
+@pytest.mark.slow
 def test_a_gate_that_returns_zeros_is_caught_by_both_tiers(monkeypatch):
     monkeypatch.setattr(AttentionGate, "forward", lambda self, x, g: torch.zeros_like(x))
     assert ("training", "train_bce") in failed("a")
     assert ("checkpoint", "focal_loss") in failed("b")
 
 
+@pytest.mark.slow
 def test_a_hundredfold_learning_rate_is_caught_by_tier_a(monkeypatch):
     build = optimisation.build_optimizer
 
@@ -141,6 +145,7 @@ def test_a_hundredfold_learning_rate_is_caught_by_tier_a(monkeypatch):
     assert ("training", "train_bce") in failed("a")
 
 
+@pytest.mark.slow
 def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
     def flipped(masks: Tensor, device: torch.device) -> Tensor:
         return masks.flip(-1).unsqueeze(1).float()
@@ -150,6 +155,7 @@ def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
     assert ("checkpoint", "dice") in failed("b")
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_a_regression(monkeypatch):
     def diverging(*_: object) -> None:
         raise UserError("the training loss is nan in epoch 1, step 1")
@@ -170,6 +176,7 @@ def test_a_figure_that_is_not_finite_fails():
     assert check.note == "largest of 2, at 2"
 
 
+@pytest.mark.slow
 def test_other_params_do_not_compare(folder):
     params = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(params.replace("epochs: 4", "epochs: 1"))
@@ -177,6 +184,7 @@ def test_other_params_do_not_compare(folder):
         frozen.check("a", folder)
 
 
+@pytest.mark.slow
 def test_other_cases_do_not_compare(folder, monkeypatch):
     stored = json.loads((folder / "tier-b.json").read_text())
     (folder / "tier-b.json").write_text(json.dumps(stored | {"cases_sha256": "0"}))
@@ -193,6 +201,7 @@ def test_an_unusable_stored_file_does_not_compare(folder, content):
         frozen.check("b", folder)
 
 
+@pytest.mark.slow
 def test_update_stores_what_the_code_computes_and_keeps_the_weights(folder, monkeypatch):
     weights = frozen.weights_file(folder).read_bytes()
     monkeypatch.setattr(AttentionGate, "forward", lambda self, x, g: torch.zeros_like(x))
@@ -202,6 +211,7 @@ def test_update_stores_what_the_code_computes_and_keeps_the_weights(folder, monk
     assert frozen.weights_file(folder).read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
     frozen.weights_file(folder).unlink()
     monkeypatch.setattr(frozen, "CHECKPOINT_EPOCHS", 1)
@@ -209,6 +219,7 @@ def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
     assert not failed("b", folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["a", "b"])
 def test_one_command_runs_a_tier(tier, folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gate", "--tier", tier])

@@ -51,6 +51,7 @@ def test_fused_attention_equals_the_written_out_formula(scale, residual, gate):
     torch.testing.assert_close(module(x), written_out_attention(module, x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_first_layers_attention_at_256x256_never_holds_its_matrix(dtype, layout):

@@ -12,6 +12,7 @@ from models.attenresunet.encoders import PlainEncoder, ResNetEncoder
 LAYERS = ["relu", "layer1", "layer2", "layer3", "layer4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
 def test_resnet_features_equal_torchvisions(name):
     torch.manual_seed(0)
@@ -28,6 +29,7 @@ def test_resnet_features_equal_torchvisions(name):
             assert features.shape[1] == channels
 
 
+@pytest.mark.slow
 def test_a_state_dict_of_another_depth_is_refused_by_naming_keys():
     state = torchvision.models.resnet34(weights=None).state_dict()
     with pytest.raises(ValueError, match=r"unknown stages\.1\.1\.2\.bn1"):

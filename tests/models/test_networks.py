@@ -38,6 +38,7 @@ def test_the_study_has_the_papers_rows():
 
 # Of an independent prototype with a one-logit head at 256x256: millions of parameters and GFLOP of
 # a forward pass, multiply and add counted apart.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "million_parameters", "gflop"),
     [
@@ -69,6 +70,7 @@ def test_unet_has_ronnebergers_size():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ROWS)
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (3, 96, 128)])
 def test_logits_have_the_images_size(variant, batch, height, width):
@@ -77,6 +79,7 @@ def test_logits_have_the_images_size(variant, batch, height, width):
         assert model(torch.zeros(batch, 3, height, width)).shape == (batch, 1, height, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["limit_encoder_attention", "unet"])
 def test_logits_have_the_images_size_up_to_512_pixels(variant):
     model = build_model(STUDY.models[variant]).eval()
@@ -84,6 +87,7 @@ def test_logits_have_the_images_size_up_to_512_pixels(variant):
         assert model(torch.zeros(1, 3, 512, 512)).shape == (1, 1, 512, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "resnet101"])
 def test_the_other_resnets_assemble(encoder):
     config = AttenResUNetConfig(encoder=encoder, encoder_attention=(1, 2, 3, 4), decoder_gates=True)
@@ -91,6 +95,7 @@ def test_the_other_resnets_assemble(encoder):
         assert build_model(config).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ROWS)
 def test_every_parameter_receives_a_gradient(variant):
     torch.manual_seed(0)
@@ -115,6 +120,7 @@ def test_relu_head_has_no_logit_below_zero_and_the_plain_head_has():
     assert plain.min() < 0
 
 
+@pytest.mark.slow
 def test_variants_of_one_seed_start_from_one_encoder():
     states = []
     for variant in ("resunet", "limit_encoder_attention"):

@@ -57,6 +57,7 @@ def told(folder: Path, **networks: object) -> str:
     return str(error.value).removeprefix(f"{folder}/params.yaml: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Unet", "UnetPlusPlus", "DeepLabV3Plus", "FPN", "Segformer"])
 def test_logits_are_smps_own_with_the_same_weights(kind):
     torch.manual_seed(0)
@@ -70,6 +71,7 @@ def test_logits_are_smps_own_with_the_same_weights(kind):
     assert logits.shape == (2, 1, 64, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "encoder"),
     [("DeepLabV3Plus", "resnet18"), ("Unet", "mit_b0"), ("UnetPlusPlus", "efficientnet-b0")],
@@ -87,6 +89,7 @@ def test_a_checkpoint_reloads_bit_for_bit(tmp_path, kind, encoder):
     assert provenance.forward_gflops(network, 64, 64) > 0
 
 
+@pytest.mark.slow
 def test_parameters_and_arithmetic_are_counted_as_for_the_papers_networks():
     """resnet18's convolutions at 64x64, by hand: 2 * k^2 * in * out * height * width each."""
     network = config("Unet")
@@ -112,6 +115,7 @@ def test_parameters_and_arithmetic_are_counted_as_for_the_papers_networks():
     assert own == sum(w.numel() for name, w in resnet.named_parameters() if name[:3] != "fc.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_torchvisions_resnet_weights_load_into_its_encoder(tmp_path, suffix):
     state = torchvision.models.resnet18(weights=None).state_dict()
@@ -126,6 +130,7 @@ def test_torchvisions_resnet_weights_load_into_its_encoder(tmp_path, suffix):
         assert name.startswith("fc.") or torch.equal(own[name], value), name
 
 
+@pytest.mark.slow
 def test_imagenet_weights_are_torchvisions_not_the_hubs(monkeypatch):
     state = torchvision.models.resnet34(weights=None).state_dict()
     asked = []
@@ -240,6 +245,7 @@ def test_the_encoder_can_be_frozen_or_have_its_own_rate(tiny_study):
     assert len(rest["params"]) == len(list(model.parameters())) - len(encoder["params"])
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_case_is_refused_where_a_pooled_branch_cannot_take_it(tiny_study):
     study = change_params(
         models={"deeplab": DEEPLAB, "unet": UNET}, variants=["deeplab"], train={"batch_size": 19}
@@ -252,6 +258,7 @@ def test_a_batch_of_one_case_is_refused_where_a_pooled_branch_cannot_take_it(tin
     assert not loop.trains_on_one(build_model(study.models["unet"]), 32, 32)
 
 
+@pytest.mark.slow
 def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     tiny_study, monkeypatch
 ):
@@ -314,6 +321,7 @@ def test_the_version_of_the_package_is_part_of_a_runs_identity(tiny_study):
     assert resunet.keys() & {f"versions.{name}" for name in families()["smp"].packages} == set()
 
 
+@pytest.mark.slow
 def test_the_report_tells_the_papers_switches_of_the_networks_that_have_them(tmp_path):
     study = make_study(tmp_path)
     params = yaml.safe_load((study.folder / "params.yaml").read_text())

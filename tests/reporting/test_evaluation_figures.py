@@ -23,6 +23,7 @@ def texts(figure):
     return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [draw_reliability, draw_thresholds])
 def test_every_variant_is_named_with_its_figure_and_no_markup_is_left(draw):
     figure = draw(make_results())

@@ -177,6 +177,7 @@ def test_of_too_many_cases_those_that_variants_disagree_on_are_kept(monkeypatch)
     assert "Of 6 cases these are the 2" in explorer(results, *others)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_one_seed_in_the_order_of_the_ids(tmp_path):
     study = make_study(tmp_path, test_ids=["a", "b", "c"])
     packed = read_predictions(study, PreparedCases.open(study.prepared_dir), ["c", "a"], 1)
@@ -186,6 +187,7 @@ def test_predictions_are_those_of_one_seed_in_the_order_of_the_ids(tmp_path):
         np.testing.assert_array_equal(packed[name], whole[[2, 0]])
 
 
+@pytest.mark.slow
 def test_each_case_has_the_prediction_of_the_fold_that_tested_it(tmp_path):
     study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=3)
     cases = PreparedCases.open(study.prepared_dir)
@@ -195,6 +197,7 @@ def test_each_case_has_the_prediction_of_the_fold_that_tested_it(tmp_path):
         np.testing.assert_array_equal(packed["resunet"][fold::3], of_fold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, np.zeros((2, 8, 1), np.uint8)])
 def test_predictions_that_are_missing_or_of_another_size_are_refused(tmp_path, content):
     study = make_study(tmp_path, test_ids=["a", "b"])
@@ -216,6 +219,7 @@ def test_an_id_cannot_end_the_script_that_holds_it():
     assert json.loads(found[1]) == collect(*arguments)
 
 
+@pytest.mark.slow
 def test_a_thousand_cases_of_seven_variants_leave_room_on_a_page_of_8_mb(capsys):
     drawn = [draw_case(0, index, height=256, width=256) for index in range(10)]
     rng = np.random.default_rng(0)
@@ -248,6 +252,7 @@ def _ragged(mask, rng):
 # ---- in a browser
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_opens_without_errors_and_without_scrolling_sideways(tmp_path, width):
     script = """
@@ -286,6 +291,7 @@ def test_cases_are_sorted_by_each_key_both_ways(tmp_path):
         assert seen[f"{key}-1"] == sorted(IDS, key=of_id.get, reverse=True)
 
 
+@pytest.mark.slow
 def test_cases_are_sorted_by_the_dice_of_the_variant_that_is_chosen(tmp_path):
     seen = use(tmp_path, 'set("variant", "1"); return listed();')
     dice = dict(zip(IDS, collect(*make())["dice"][1], strict=True))
@@ -319,6 +325,7 @@ def test_cases_are_filtered_by_id_and_by_ranges_and_the_filters_are_reset(tmp_pa
     assert seen["none"] == [[], "0 of 6 cases"]
 
 
+@pytest.mark.slow
 def test_a_case_is_shown_with_truth_and_every_variants_prediction(tmp_path):
     script = """
     click("ISIC_0000003");
@@ -355,6 +362,7 @@ def test_a_case_is_shown_with_truth_and_every_variants_prediction(tmp_path):
     assert min(seen["images"]) == 32
 
 
+@pytest.mark.slow
 def test_a_case_is_opened_left_and_closed_by_the_keyboard(tmp_path):
     script = """
     set("sort", "id");
@@ -383,6 +391,7 @@ def test_an_id_of_markup_is_shown_as_text(tmp_path):
     assert seen == [HOSTILE, 2 + 2]
 
 
+@pytest.mark.slow
 def test_a_long_list_grows_on_demand_and_by_leafing_through(tmp_path):
     ids = [f"case-{number:02}" for number in range(30)]
     script = """

@@ -82,6 +82,7 @@ def test_a_gate_on_the_images_own_size_is_said_to_be_of_full_size():
     assert stages[-1].size == "full size"
 
 
+@pytest.mark.slow
 def test_the_maps_of_a_run_are_those_of_its_weights(tmp_path, model):
     path = tmp_path / "weights.safetensors"
     save_weights(model, path)
@@ -140,6 +141,7 @@ def test_the_colours_mean_the_same_in_every_figure():
     assert f"{high:g} times" in CAPTION
 
 
+@pytest.mark.slow
 def test_the_same_maps_give_the_same_bytes():
     def drawn():
         file = io.BytesIO()
@@ -150,6 +152,7 @@ def test_the_same_maps_give_the_same_bytes():
     assert drawn() == drawn()
 
 
+@pytest.mark.slow
 def test_a_webp_keeps_the_colours_of_a_scale_in_fewer_bytes_than_a_png(tmp_path):
     noise = make_cases()
     skin = np.stack([draw_case(0, index, height=64, width=64)[0] for index in range(3)])
@@ -166,6 +169,7 @@ def test_a_webp_keeps_the_colours_of_a_scale_in_fewer_bytes_than_a_png(tmp_path)
     assert 2 * (tmp_path / "a.webp").stat().st_size < (tmp_path / "a.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_figures_module_imports_no_torch():
     check = "import sys, pipeline.reporting.heatmaps; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, check=True)

@@ -68,6 +68,7 @@ def test_every_variants_name_is_drawn_within_the_picture(name):
         assert all(variant in shown for variant in LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_results_give_the_same_bytes(name):
     first, second = (rendered(draw(name, make_results()), "svg").getvalue() for _ in range(2))

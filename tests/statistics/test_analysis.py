@@ -22,6 +22,7 @@ def run(scores, **options):
     return compare(scores, **(defaults | options))
 
 
+@pytest.mark.slow
 def test_the_four_variants_of_the_design_are_taken_by_name():
     names = ["resunet", "gated", "attention", "both"]
     scores = as_table(
@@ -50,12 +51,14 @@ def test_one_case_says_nothing_of_others():
     assert run(table(cases=1)).notes == ["With one test case nothing can be said of others."]
 
 
+@pytest.mark.slow
 def test_few_seeds_are_descriptive_only():
     found = run(table(seeds=3))
     assert found.notes == ["Descriptive only: 3 seeds; below 7 no difference is called shown."]
     assert {pair.shown for pair in found.pairs} == {None}
 
 
+@pytest.mark.slow
 def test_a_missing_run_costs_every_variant_its_seed_and_is_named():
     scores = table()
     scores = scores[~((scores["variant"] == "b") & (scores["seed"] == 3))]
@@ -72,6 +75,7 @@ def test_no_seed_in_common_compares_nothing():
     assert found.notes[-1] == "No seed was run by all variants: nothing can be compared."
 
 
+@pytest.mark.slow
 def test_a_variant_with_an_undefined_score_is_left_out_and_named():
     scores = table()
     scores.loc[scores.index[5], "value"] = np.nan
@@ -94,6 +98,7 @@ def test_a_score_that_stands_twice_is_refused():
         Design(scores.iloc[[0, *range(len(scores))]])
 
 
+@pytest.mark.slow
 def test_identical_variants_are_never_told_apart():
     values = np.repeat(simulate(np.random.default_rng(0), [0.8], seeds=8, cases=30), 3, axis=0)
     found = run(as_table(values))

@@ -76,6 +76,7 @@ def test_variants_whose_means_do_not_vary_do_not_decide_the_pairing():
     assert not pairing.paired
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_clear_difference_is_shown_and_not_called_equal(paired):
     values = study([0.80, 0.80, 0.90], correlation=0.9 * paired, fit_deviation=0)
@@ -96,6 +97,7 @@ def test_lucky_cases_alone_show_no_difference():
     assert pair.shown is False
 
 
+@pytest.mark.slow
 def test_identical_variants_are_equal_and_nothing_is_shown():
     values = np.repeat(study([0.8]), 2, axis=0)
     for paired in (True, False):
@@ -119,6 +121,7 @@ def test_below_seven_seeds_nothing_is_concluded():
     assert (pair.shown, pair.equivalent) == (None, None)
 
 
+@pytest.mark.slow
 def test_superiority_counts_runs_that_win_and_halves_ties():
     first, second = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 0.0])
     values = np.stack([first, second])[:, :, None] + np.zeros(2)

@@ -20,6 +20,7 @@ def seed_means(variants: int, seeds: int, deviation: float) -> np.ndarray:
     return np.repeat(0.85 + means[:, :, None], 2, axis=2)
 
 
+@pytest.mark.slow
 def test_ten_seeds_of_a_deviation_of_0_3_points_detect_about_half_a_point():
     power = plan(seed_means(7, 10, 0.003), paired=False, gap=0.0045)
     assert power.detectable == pytest.approx(0.005, abs=0.0004)
@@ -35,6 +36,7 @@ def test_the_detectable_difference_of_one_pair_is_statsmodels():
     assert power.detectable == pytest.approx(effect * deviation, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_detectable_difference_is_found_in_four_of_five_studies():
     rng = np.random.default_rng(0)
     found = []
@@ -47,6 +49,7 @@ def test_a_detectable_difference_is_found_in_four_of_five_studies():
     assert low < 0.8 < high
 
 
+@pytest.mark.slow
 def test_power_for_all_such_cases_needs_more_than_on_these():
     values = simulate(np.random.default_rng(0), [0.8] * 3, seeds=8, cases=40)
     power = plan(values, paired=False, gap=0.0045)

@@ -9,6 +9,8 @@ from scipy import stats
 
 from pipeline.statistics import pairs
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 40
 
 

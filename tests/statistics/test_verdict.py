@@ -76,6 +76,7 @@ def whole(effects, seeds=10):
     return found, verdict(found, estimates)
 
 
+@pytest.mark.slow
 def test_the_papers_ordering_is_confirmed_where_it_is_the_truth():
     _, sentences = whole([0.90, 0.87, 0.84, 0.80, 0.80, 0.80, 0.70])
     text = "\n".join(sentences)

@@ -650,6 +650,7 @@ def test_reading_the_committed_studies_imports_no_heavy_library():
     assert run_python("-c", code, folder=REPOSITORY).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_stage_tells_a_user_the_mistake_without_a_traceback_and_writes_nothing(tmp_path):
     params = demo_params()
     params["train"] |= {"batch_size": "sixteen", "epochs": 0}

@@ -28,6 +28,8 @@ from pipeline.tracking.store import StudyRecord, open_store
 from pipeline.tracking.sync import sync
 from pipeline.training import loop
 
+pytestmark = pytest.mark.slow
+
 VARIANT = "gated_attention"
 
 

@@ -36,6 +36,8 @@ from pipeline.study.reading import load_study
 from pipeline.training import loop
 from pipeline.training.resume import ResumeFile, alone
 
+pytestmark = pytest.mark.slow
+
 VARIANT = "gated_attention"
 KILLS = int(os.environ.get("LESION_KILLS", "8"))  # more of them take longer and prove more
 CPU = torch.device("cpu")
