@@ -1,4 +1,4 @@
-"""Segmentation networks: tensors in, tensors out. A folder a family, which nothing else names.
+"""Segmentation networks: tensors in, tensors out. A folder a family; a new one edits no other file.
 
 A family has in its __init__.py `Config`, a NetworkConfig of its own, and in network.py
 

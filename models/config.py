@@ -5,17 +5,6 @@ from __future__ import annotations
 from dataclasses import Field
 from typing import Any, ClassVar
 
-# torchvision has ImageNet weights for these.
-IMAGENET_RESNETS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-)
-
 
 class NetworkConfig:
     """One variant's network. Each family derives a frozen dataclass with the switches that it has,

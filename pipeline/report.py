@@ -21,7 +21,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.explorer import explorer, templates
 from pipeline.reporting.heatmaps import CAPTION
 from pipeline.reporting.modelcard import write_card
-from pipeline.reporting.readings import LOSSES, readings
+from pipeline.reporting.protocol import LOSSES, readings
 from pipeline.reporting.tables import BOLD, SYNTHETIC, Table, all_tables, number
 from pipeline.reporting.writers import csv, latex, markdown
 from pipeline.statistics.results import Results, load_results

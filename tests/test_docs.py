@@ -31,7 +31,8 @@ MARK = re.compile(r"^<!-- not run: (\S.*) -->$", re.MULTILINE)
 STUDY = "studies/demo"
 # Left out of the clone: DVC reads every study, each time.
 LEFT_OUT = re.compile(r"studies/(?!demo/|isic-sample/params)")
-MADE = re.compile(r"studies/mine\b|/(data|runs|reports|\.resume)\b")  # by readers and by runs
+# By readers and by runs.
+MADE = re.compile(r"^studies/(mine\b|[^/]+/(data|runs|reports|\.resume)\b)")
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,12 @@ def test_what_a_page_names_exists(page):
         r"(?<![\w/.])((?:pipeline|tests|models|studies|docs)/[^\s`'\"|)(,;#]*)", text
     ):
         path = path.rstrip(".:")
-        if not re.search(r"[<>*]", path) and not MADE.search(path):
+        if not re.search(r"[<>*]", path) and not MADE.match(path):
             assert (REPOSITORY / path).exists(), path
     for module in re.findall(r"python -m (pipeline(?:\.\w+)+)", text):
-        assert find_spec(module) is not None, module
+        found = find_spec(module)
+        assert found is not None, module
+        assert not found.submodule_search_locations or find_spec(f"{module}.__main__"), module
     targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"(?:`|^)make (\w+)", text, re.MULTILINE):
         assert target in targets, target

@@ -18,7 +18,7 @@ from pipeline.engine.compute import to_input
 from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import save_weights
-from pipeline.evaluation import inference as scoring
+from pipeline.evaluation import inference
 from pipeline.evaluation.metrics import METRICS, OVERLAP
 from pipeline.evaluation.surface import score_surfaces
 from pipeline.study.errors import UserError
@@ -132,7 +132,7 @@ def test_too_little_memory_says_what_to_set(evaluated, monkeypatch):
     def too_large(*_) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(scoring, "to_input", too_large)
+    monkeypatch.setattr(inference, "to_input", too_large)
     with pytest.raises(UserError, match=r"memory ran out with \d cases .*evaluate\.batch_size"):
         evaluate.main()
 

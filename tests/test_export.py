@@ -23,7 +23,7 @@ from models import build_model
 from models.attenresunet import AttenResUNetConfig
 from pipeline import export
 from pipeline.data.geometry import lay_image, place
-from pipeline.deployment import graphs as exporter
+from pipeline.deployment import graphs
 from pipeline.deployment.loading import open_run
 from pipeline.deployment.measurements import load_exported
 from pipeline.engine.compute import to_input
@@ -109,7 +109,7 @@ def test_every_variant_is_exported_as_the_eager_network(variant, tmp_path):
         pytest.skip("takes 10 s: set LESION_LONG_BENCHMARKS=1 to run it, as CI does every week")
     size = (32, 32)
     folder, model = make_run(tmp_path, config=NETWORKS[variant], variant=variant, size=size)
-    made = exporter.export(open_run(folder), tmp_path)
+    made = graphs.export(open_run(folder), tmp_path)
     assert max(made.largest_difference.values()) < 1e-4
     images = pictures(4, size)
     expected = probabilities(model, images)
@@ -209,7 +209,7 @@ def test_a_network_without_a_graph_costs_no_traceback(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"gated seed 0 cannot be exported \(.*take the variant out"
     ):
-        exporter.export(run, tmp_path / "out")
+        graphs.export(run, tmp_path / "out")
 
 
 def with_estimates(name: str = "made", variant: str = "gated"):
@@ -272,12 +272,12 @@ def test_what_is_there_is_not_overwritten(exported, monkeypatch):
 @pytest.mark.slow
 def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     folder = exported[2]
-    wrong = exporter.Segmenter(build_model(GATED))
-    monkeypatch.setattr(exporter, "save_onnx", lambda *_: None)
-    monkeypatch.setattr(exporter, "onnx_call", lambda _: exporter.torch_call(wrong))
-    monkeypatch.setattr(exporter, "export_program", lambda *_: None)
+    wrong = graphs.Segmenter(build_model(GATED))
+    monkeypatch.setattr(graphs, "save_onnx", lambda *_: None)
+    monkeypatch.setattr(graphs, "onnx_call", lambda _: graphs.torch_call(wrong))
+    monkeypatch.setattr(graphs, "export_program", lambda *_: None)
     monkeypatch.setattr(
-        exporter, "save_program", lambda _, path: shutil.copy(exported[0] / "model.pt2", path)
+        graphs, "save_program", lambda _, path: shutil.copy(exported[0] / "model.pt2", path)
     )
     monkeypatch.setattr(sys, "argv", ["export", str(folder), "--out", str(tmp_path / "out")])
     with pytest.raises(UserError, match=r"model.onnx of gated seed 0 differs from the network by"):
@@ -287,9 +287,9 @@ def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
 
 def test_without_onnx_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    segmenter = exporter.Segmenter(build_model(GATED))
+    segmenter = graphs.Segmenter(build_model(GATED))
     with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
-        exporter.save_onnx(segmenter, tmp_path / "model.onnx", {})
+        graphs.save_onnx(segmenter, tmp_path / "model.onnx", {})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
-        exporter.onnx_call(tmp_path / "model.onnx")
+        graphs.onnx_call(tmp_path / "model.onnx")

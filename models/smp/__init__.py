@@ -7,7 +7,18 @@ import textwrap
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from models.config import IMAGENET_RESNETS, NetworkConfig
+from models.config import NetworkConfig
+
+# torchvision has ImageNet weights for these encoders.
+IMAGENET_RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

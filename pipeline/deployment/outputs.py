@@ -27,8 +27,6 @@ COLUMNS = {
     "confidence": "mean of max(p, 1 - p) over what the network saw of the image, 0.5 to 1: how "
     "sure the network is, which is not how right",
 }
-
-
 Row = dict[str, Any]  # of lesions.csv
 
 

@@ -21,7 +21,7 @@ def load_encoder(model: nn.Module, config: NetworkConfig, folder: Path) -> None:
 
     `imagenet` downloads torchvision's (IMAGENET1K_V1) unless they are in torch's cache, and checks
     their hash; a path is relative to `folder`. Raises UserError for a file that is not a complete
-    state dict of that ResNet, or of that encoder of smp; a ResNet's classifier is ignored.
+    state dict of that encoder; a ResNet's classifier is ignored.
     """
     if config.weights == "none":
         return

@@ -200,8 +200,8 @@ class Matrix:
         """
         root, study = Path(self.repo.root_dir), self.file.parent
         # dvc.lock says what was run, and nothing of what runs.
-        kept = [":(exclude)*dvc.lock", ":(exclude)dvc.lock"]
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *kept)
+        kept = ":(exclude,glob)**/dvc.lock"
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", kept)
         known = _git(root, "ls-files", "--", str(study / "params.yaml"), str(self.file))
         if changed or len(known.splitlines()) < 2:
             what = " ".join(changed.split()) or f"{study.name}/params.yaml, {study.name}/dvc.yaml"

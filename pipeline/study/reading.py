@@ -122,7 +122,7 @@ def _sentence(error: Any) -> str:
         told = str(context["error"])
         if not steps:
             return told  # Study's own checks name their keys
-        # NetworkConfig's own checks begin with the key, seen from its block.
+        # A network's own checks begin with the key, seen from its block.
         return f"{key}{' ' if told.startswith('must') else '.'}{told}"
     if kind == "literal_error":
         expected = context["expected"].replace("'", "")

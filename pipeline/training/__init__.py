@@ -1,1 +1,1 @@
-"""How a network's weights change, and how an interrupted training goes on."""
+"""How a network's weights change, what that is recorded as, and how a training goes on."""

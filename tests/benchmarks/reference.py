@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from models import NetworkConfig, build_model
 from models.attenresunet import AttenResUNetConfig
 from models.attenresunet.attention import EncoderAttention
-from pipeline import train
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Adam, Focal, Schedule, Train
 from pipeline.training import loop
+from pipeline.training.resume import Training
 
 Augmentation = list[dict[str, dict[str, Any]]]
 # The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.
@@ -132,7 +132,7 @@ def our_steps(
     device = next(model.parameters()).device
     dtype = choose_dtype(device, PROTOCOL.precision)
     batches = TrainingBatches(cases, augmentation, batch_size=batch, seed=0, workers="auto")
-    training = train.Training.start(model, PROTOCOL, len(batches))
+    training = Training.start(model, PROTOCOL, len(batches))
     for epoch in count(1):
         means = loop.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
         loop.train_epoch(training, batches, epoch, PROTOCOL, means, dtype)

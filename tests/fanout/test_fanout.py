@@ -481,7 +481,7 @@ def stage_processes(study: LightStudy) -> list[int]:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_ctrl_c_and_kill_leave_what_dvc_repro_can_finish(study, tmp_path, ending):
-    study.write_params(epochs=4, batch_size=1000)
+    study.write_params(epochs=4, batch_size=600)
     process = study.start("--workers", "2")
     with ended_with_block(process):
         wait_for(lambda: any("evaluate" in name for name in study.locked()))

@@ -17,13 +17,13 @@ from mutations import HARMS
 from torch import Tensor
 
 from models.attenresunet.attention import AttentionGate
-from pipeline import train
 from pipeline.engine.batches import split_batches
 from pipeline.engine.compute import to_input
 from pipeline.engine.weights import load_model
-from pipeline.evaluation import inference as scoring
+from pipeline.evaluation import inference
 from pipeline.gate import __main__ as gate
 from pipeline.gate import frozen
+from pipeline.study.blocks import Train
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study
 from pipeline.training import optimisation
@@ -135,7 +135,7 @@ def test_a_gate_that_returns_zeros_is_caught_by_both_tiers(monkeypatch):
 def test_a_hundredfold_learning_rate_is_caught_by_tier_a(monkeypatch):
     build = optimisation.build_optimizer
 
-    def hasty(model: torch.nn.Module, protocol: train.Train) -> torch.optim.Optimizer:
+    def hasty(model: torch.nn.Module, protocol: Train) -> torch.optim.Optimizer:
         optimizer = build(model, protocol)
         for group in optimizer.param_groups:
             group["lr"] *= 100
@@ -150,7 +150,7 @@ def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
     def flipped(masks: Tensor, device: torch.device) -> Tensor:
         return masks.flip(-1).unsqueeze(1).float()
 
-    monkeypatch.setattr(scoring, "to_target", flipped)
+    monkeypatch.setattr(inference, "to_target", flipped)
     assert ("predictions", "dice") in failed("a")
     assert ("checkpoint", "dice") in failed("b")
 

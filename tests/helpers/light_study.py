@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,8 @@ class LightStudy:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Python minds Ctrl-C only if who started it did, and a shell's background job does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def repro(self) -> list[str]:

@@ -21,11 +21,11 @@ from models import build_model, families
 from models.attenresunet import AttenResUNetConfig
 from models.smp import SmpConfig
 from pipeline import compare, evaluate, train
-from pipeline.deployment import graphs as exporter
+from pipeline.deployment import graphs
 from pipeline.deployment.loading import open_run
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_encoder, load_model, save_weights
-from pipeline.reporting.readings import readings
+from pipeline.reporting.protocol import readings
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
@@ -303,7 +303,7 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     out.mkdir()
     trained = open_run(study.run_dir(*run))
     assert trained.config == study.models["peer"]
-    exported = exporter.export(trained, out)
+    exported = graphs.export(trained, out)
     assert max(exported.largest_difference.values()) < 1e-4
     assert exported.parameters == record["parameters"]
     monkeypatch.setattr("pipeline.study.params.find_spec", lambda name: None)
