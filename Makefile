@@ -1,7 +1,7 @@
 # Thin names for the project's commands. Each target makes the environment first.
 #   make demo       the whole pipeline on synthetic lesions, to a report
 #   make check      ruff, mypy and the fast tests
-#   make test       every test, then the benchmarks alone
+#   make test       every test, then the benchmarks alone (COVERAGE=--cov: what they cover; slower by a third)
 #   make setup      the environment only
 #   make reproduce  the paper's study (downloads ISIC 2018, wants a GPU)
 #   make mlflow     compare the runs in the browser
@@ -34,12 +34,12 @@ demo: $(READY)
 	@echo "Report: studies/demo/reports/index.html   Runs: make mlflow"
 
 check: lint
-	$(TESTS) --no-cov -m "not slow" --ignore tests/benchmarks
+	$(TESTS) -m "not slow" --ignore tests/benchmarks
 
 # Side by side first, a test a core; then what measures time, which wants the machine for itself.
 test: $(READY)
-	$(TESTS) --ignore tests/benchmarks --cov-fail-under 0
-	python -m pytest tests/benchmarks --cov-append
+	$(TESTS) --ignore tests/benchmarks $(COVERAGE)
+	python -m pytest tests/benchmarks
 
 setup: $(READY)
 

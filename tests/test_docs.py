@@ -25,14 +25,14 @@ PAGES = [  # those with commands, in the order that their commands are run in
     REPOSITORY / "CONTRIBUTING.md",
 ]
 TEXTS = [*PAGES, REPOSITORY / "CHANGELOG.md", REPOSITORY / "reports" / "README.md"]
-LANGUAGES = {"bash", "yaml", "text", "mermaid"}
+LANGUAGES = {"bash", "yaml", "python", "text", "mermaid"}
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- not run: (\S.*) -->$", re.MULTILINE)
 STUDY = "studies/demo"
 # Left out of the clone: DVC reads every study, each time.
 LEFT_OUT = re.compile(r"studies/(?!demo/|isic-sample/params)")
 # By readers and by runs.
-MADE = re.compile(r"^studies/(mine\b|[^/]+/(data|runs|reports|\.resume)\b)")
+MADE = re.compile(r"^(studies/(mine\b|[^/]+/(data|runs|reports|\.resume)\b)|models/tiny\b)")
 
 
 @dataclass(frozen=True)
