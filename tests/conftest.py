@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pipeline.engine.compute  # noqa: F401
 from pipeline import download, preprocess
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.tracking.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -51,10 +53,23 @@ def _threads() -> dict[str, str]:
     return variables | {"torch": str(torch.get_num_threads())}
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's store without a run. Making one takes ten seconds: tests copy this one."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+            patch.setenv(name, "")  # so that what the pipeline sets is gone with it
+        open_store()
+    return file
+
+
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[Server]:
     """The server that MLFLOW_TRACKING_URI names, not started."""
     server = Server(tmp_path)
+    shutil.copy(empty_store, tmp_path / "server.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.setenv(name, "")  # so that what the pipeline sets is gone with the test
@@ -101,8 +116,15 @@ def drawn_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_study(drawn_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+def tiny_study(
+    drawn_study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Study:
     """`drawn_study` as the working folder, with an MLflow store of its own; runs are its own."""
+    if request.node.get_closest_marker("slow"):
+        shutil.copy(request.getfixturevalue("empty_store"), tmp_path / "mlflow.db")
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "params.yaml").write_text((drawn_study / "params.yaml").read_text())

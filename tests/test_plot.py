@@ -37,19 +37,16 @@ def share_of_ink(path):
     return (pixels != 255).any(axis=-1).mean()
 
 
-def test_figures_are_png_and_svg_and_not_blank(tmp_path, monkeypatch, capsys):
-    folder = draw(make_study(tmp_path), monkeypatch)
+def test_figures_are_png_and_svg_not_blank_and_twice_the_same_bytes(tmp_path, monkeypatch, capsys):
+    study = make_study(tmp_path)
+    folder = draw(study, monkeypatch)
     expected = {f"{name}.{kind}" for name in NAMES + OF_RESULTS for kind in ("png", "svg")}
     assert {path.name for path in folder.iterdir()} == expected
     for name in NAMES:
         assert share_of_ink(folder / f"{name}.png") > 0.02
         assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
     assert capsys.readouterr().out.splitlines()[1].startswith("plot: 12 figures in")
-
-
-def test_figures_drawn_twice_are_the_same_bytes(tmp_path, monkeypatch):
-    study = make_study(tmp_path)
-    first = {path.name: path.read_bytes() for path in draw(study, monkeypatch).iterdir()}
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
     second = {path.name: path.read_bytes() for path in draw(study, monkeypatch).iterdir()}
     assert first == second
 

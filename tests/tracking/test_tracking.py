@@ -64,9 +64,10 @@ def trained(drawn_study, tmp_path_factory):
 
 
 @pytest.fixture
-def both_trained(trained, tmp_path, monkeypatch):
+def both_trained(trained, tmp_path, monkeypatch, empty_store):
     """A copy of `trained` as the working folder, with an empty store of its own."""
     shutil.copytree(trained, tmp_path / "study")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path / "study")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return load_study()
