@@ -219,6 +219,8 @@ def test_the_commands_of_every_page_run(clone):
         if fence.language == "bash" and not fence.skipped:
             try:
                 run(clone, fence.body)
+                if "make demo" in fence.body:
+                    assert run(clone, "git status --porcelain") == "", "what the demo leaves"
             except AssertionError as error:
                 failed.append(f"{fence}: {error}")
     assert not failed, "\n\n".join(failed)
