@@ -21,10 +21,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-# A test computes with one thread: two that share two cores would wait for each other. One process
-# more than cores: many tests wait for others' processes.
-TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(shell expr $$(nproc) + 1) \
-    --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# A test computes with one thread: two that share two cores would wait for each other.
+TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 \
+    --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check setup reproduce mlflow lint lock
 
