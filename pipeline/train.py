@@ -12,10 +12,10 @@ from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_encoder, save_weights
 from pipeline.study.errors import run_command
+from pipeline.study.faults import machine_faults_told
 from pipeline.study.files import replacing, sha256, write_json
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, parse_run
-from pipeline.training.faults import machine_faults_told
 from pipeline.training.loop import fit, selected_epoch
 from pipeline.training.provenance import (
     check_unchanged,

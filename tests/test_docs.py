@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
+from clones import copy_project
 from conftest import REPOSITORY
 
 PAGES = [  # those with commands, in the order that their commands are run in
@@ -30,7 +31,7 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- not run: (\S.*) -->$", re.MULTILINE)
 STUDY = "studies/demo"
 # Left out of the clone: DVC reads every study, each time.
-LEFT_OUT = re.compile(r"studies/(?!demo/|isic-sample/params)")
+LEFT_OUT = r"studies/(?!demo/|isic-sample/params)"
 # By readers and by runs.
 MADE = re.compile(r"^(studies/(mine\b|[^/]+/(data|runs|reports|\.resume)\b)|models/tiny\b)")
 
@@ -142,18 +143,7 @@ def clone(tmp_path: Path) -> Path:
     """The project's files in a git repository of their own, where a reader has done what the texts
     take for granted: an environment, a finished demo (a tiny one), and cases in data/mine."""
     root = tmp_path / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in listed:
-        source, target = REPOSITORY / name, root / name
-        if source.is_file() and not LEFT_OUT.match(name):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+    copy_project(root, LEFT_OUT)
     shrink(root / STUDY / "params.yaml")
     shrink(root / "params.yaml")  # it is read with every other
     environment = root / ".venv"  # this one, by links, but for the file that `make` looks at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import mlflow
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY
+from clones import copy_project
 
 pytestmark = pytest.mark.slow
 
@@ -73,19 +72,8 @@ class Repository:
 def repository(tmp_path_factory) -> Repository:
     """The project's files in a git repository of their own, the tiny study reproduced once."""
     root = tmp_path_factory.mktemp("clone")
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in files:
-        source, target = REPOSITORY / name, root / name
-        # DVC reads every study of a repository, each time: those that are not run stay away.
-        if source.is_file() and not re.match(r"tests/|studies/(?!demo/)", name):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+    # DVC reads every study of a repository, each time: those that are not run stay away.
+    copy_project(root, r"tests/|studies/(?!demo/)")
     folder = root / STUDY
     folder.mkdir()
     (folder / "dvc.yaml").symlink_to("../../dvc.yaml")

@@ -22,7 +22,8 @@ from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.values import Loss
 from pipeline.training.optimisation import start_training_mode
-from pipeline.training.resume import ResumeFile, Row, Training
+from pipeline.training.resume import ResumeFile
+from pipeline.training.state import Row, Training
 
 
 class LossMeans:

@@ -25,6 +25,7 @@ from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
+from pipeline.training.state import Row
 
 
 def describe_machine(
@@ -92,7 +93,7 @@ def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def speeds(history: pd.DataFrame, cases: PreparedCases) -> dict[str, float]:
+def speeds(history: pd.DataFrame, cases: PreparedCases) -> Row:
     """For run.json: seconds an epoch, and images a second in training (mean over epochs) and in
     validation, a forward pass with losses and Dice."""
     seconds, trained = history["seconds"], history["images_per_second"]

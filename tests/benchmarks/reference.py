@@ -29,7 +29,7 @@ from pipeline.engine.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choos
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Adam, Focal, Schedule, Train
 from pipeline.training import loop
-from pipeline.training.resume import Training
+from pipeline.training.state import Training
 
 Augmentation = list[dict[str, dict[str, Any]]]
 # The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.

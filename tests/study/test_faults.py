@@ -1,12 +1,12 @@
-"""training/faults.py: what goes wrong is told in one sentence."""
+"""study/faults.py: what goes wrong is told in one sentence."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from pipeline.study import faults
 from pipeline.study.errors import UserError
-from pipeline.training import faults
 
 
 @pytest.mark.parametrize(

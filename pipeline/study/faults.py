@@ -42,7 +42,7 @@ def machine_faults_told(study: Study) -> Iterator[None]:
         raise
     except UserError as error:
         # What a worker raises comes with the worker's traceback before it.
-        told = str(error).rpartition("pipeline.study.errors.UserError: ")[2]
+        told = str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
         raise UserError(told.strip()) from None
 
 
