@@ -61,6 +61,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
         for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
             patch.setenv(name, "")  # so that what the pipeline sets is gone with it
+            patch.delenv(name)
         open_store()
     return file
 

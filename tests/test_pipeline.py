@@ -83,6 +83,8 @@ def repository(tmp_path_factory) -> Repository:
     params["prepare"] |= {"height": 32, "width": 32}
     params["train"] |= {"epochs": 2}
     params["train"]["optimizer"]["learning_rate"] = 0.001
+    for variant in VARIANTS:  # 57 MB less a run to write, hash, cache and log
+        params["models"][variant] |= {"encoder": "plain", "plain_width": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     clone = Repository(root)
     clone.run("git", "init", "-q")
@@ -283,7 +285,7 @@ def test_changed_raw_cases_are_prepared_again(repository, change):
 
 
 def test_a_changed_metric_rescoring_does_not_retrain(restored):
-    restored.change_params(lambda params: set_in(params, "evaluate.threshold", 0.4))
+    restored.change_params(lambda params: set_in(params, "evaluate.threshold", 0.99))
     ran = restored.repro()
     assert set(ran) == ALL_EVALUATE | {
         "average",

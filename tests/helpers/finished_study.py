@@ -1,6 +1,6 @@
 """Every stage of a study in one process, without DVC: it spares the imports of twenty.
 
-    python tests/helpers/finished_study.py studies/demo
+    python tests/helpers/finished_study.py <study's folder> [last stage]
 
 Sources and packages are found as by `python -m pipeline.<stage>`, so PYTHONPATH names the sources.
 """
@@ -11,22 +11,21 @@ import os
 import sys
 from importlib import import_module
 
+AFTER_RUNS = ("average", "export_variants", "compare", "attention", "plot", "report")
 
-def main(folder: str) -> None:
+
+def main(folder: str, last: str = AFTER_RUNS[-1]) -> None:
     os.chdir(folder)
     from pipeline.study.reading import load_study
 
     runs = [tuple(map(str, run)) for run in load_study().runs()]
-    stages: list[tuple[str, tuple[str, ...]]] = [("download", ()), ("preprocess", ())]
-    stages += [(stage, run) for run in runs for stage in ("train", "evaluate")]
-    stages += [
-        (stage, ())
-        for stage in ("average", "export_variants", "compare", "attention", "plot", "report")
-    ]
-    for stage, arguments in stages:
-        sys.argv = [stage, *arguments]
-        import_module(f"pipeline.{stage}").main()
+    stages: list[tuple[str, ...]] = [("download",), ("preprocess",)]
+    stages += [(stage, *run) for run in runs for stage in ("train", "evaluate")]
+    stages += [(stage,) for stage in AFTER_RUNS[: AFTER_RUNS.index(last) + 1]]
+    for stage in stages:
+        sys.argv = list(stage)
+        import_module(f"pipeline.{stage[0]}").main()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

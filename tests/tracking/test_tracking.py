@@ -31,6 +31,21 @@ from pipeline.training import loop
 pytestmark = pytest.mark.slow
 
 VARIANT = "gated_attention"
+# 57 MB less a run to write, hash and log; what is recorded is the same.
+SMALL = {
+    "gated_attention": {"encoder": "plain", "plain_width": 2, "decoder_gates": True},
+    "limit_encoder_attention": {
+        "encoder": "plain",
+        "plain_width": 2,
+        "encoder_attention": [1, 2, 3],
+        "decoder_gates": True,
+    },
+}
+
+
+@pytest.fixture
+def tiny_study(tiny_study: Study) -> Study:
+    return change_params(models=SMALL)
 
 
 def run_stages(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
@@ -58,7 +73,7 @@ def trained(drawn_study, tmp_path_factory):
     shutil.copytree(drawn_study, folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        study = change_params(tracking={"live": False}, train={"epochs": 2})
+        study = change_params(tracking={"live": False}, train={"epochs": 2}, models=SMALL)
         run_stages(patch, *study.variants)
     return folder
 
@@ -206,13 +221,13 @@ def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
 
 def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkeypatch):
     first = only_run(tracked)
-    study = change_params(evaluate={"threshold": 0.05})
+    study = change_params(evaluate={"threshold": 0.99})
     monkeypatch.setattr(sys, "argv", ["evaluate", VARIANT, "0"])
     evaluate.main()
     assert sync(study) == (1, 0)
     again = only_run(study)
     assert again["run_id"] == first["run_id"]
-    assert again["metrics.test_sensitivity"] > first["metrics.test_sensitivity"]
+    assert again["metrics.test_sensitivity"] == 0 < first["metrics.test_sensitivity"]
     assert len(mlflow.MlflowClient().get_run(again["run_id"]).outputs.model_outputs) == 1
 
 
@@ -288,10 +303,8 @@ def test_a_server_that_is_away_or_lost_costs_no_training(tiny_study, monkeypatch
     # Retries wait for seconds, which the next test holds; here they would be waited for in vain.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(sys, "argv", ["train", VARIANT, "0"])
-    network = {"encoder": "plain", "plain_width": 2}
     study = change_params(
         variants=[VARIANT],
-        models={VARIANT: network},
         train={"epochs": 3},
         tracking={"live": True, "required": True},
     )
