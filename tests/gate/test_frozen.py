@@ -141,7 +141,7 @@ def test_a_hundredfold_learning_rate_is_caught_by_tier_a(monkeypatch):
             group["lr"] *= 100
         return optimizer
 
-    monkeypatch.setattr("pipeline.training.resume.build_optimizer", hasty)
+    monkeypatch.setattr("pipeline.training.state.build_optimizer", hasty)
     assert ("training", "train_bce") in failed("a")
 
 
