@@ -52,6 +52,7 @@ from pipeline.evaluation.native import TooLongError, lay_back
 from pipeline.reporting.heatmaps import AttentionStage
 from pipeline.reporting.overlays import LONGEST, file_name, heat_map, overlay, save_scales
 from pipeline.reporting.stage_maps import attention_stages
+from pipeline.study.arguments import count, share
 from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
@@ -359,12 +360,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threshold",
-        type=_share,
+        type=share,
         default=0.5,
         help="a pixel is lesion where p is above; default: %(default)s",
     )
     parser.add_argument(
-        "--batch-size", type=_count, default=16, help="images at once; default: %(default)s"
+        "--batch-size", type=count, default=16, help="images at once; default: %(default)s"
     )
     return parser.parse_args(arguments)
 
@@ -378,20 +379,6 @@ def _seeds(text: str) -> Seeds:
             f"must be seeds, each once, such as 0,1,2, or all, got {text!r}"
         )
     return [int(seed) for seed in seeds]
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be greater than 0 and less than 1, got {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

@@ -275,7 +275,7 @@ def test_what_is_no_run_is_told(trained, images, tmp_path, monkeypatch):
     record = json.loads((folder / "run.json").read_text())
     for change, expected in (
         ({"weights_sha256": "0"}, "another sha256"),
-        ({"params": record["params"] | {"prepare": {}}}, "params.prepare.height: Field required"),
+        ({"params": record["params"] | {"prepare": {}}}, "params.prepare.height: field required"),
         (
             {"params": record["params"] | {"model": record["params"]["model"] | {"new": 1}}},
             "does not know: new; use the version that trained it, commit 0123",

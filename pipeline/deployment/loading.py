@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from models import NetworkConfig
 from pipeline.data.geometry import Size
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import read_json, sha256
 from pipeline.study.params import Network, needs
 from pipeline.study.values import Name, Resize, Seed, Side
@@ -111,10 +111,8 @@ def open_run(folder: Path) -> TrainedRun:
     try:
         record = _Record.model_validate_json(json.dumps(content))
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        key = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{folder / 'run.json'}: {key}: {first['msg']}; train the run anew"
+            f"{folder / 'run.json'}: {first_fault(invalid)}; train the run anew"
         ) from None
     known = {field.name for field in fields(record.params.model)}
     unknown = content["params"]["model"].keys() - known

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from pipeline.statistics.results import Record
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -55,6 +55,4 @@ def load_exported(path: Path) -> Exported:
             f"{path} cannot be read ({error.strerror}); run python -m pipeline.export"
         ) from None
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {key}: {first['msg']}; export the run again") from None
+        raise UserError(f"{path}: {first_fault(invalid)}; export the run again") from None

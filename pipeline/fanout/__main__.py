@@ -34,6 +34,7 @@ from pipeline.fanout.progress import Progress, kind_of
 from pipeline.fanout.recorder import Recorder
 from pipeline.fanout.tasks import is_lost, results, submit
 from pipeline.fanout.worker import TOPIC, Checkout, Done, Job, finished_folder, run_away, run_job
+from pipeline.study.arguments import count, positive
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.reading import load_study
 
@@ -103,26 +104,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=count,
         help="how many to start; default: the GPUs of this machine, without any its cores; of jobs "
         "one",
     )
     parser.add_argument(
         "--gpus-per-run",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="GPUs that a stage takes, 0.5 for two on one; default: 1 on this machine's own, "
         "elsewhere they are not counted",
     )
     parser.add_argument(
         "--memory-per-run",
-        type=_positive,
+        type=positive,
         metavar="GB",
         help="memory that a stage takes, of the workers' resource MEMORY; default: not counted",
     )
     parser.add_argument(
         "--threads-per-run",
-        type=_count,
+        type=count,
         metavar="N",
         help="CPU threads that a stage computes with; default: the machine's cores, or the threads "
         "of a worker that this does not start, divided by the stages that run there at once",
@@ -131,20 +132,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if given.workers is not None and given.scheduler is not None:
         parser.error("--workers is for workers that this starts: --scheduler has its own")
     return given
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text!r}")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a number greater than 0, got {text!r}")
-    return value
 
 
 def repro(targets: Sequence[str]) -> None:

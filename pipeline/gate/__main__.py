@@ -13,7 +13,6 @@ Prints a line of verdict and a Markdown table fit for a pull request's comment. 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_ben
 from pipeline.reporting.tables import DASH
 from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
+from pipeline.study.arguments import not_negative, share
 from pipeline.study.errors import UserError, run_command
 
 PASSED, REGRESSED, CANNOT_COMPARE = 0, 1, 2
@@ -83,19 +83,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--alpha",
-        type=_share,
+        type=share,
         default=ALPHA,
         help="tier c: probability that an unharmed change fails; default: %(default)s",
     )
     parser.add_argument(
         "--floor",
-        type=_not_negative,
+        type=not_negative,
         default=FLOOR,
         help="tier c: a mean worse by no more passes, in the metric's units; default: %(default)s",
     )
     parser.add_argument(
         "--tolerance",
-        type=_share,
+        type=share,
         default=TOLERANCE,
         help="--speed: share of its ratio that a benchmark may lose; default: %(default)s",
     )
@@ -110,20 +110,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             else "--baseline is for tier c and --speed: tiers a and b have theirs in studies/gate"
         )
     return given
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be greater than 0 and less than 1, got {text!r}")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, got {text!r}")
-    return value
 
 
 def gate_study(arguments: argparse.Namespace) -> int:

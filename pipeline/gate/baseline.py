@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.statistics.results import SCHEMA_VERSION as RESULTS_VERSION
 from pipeline.statistics.results import Record, StudyRecord
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -162,11 +162,8 @@ def load_figures(path: Path) -> Baseline:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not of the schema of results.json: {error!r}") from None
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
-            f"{path}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}, got "
-            f"{str(first['input'])[:60]!r}; it must be results.json, or a file that "
+            f"{path}: {first_fault(invalid)}; it must be results.json, or a file that "
             "--update-baseline wrote"
         ) from None
 

@@ -38,7 +38,7 @@ from pipeline.evaluation.metrics import METRICS, summarise
 from pipeline.gate.baseline import read_finite
 from pipeline.gate.regression import Check
 from pipeline.statistics.results import Record
-from pipeline.study.errors import UserError, warn
+from pipeline.study.errors import UserError, first_fault, warn
 from pipeline.study.files import write_json
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
@@ -157,10 +157,8 @@ def load(folder: Path, tier: Tier) -> Frozen:
     try:
         return Frozen.model_validate(read_finite(path))
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        place = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: {place}: {first['msg']}; store it anew: --tier {tier} --update-baseline"
+            f"{path}: {first_fault(invalid)}; store it anew: --tier {tier} --update-baseline"
         ) from None
 
 

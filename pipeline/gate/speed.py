@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pipeline.gate.baseline import read_finite
 from pipeline.gate.regression import Check
 from pipeline.statistics.results import Record
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -64,10 +64,8 @@ def load_speeds(path: Path) -> Speeds:
     try:
         return Speeds.model_validate(read_finite(path))
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        place = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: {place}: {first['msg']}; store it anew with --update-baseline"
+            f"{path}: {first_fault(invalid)}; store it anew with --update-baseline"
         ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
 from pipeline.study.values import Averaging
 
@@ -402,12 +402,7 @@ def load_results(path: Path, params: Mapping[str, Any] | None = None) -> Results
         reason = error.strerror
         raise UserError(f"{path} cannot be read ({reason}); run the stage compare") from None
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(
-            f"{path}: {place}: {first['msg'][0].lower()}{first['msg'][1:]}, got "
-            f"{str(first['input'])[:60]!r}; run the stage compare again"
-        ) from None
+        raise UserError(f"{path}: {first_fault(invalid)}; run the stage compare again") from None
 
 
 def schema() -> str:

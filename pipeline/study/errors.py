@@ -5,12 +5,24 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
     """Bad input. The message names file or key, the value found, what is expected, what to do."""
+
+
+def first_fault(invalid: ValidationError) -> str:
+    """Of a file that does not fit its model: the key, what is wrong with it, the value found."""
+    first = invalid.errors()[0]
+    key = ".".join(map(str, first["loc"])) or "the file"
+    wrong = first["msg"]
+    return f"{key}: {wrong[0].lower()}{wrong[1:]}, got {str(first['input'])[:60]!r}"
 
 
 def warn(message: str) -> None:
