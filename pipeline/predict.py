@@ -52,11 +52,10 @@ from pipeline.evaluation.native import TooLongError, lay_back
 from pipeline.reporting.heatmaps import AttentionStage
 from pipeline.reporting.overlays import LONGEST, file_name, heat_map, overlay, save_scales
 from pipeline.reporting.stage_maps import attention_stages
-from pipeline.study.arguments import count, share
 from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
-from pipeline.study.values import Resize
+from pipeline.study.values import Count, Fraction, Resize, option
 
 TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
 
@@ -360,12 +359,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threshold",
-        type=share,
+        type=option(Fraction),
         default=0.5,
         help="a pixel is lesion where p is above; default: %(default)s",
     )
     parser.add_argument(
-        "--batch-size", type=count, default=16, help="images at once; default: %(default)s"
+        "--batch-size", type=option(Count), default=16, help="images at once; default: %(default)s"
     )
     return parser.parse_args(arguments)
 

@@ -18,7 +18,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pipeline.fanout.cluster import (
     Workers,
@@ -34,9 +36,13 @@ from pipeline.fanout.progress import Progress, kind_of
 from pipeline.fanout.recorder import Recorder
 from pipeline.fanout.tasks import is_lost, results, submit
 from pipeline.fanout.worker import TOPIC, Checkout, Done, Job, finished_folder, run_away, run_job
-from pipeline.study.arguments import count, positive
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.reading import load_study
+from pipeline.study.values import Count, expect, option
+
+Amount = Annotated[  # of what a run takes
+    float, Field(gt=0, lt=1e6), expect("a number greater than 0 and less than 1000000")
+]
 
 
 def main() -> None:
@@ -104,26 +110,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=count,
+        type=option(Count),
         help="how many to start; default: the GPUs of this machine, without any its cores; of jobs "
         "one",
     )
     parser.add_argument(
         "--gpus-per-run",
-        type=positive,
+        type=option(Amount),
         metavar="N",
         help="GPUs that a stage takes, 0.5 for two on one; default: 1 on this machine's own, "
         "elsewhere they are not counted",
     )
     parser.add_argument(
         "--memory-per-run",
-        type=positive,
+        type=option(Amount),
         metavar="GB",
         help="memory that a stage takes, of the workers' resource MEMORY; default: not counted",
     )
     parser.add_argument(
         "--threads-per-run",
-        type=count,
+        type=option(Count),
         metavar="N",
         help="CPU threads that a stage computes with; default: the machine's cores, or the threads "
         "of a worker that this does not start, divided by the stages that run there at once",

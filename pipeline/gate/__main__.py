@@ -23,8 +23,8 @@ from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_ben
 from pipeline.reporting.tables import DASH
 from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
-from pipeline.study.arguments import not_negative, share
 from pipeline.study.errors import UserError, run_command
+from pipeline.study.values import Fraction, NotNegative, option
 
 PASSED, REGRESSED, CANNOT_COMPARE = 0, 1, 2
 HEADER = ("Compared", "Metric", "Baseline", "Candidate", "Worse by", "Allowed", "Verdict", "")
@@ -83,19 +83,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--alpha",
-        type=share,
+        type=option(Fraction),
         default=ALPHA,
         help="tier c: probability that an unharmed change fails; default: %(default)s",
     )
     parser.add_argument(
         "--floor",
-        type=not_negative,
+        type=option(NotNegative),
         default=FLOOR,
         help="tier c: a mean worse by no more passes, in the metric's units; default: %(default)s",
     )
     parser.add_argument(
         "--tolerance",
-        type=share,
+        type=option(Fraction),
         default=TOLERANCE,
         help="--speed: share of its ratio that a benchmark may lose; default: %(default)s",
     )

@@ -1,10 +1,19 @@
-"""What a value of params.yaml may be, and what is said of one that may not."""
+"""What a value of params.yaml or of an option may be, and what is said of one that may not."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 
 def expect(expectation: str) -> WrapValidator:
@@ -17,6 +26,20 @@ def expect(expectation: str) -> WrapValidator:
             raise ValueError(f"must be {expectation}, got {shown(value)}") from None
 
     return WrapValidator(check)
+
+
+def option(kind: Any) -> Callable[[str], Any]:
+    """A type for argparse: the text of an option as a value of `kind`, such as Count."""
+    adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+
+    def read(text: str) -> Any:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError as invalid:
+            # argparse names the option itself.
+            raise argparse.ArgumentTypeError(str(invalid.errors()[0]["ctx"]["error"])) from None
+
+    return read
 
 
 def shown(value: Any) -> str:

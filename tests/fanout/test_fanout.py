@@ -879,7 +879,10 @@ def test_a_bad_jobqueue_file_is_told(tmp_path, content, told):
     ("arguments", "told"),
     [
         (["--workers", "0"], "must be a whole number of at least 1, got '0'"),
-        (["--gpus-per-run", "-1"], "must be greater than 0 and less than 1000000, got '-1'"),
+        (
+            ["--gpus-per-run", "-1"],
+            "must be a number greater than 0 and less than 1000000, got '-1'",
+        ),
         (["--scheduler", "a:1", "--jobqueue", "b"], "not allowed with argument"),
         (["--scheduler", "tcp://a:1", "--workers", "2"], "--scheduler has its own"),
     ],

@@ -1,0 +1,46 @@
+"""study/values.py: what an option may be; what params.yaml may hold is in test_params.py."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from pipeline.study.values import Count, Fraction, NotNegative, option
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Count, "1", 1),
+        (Count, "12", 12),
+        (Fraction, "0.25", 0.25),
+        (Fraction, "1e-9", 1e-9),
+        (NotNegative, "0", 0),
+        (NotNegative, "1e300", 1e300),
+    ],
+)
+def test_an_option_within_the_bounds_is_taken(kind, text, value):
+    read = option(kind)(text)
+    assert read == value
+    assert type(read) is (int if kind is Count else float)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expectation"),
+    [
+        *[(Count, text, "a whole number of at least 1") for text in ("0", "-3", "1.5", "many", "")],
+        *[
+            (Fraction, text, "a number greater than 0 and less than 1")
+            for text in ("0", "1", "nan", "half")
+        ],
+        *[
+            (NotNegative, text, "a finite number of at least 0")
+            for text in ("-0.1", "inf", "nan", "x")
+        ],
+    ],
+)
+def test_any_other_text_is_told_with_what_was_expected(kind, text, expectation):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        option(kind)(text)
+    assert str(caught.value) == f"must be {expectation}, got {text!r}"
