@@ -5,6 +5,8 @@
 #   make setup      the environment only
 #   make reproduce  the paper's study (downloads ISIC 2018, wants a GPU)
 #   make mlflow     compare the runs in the browser
+#   make study NAME=mine DATA=<folder of cases>    a study of your own; LIKE=<study> instead of DATA
+#   make studies    give each study the pipeline as dvc.yaml has it now
 #   make lint       ruff and mypy
 #   make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
 
@@ -25,12 +27,10 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 \
     --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check setup reproduce mlflow lint lock
+.PHONY: demo test check setup reproduce mlflow study studies lint lock
 
-# The demo's dvc.lock is this machine's own: git is told to keep the empty one.
 demo: $(READY)
-	@git update-index --skip-worktree studies/demo/dvc.lock 2>/dev/null || true
-	dvc repro studies/demo/dvc.yaml
+	dvc --cd studies/demo repro
 	@echo "Report: studies/demo/reports/index.html   Runs: make mlflow"
 
 check: lint
@@ -48,6 +48,12 @@ reproduce: $(READY)
 
 mlflow: $(READY)
 	mlflow ui
+
+study: $(READY)
+	@python -m pipeline.new_study studies/$(NAME) $(if $(DATA),--data $(DATA),--like $(or $(LIKE),.))
+
+studies: $(READY)
+	python -m pipeline.new_study --renew
 
 lint: $(READY)
 	ruff check .

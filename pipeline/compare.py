@@ -29,6 +29,7 @@ from pipeline.statistics.results import (
     Subgroup,
     Tail,
     ThresholdSweep,
+    headlines,
     save_results,
 )
 from pipeline.statistics.runs import (
@@ -44,6 +45,7 @@ from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
 from pipeline.statistics.verdict import verdict
 from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import write_json
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
 
@@ -58,6 +60,7 @@ def main() -> None:
     cases = PreparedCases.open(study.prepared_dir)
     results = collect(study, cases)
     save_results(study.results_file, results)
+    write_json(study.summary_file, headlines(results))
     told = results.verdict[0] if results.verdict else "nothing to compare"
     print(f"compare: {study.results_file}: {told}")
 

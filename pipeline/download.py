@@ -1,240 +1,24 @@
 """Stage 1: put the raw cases in place, in the official folder layout.
 
 `isic2018` fetches the official archives, `synthetic` draws lesions, `directory` reads what the user
-has. Writes data/source.json: what the source was and which archives were verified.
+has. Writes data/source.json: what the source was and which cases it has.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-from threading import Event, Thread
-from typing import Any
-
-from PIL import Image
-from tqdm import tqdm
-
-from pipeline.data.archives import (
-    ARCHIVES,
-    BASE_URLS,
-    UNPACKED,
-    Archive,
-    check_disk,
-    is_verified,
-    partial_folder,
-    unpack,
-)
-from pipeline.data.fetch import Bar, Download, RetryPolicy, fetch, mismatch
-from pipeline.data.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS
-from pipeline.data.synthetic import draw_case
-from pipeline.study.blocks import Synthetic
-from pipeline.study.errors import UserError, run_command
-from pipeline.study.files import replacing, write_json
-from pipeline.study.params import Study
+from pipeline.data.sources import describe, put_in_place
+from pipeline.study.errors import run_command
+from pipeline.study.files import write_json
 from pipeline.study.reading import load_study
-from pipeline.study.values import Split
-
-POLICY = RetryPolicy()
-DRAWN = "SYNTHETIC_"  # the ids of drawn cases begin with it
-LICENCES = {
-    "isic2018": "see LICENSE.txt in each archive's folder (the challenge's data page says CC-0)",
-    "directory": "as the owner of the folder states",
-    "synthetic": "drawn by this project, MIT",
-}
-
-
-def fetch_isic2018(
-    raw_dir: Path,
-    *,
-    own: Path | None = None,
-    keep: bool = False,
-    policy: RetryPolicy = POLICY,
-) -> None:
-    """Unpack the six archives into `raw_dir`; one that is already unpacked is left alone.
-
-    They are downloaded into `raw_dir`/archives, all at once, and stay there if `keep`; or the
-    user's, in the folder `own`, are verified and read where they are. Raises UserError naming each
-    archive that failed; what the others and an interrupted call brought is kept.
-    """
-    store = raw_dir / "archives"
-    missing = [archive for archive in ARCHIVES if not (raw_dir / archive.name).is_dir()]
-    downloads = {archive: _download(archive, store) for archive in missing}
-    if missing:
-        if own is not None:
-            _check_own(missing, own)
-        to_fetch = [] if own is not None else downloads.values()
-        check_disk(
-            sum(max(download.bytes - download.downloaded(), 0) for download in to_fetch),
-            sum(_left_to_unpack(archive, raw_dir) for archive in missing),
-            raw_dir,
-        )
-
-    def put_in_place(archive: Archive, bar: Bar, stop: Event) -> None:
-        if own is None:
-            path = downloads[archive].target
-            fetch(downloads[archive], policy, bar, stop)
-        else:
-            path = own / archive.file
-            found = mismatch(path, archive.bytes, archive.sha256, bar, stop)
-            if found:
-                raise UserError(f"{path} is not the official archive: {found}")
-        bar.set_postfix_str("unpacking")
-        unpack(path, raw_dir / archive.name, archive.sha256, stop)
-        bar.set_postfix_str("")
-        if own is None and not keep:
-            path.unlink()
-
-    _in_threads(put_in_place, missing)
-    if own is None and not keep:  # with `own` no archive is removed: `own` may be that very folder
-        for archive in ARCHIVES:  # of an earlier call that kept them, or was killed
-            (store / archive.file).unlink(missing_ok=True)
-        if store.is_dir() and not any(store.iterdir()):
-            store.rmdir()
-
-
-def _download(archive: Archive, store: Path) -> Download:
-    urls = [base + archive.file for base in BASE_URLS]
-    return Download(urls, store / archive.file, archive.bytes, archive.sha256)
-
-
-def _check_own(archives: list[Archive], own: Path) -> None:
-    """Raise UserError naming each archive that is missing or of another size: before any work."""
-    problems = []
-    for archive in archives:
-        path = own / archive.file
-        if not path.is_file():
-            problems.append(f"{archive.file} is missing")
-        elif path.stat().st_size != archive.bytes:
-            problems.append(
-                f"{archive.file} must have {archive.bytes} bytes, got {path.stat().st_size}"
-            )
-    if problems:
-        raise UserError(
-            f"params.yaml: data.archives must be a folder with the official archives, got {own}; "
-            "complete it, or set null to download them:\n       " + "\n       ".join(problems)
-        )
-
-
-def _left_to_unpack(archive: Archive, raw_dir: Path) -> int:
-    there = partial_folder(raw_dir / archive.name)
-    done = sum(file.stat().st_size for file in there.iterdir()) if there.is_dir() else 0
-    return max(int(UNPACKED * archive.bytes) - done, 0)
-
-
-def _in_threads(
-    work: Callable[[Archive, Bar, Event], None],
-    archives: list[Archive],
-) -> None:
-    """Work on all archives at once, each with a progress bar.
-
-    When one fails the others go on, and all failures are told at the end. When this thread is
-    interrupted (Ctrl-C) they stop at their next piece; the threads are daemons because one that
-    waits for a silent server would hold the process until its time-out.
-    """
-    stop = Event()
-    failures: list[Exception] = []
-
-    def run(position: int, archive: Archive) -> None:
-        with tqdm(
-            total=archive.bytes,
-            desc=archive.name,
-            position=position,
-            unit="B",
-            unit_scale=True,
-        ) as bar:
-            try:
-                work(archive, bar, stop)
-            except Exception as error:  # told in the main thread, whatever it is
-                failures.append(error)
-
-    threads = [
-        Thread(target=run, args=(position, archive), daemon=True)
-        for position, archive in enumerate(archives)
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        stop.set()
-        end = time.monotonic() + 1  # for all of them together
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, end - time.monotonic()))
-    for error in failures:
-        if not isinstance(error, UserError):
-            raise error
-    if failures:
-        raise UserError("\n       ".join(str(error) for error in failures))
-
-
-def draw_cases(data: Synthetic, raw_dir: Path) -> None:
-    """Draw the synthetic cases as JPEG images and PNG masks in {0, 255}, replacing `raw_dir`.
-
-    Raises UserError, and deletes nothing, when `raw_dir` holds a file that was not drawn here.
-    """
-    for path in raw_dir.rglob("*"):
-        if path.is_file() and not path.name.startswith(DRAWN):
-            raise UserError(
-                f"params.yaml: data.raw must be a folder of drawn cases alone or a new one, it "
-                f"would be replaced; got {path}; name another folder or remove this one yourself"
-            )
-    counts: dict[Split, int] = {
-        "training": data.training,
-        "validation": data.validation,
-        "test": data.test,
-    }
-    if raw_dir.exists() and not raw_dir.is_dir():
-        raise UserError(f"params.yaml: data.raw must name a folder, got the file {raw_dir}")
-    index = 0
-    with replacing(raw_dir) as folder:
-        for split, count in counts.items():
-            images, masks = folder / IMAGE_FOLDERS[split], folder / MASK_FOLDERS[split]
-            images.mkdir(parents=True)
-            masks.mkdir()
-            for _ in range(count):
-                image, mask = draw_case(data.seed, index, height=data.height, width=data.width)
-                id = f"{DRAWN}{index:07d}"
-                Image.fromarray(image).save(images / f"{id}.jpg", quality=95)
-                Image.fromarray(mask * 255).save(masks / f"{id}{MASK_ENDING}.png")
-                index += 1
 
 
 def main() -> None:
     study = load_study()
     study.check_inputs()
     study.check_exports()
-    if study.data.source == "isic2018":
-        archives = study.data.archives
-        fetch_isic2018(
-            study.raw_dir,
-            own=None if archives is None else study.folder / archives,
-            keep=study.data.keep_archives,
-        )
-    elif study.data.source == "synthetic":
-        draw_cases(study.data, study.raw_dir)
+    put_in_place(study)
     write_json(study.source_file, describe(study))
     print(f"download: {study.data.source} cases in {study.raw_dir}")
-
-
-def describe(study: Study) -> dict[str, Any]:
-    """What data/source.json holds: the source, its licence, and each archive's verdict."""
-    source = study.data.source
-    return {
-        "source": source,
-        "licence": LICENCES[source],
-        "archives": [
-            {
-                "name": archive.file,
-                "sha256": archive.sha256,
-                "verified": is_verified(study.raw_dir / archive.name, archive.sha256),
-            }
-            for archive in ARCHIVES
-            if source == "isic2018"
-        ],
-    }
 
 
 if __name__ == "__main__":

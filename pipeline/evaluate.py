@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(model: nn.Module, cases: PreparedCases, study: Study) -> Evaluation:
-    """Score every test case. Raises UserError for a raw mask that is asked for and not there."""
+    """Score every test case. Raises UserError for a mask that is asked for and not there."""
     settings = study.evaluate
     rows = cases.table.iloc[cases.indices("test")]
     native = NativeScorer(study) if settings.resolution == "native" else None

@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,9 @@ from pipeline.data import duplicates
 from pipeline.data.geometry import Size, lay_image, lay_mask, place
 from pipeline.data.integrity import Checksum, check_case
 from pipeline.data.raw import Finding, RawCase, find_cases
+from pipeline.data.sources import check_described, put_in_place
 from pipeline.data.splits import AnySplit, divide, listed_cases
-from pipeline.engine.prepared import ArrayWriter, PreparedCases, seal
+from pipeline.engine.prepared import NATIVE_MASKS, ArrayWriter, PreparedCases, seal
 from pipeline.study.blocks import NearDuplicates, Prepare
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing, writing
@@ -195,7 +197,9 @@ def write_arrays(
     """Write those of `cases` that can be used into `folder`/images.npy and masks.npy, and what
     near-duplicates are found by into `lookalikes`, in the same order.
 
-    `folder`/manifest.csv gets path in the raw folder, bytes and sha256 of every file read.
+    `folder`/native_masks.zip gets their masks' files as they are, by id: runs are scored against
+    them without the raw cases. `folder`/manifest.csv gets path in the raw folder, bytes and sha256
+    of every file read.
     """
     kept = Kept()
     first_with: dict[str, Path] = {}  # sha256 -> the image that has it
@@ -203,6 +207,7 @@ def write_arrays(
     with (
         ArrayWriter(folder / "images.npy", (*size, 3)) as images,
         ArrayWriter(folder / "masks.npy", size) as masks,
+        ZipFile(folder / NATIVE_MASKS, "w") as native_masks,  # stored: they are compressed
         (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as manifest,
     ):
         listed = csv.writer(manifest, lineterminator="\n")
@@ -224,6 +229,7 @@ def write_arrays(
             kept.findings.extend(decoded.findings)
             images.append(arrays.image)
             masks.append(arrays.mask)
+            native_masks.writestr(ZipInfo(case.id), case.mask.read_bytes())  # of no time
             if arrays.look is not None:
                 lookalikes.append(*arrays.look)
             kept.ids.append(case.id)
@@ -233,7 +239,8 @@ def write_arrays(
 
 
 def prepare_cases(study: Study, folder: Path) -> PreparedCases:
-    """Write arrays, cases.csv, prepared.json, the data card and manifest.csv into `folder`.
+    """Write arrays, native masks, cases.csv, prepared.json, the data card and manifest.csv into
+    `folder`.
 
     Raises UserError listing every raw file that cannot be used, unless data.on_problem is skip.
     """
@@ -304,7 +311,10 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
     problems = [str(finding) for finding in findings if finding.outcome == "left out"]
     if problems and (study.data.on_problem == "stop" or usable == 0):
         files = "file" if len(problems) == 1 else "files"
-        advice = "mend or remove them, or leave their cases out with data.on_problem: skip"
+        advice = (
+            "mend or remove them, then run dvc repro --force preprocess; or leave their cases out "
+            "with data.on_problem: skip"
+        )
         raise UserError(
             "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *problems])
         )
@@ -313,6 +323,8 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
 def main() -> None:
     study = load_study()
     study.check_inputs()
+    put_in_place(study)  # where download was restored from the cache there are none yet
+    check_described(study)
     with replacing(study.prepared_dir) as folder:
         prepared = prepare_cases(study, folder)
         counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())

@@ -249,7 +249,7 @@ def commands(study: Study, results: Results) -> str:
     # Of several commits, or of one with changes, none gives these figures.
     lines = [f"git checkout {commit}"] if commit and " " not in commit else []
     lines += ["make setup", ". .venv/bin/activate"]
-    lines.append("dvc repro" if folder == "." else f"dvc repro {folder}/dvc.yaml")
+    lines.append("dvc repro" if folder == "." else f"dvc --cd {folder} repro")
     return "\n".join(lines)
 
 

@@ -26,10 +26,11 @@ from PIL import Image
 
 from pipeline import download
 from pipeline.data import archives as official_archives
+from pipeline.data import sources
 from pipeline.data.archives import Archive
 from pipeline.data.fetch import RetryPolicy
+from pipeline.data.sources import draw_cases, fetch_isic2018
 from pipeline.data.synthetic import draw_case
-from pipeline.download import draw_cases, fetch_isic2018
 from pipeline.study.blocks import Synthetic
 from pipeline.study.errors import UserError
 
@@ -67,7 +68,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != official_archives.MARK
+        if path.is_file() and path.name not in (official_archives.MARK, sources.MARK)
     }
 
 
@@ -82,7 +83,8 @@ def work_in_study(folder: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str,
 
 def test_drawn_cases_are_as_many_in_each_split_as_asked_for(tmp_path):
     draw_cases(DATA, tmp_path / "raw")
-    counts = {path.name: len(list(path.iterdir())) for path in (tmp_path / "raw").iterdir()}
+    folders = [path for path in (tmp_path / "raw").iterdir() if path.is_dir()]
+    counts = {path.name: len(list(path.iterdir())) for path in folders}
     assert counts == {
         "ISIC2018_Task1-2_Training_Input": 3,
         "ISIC2018_Task1-2_Validation_Input": 1,
@@ -111,6 +113,21 @@ def test_drawing_again_writes_the_same_bytes(tmp_path):
     draw_cases(DATA, tmp_path / "one")
     draw_cases(DATA, tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_cases_that_are_there_are_not_drawn_again_unless_they_would_be_others(
+    tmp_path, monkeypatch
+):
+    draw_cases(DATA, tmp_path)
+    drawn = min(tmp_path.glob("*_Input/*.jpg"))
+    drawn.write_bytes(b"kept")
+    draw_cases(DATA, tmp_path)
+    assert drawn.read_bytes() == b"kept"
+    source = tmp_path.parent / "synthetic.py"
+    source.write_text("changed")
+    monkeypatch.setattr(sources.synthetic, "__file__", str(source))
+    draw_cases(DATA, tmp_path)
+    assert drawn.read_bytes() != b"kept"
 
 
 def test_another_seed_draws_other_cases(tmp_path):
@@ -145,9 +162,22 @@ def test_the_stage_draws_the_studys_cases_and_says_what_the_source_was(
     assert json.loads((tmp_path / "data" / "source.json").read_text()) == {
         "source": "synthetic",
         "licence": "drawn by this project, MIT",
+        "drawn": {"seed": 7, "height": 32, "width": 48, "training": 3, "validation": 1, "test": 2},
         "archives": [],
     }
     assert capsys.readouterr().out == "download: synthetic cases in raw\n"
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path, monkeypatch):
+    work_in_study(
+        tmp_path, monkeypatch, {"source": "directory", "raw": "cases", "on_problem": "stop"}
+    )
+    with pytest.raises(UserError) as error:
+        download.main()
+    assert str(error.value) == (
+        "params.yaml: data.raw must be an existing folder of cases, got 'cases'; fill that folder "
+        "or link it to where the cases are"
+    )
 
 
 def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatch):
@@ -168,6 +198,14 @@ def test_the_users_own_folder_is_neither_copied_nor_changed(tmp_path, monkeypatc
     before = state()
     download.main()
     assert state() == before
+    files = sorted(cases.glob("*_*/*.jpg")) + sorted(cases.glob("*_*/*.png"))
+    lines = sorted((path.relative_to(cases).as_posix(), path.read_bytes()) for path in files)
+    listed = "\n".join(f"{hashlib.sha256(content).hexdigest()} {name}" for name, content in lines)
+    assert json.loads((study / "data" / "source.json").read_text())["files"] == {
+        "number": 12,
+        "bytes": sum(len(content) for _, content in lines),
+        "sha256": hashlib.sha256(listed.encode()).hexdigest(),
+    }
     assert contents(study).keys() == {"params.yaml", "data/source.json"}
 
 
@@ -196,7 +234,7 @@ def zipped(folder: str, files: dict[str, bytes]) -> bytes:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving() as server:
-        monkeypatch.setattr(download, "BASE_URLS", [server.url, f"{server.url}second/"])
+        monkeypatch.setattr(sources, "BASE_URLS", [server.url, f"{server.url}second/"])
         yield server
 
 
@@ -209,7 +247,7 @@ def archives(
     for name, files in official.items():
         content = server.files[f"/{name}.zip"] = zipped(name, files)
         served.append(Archive(name, len(content), hashlib.sha256(content).hexdigest()))
-    monkeypatch.setattr(download, "ARCHIVES", served)
+    monkeypatch.setattr(sources, "ARCHIVES", served)
     return served
 
 
@@ -427,14 +465,14 @@ def test_bytes_that_are_there_need_no_room_again(tmp_path, server, archives, mon
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from pipeline import download
+from pipeline.data import sources
 from pipeline.data.archives import Archive
 from pipeline.study.errors import run_command
 served = json.loads(sys.argv[1])
-download.ARCHIVES = [Archive(*archive) for archive in served["archives"]]
-download.BASE_URLS = [served["url"]]
+sources.ARCHIVES = [Archive(*archive) for archive in served["archives"]]
+sources.BASE_URLS = [served["url"]]
 print("ready", flush=True)
-run_command(lambda: download.fetch_isic2018(Path(sys.argv[2])))
+run_command(lambda: sources.fetch_isic2018(Path(sys.argv[2])))
 """
 
 

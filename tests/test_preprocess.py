@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import preprocess
+from pipeline.data import sources
 from pipeline.data.raw import RawCase
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import prepare_cases
 from pipeline.study.errors import UserError
+from pipeline.study.files import write_json
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 
@@ -229,7 +231,8 @@ def test_stop_tells_every_file_that_cannot_be_used_at_once(tmp_path):
         prepare_cases(study_in(tmp_path), tmp_path / "prepared")
     first, *lines = [line.strip() for line in str(error.value).splitlines()]
     assert first == (
-        "3 files cannot be used; mend or remove them, or leave their cases out with "
+        "3 files cannot be used; mend or remove them, then run dvc repro --force preprocess; "
+        "or leave their cases out with "
         "data.on_problem: skip"
     )
     assert sorted(lines) == sorted(problems)
@@ -439,8 +442,9 @@ def test_the_resize_asked_for_is_made(tmp_path, resize):
 @pytest.mark.slow
 def test_a_failed_stage_leaves_the_old_prepared_cases_as_they_were(tmp_path, monkeypatch, capsys):
     add_three_cases(tmp_path / "raw")
-    study_in(tmp_path)
+    study = study_in(tmp_path)
     monkeypatch.chdir(tmp_path)
+    write_json(study.source_file, sources.describe(study))
     preprocess.main()
     assert capsys.readouterr().out == (
         "preprocess: 3 cases (1 training, 1 validation, 1 test) in data/prepared\n"
@@ -448,6 +452,9 @@ def test_a_failed_stage_leaves_the_old_prepared_cases_as_they_were(tmp_path, mon
     before = contents(Path("data/prepared"))
     broken = Path("raw/ISIC2018_Task1-2_Test_Input/case0.png")
     broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(UserError, match="not those that the stage download found"):
+        preprocess.main()
+    write_json(study.source_file, sources.describe(study))
     with pytest.raises(UserError, match=r"case0\.png"):
         preprocess.main()
     assert contents(Path("data/prepared")) == before

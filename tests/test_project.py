@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ STUDIES = sorted(path.parent for path in REPOSITORY.glob("studies/**/params.yaml
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "ruamel": "ruamel-yaml",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
     "yaml": "pyyaml",
 }
@@ -97,10 +99,18 @@ def test_every_import_of_the_sources_is_a_direct_dependency():
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
-def test_a_study_links_to_the_one_pipeline(study):
-    link = study / "dvc.yaml"
-    assert link.is_symlink()
-    assert link.resolve() == REPOSITORY / "dvc.yaml"
+def test_a_study_is_a_dvc_repository_with_the_one_pipeline(study):
+    """As `make studies` leaves it."""
+    for name in ("dvc.yaml", ".dvcignore"):
+        assert not (study / name).is_symlink()
+        assert (study / name).read_bytes() == (REPOSITORY / name).read_bytes()
+    config = configparser.ConfigParser()
+    config.read(study / ".dvc" / "config")
+    root = configparser.ConfigParser()
+    root.read(REPOSITORY / ".dvc" / "config")
+    cache = (study / ".dvc" / config["cache"].pop("dir")).resolve()
+    assert cache == REPOSITORY / ".dvc" / "cache"
+    assert config == root
 
 
 @pytest.mark.slow

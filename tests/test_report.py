@@ -200,7 +200,7 @@ def test_the_page_holds_protocol_definitions_readings_environment_and_commands(s
     assert "head: logits" in words
     assert "decoder_gates: true (gated_attention), false (own-variant)" in words
     assert "0123456789abcdef0123456789abcdef01234567" in words
-    assert "dvc repro studies/fake/dvc.yaml" in words
+    assert "dvc --cd studies/fake repro" in words
     assert "29.16 M" in words
     assert "Descriptive only: 2 seeds" in words
     assert PreparedCases.open(study.prepared_dir).fingerprint in words

@@ -99,7 +99,7 @@ def read_image(
 
     The file's checksum and what was converted are added to the last two. Raises UnusableError.
     """
-    picture = _open(path, checksums)
+    picture = _open(_read(path, checksums))
     size = (picture.height, picture.width)
     shrunk = _shrink(picture, size, prepare)
     return _to_rgb(id, path, _load(picture), findings), size, shrunk
@@ -112,16 +112,25 @@ def read_mask(
 
     Raises UnusableError.
     """
-    return _to_binary(id, path, _load(_open(path, checksums)), findings)
+    return decode_mask(id, path, _read(path, checksums), findings)
 
 
-def _open(path: Path, checksums: dict[Path, Checksum]) -> Image.Image:
-    """The picture in `path`, not yet decoded, of a kind whose numbers leave no doubt."""
+def decode_mask(id: str, path: Path, content: bytes, findings: list[Finding]) -> Image.Image:
+    """`read_mask` of a file's bytes; `path` is its name in findings."""
+    return _to_binary(id, path, _load(_open(content)), findings)
+
+
+def _read(path: Path, checksums: dict[Path, Checksum]) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UnusableError("unreadable", f"cannot be read: {error.strerror}") from None
     checksums[path] = Checksum(len(content), hashlib.sha256(content).hexdigest())
+    return content
+
+
+def _open(content: bytes) -> Image.Image:
+    """The picture in a file's bytes, not yet decoded, of a kind whose numbers leave no doubt."""
     if not content:
         raise UnusableError("empty file", "is empty (0 bytes)")
     try:

@@ -15,6 +15,8 @@ from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
 from pipeline.study.values import SPLITS, Split
 
+NATIVE_MASKS = "native_masks.zip"  # the masks' raw files, each by its case's id
+
 
 @dataclass(frozen=True)
 class PreparedCases:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
-from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
@@ -15,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.data.geometry import Size, place
-from pipeline.data.integrity import Checksum, UnusableError, read_mask
-from pipeline.data.raw import find_cases
+from pipeline.data.integrity import UnusableError, decode_mask
+from pipeline.engine.prepared import NATIVE_MASKS
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.values import Resize
@@ -70,14 +71,20 @@ def lay_back(
 
 
 class NativeScorer:
-    """Counts predictions against the raw masks, in threads beside the network.
+    """Counts predictions against the masks at the originals' size, in threads beside the network.
 
-    The masks are those that were prepared: each file's sha256 is held against that of cases.csv.
+    Each mask's sha256 is held against that of cases.csv.
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.files = {case.id: case.mask for case in find_cases(study.raw_dir)[0]}
+        self.path = study.prepared_dir / NATIVE_MASKS
+        try:
+            self.masks = ZipFile(self.path)
+        except (OSError, BadZipFile) as error:
+            raise UserError(
+                f"{self.path} is missing or unusable ({error}); run the stage preprocess"
+            ) from None
         self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self.waiting: deque[Iterator[NDArray[np.int64]]] = deque()
         self.counts: list[NDArray[np.int64]] = []
@@ -85,7 +92,7 @@ class NativeScorer:
     def submit(self, probabilities: NDArray[np.float32], rows: pd.DataFrame) -> None:
         """Score a batch (N, h, w) of the cases `rows` of cases.csv.
 
-        Raises UserError for a raw mask that is not there or has changed.
+        Raises UserError for a mask that is not there or is not the one that was prepared.
         """
         cases = rows[["id", "height", "width", "mask_sha256"]].itertuples(index=False)
         self.waiting.append(self.pool.map(self._count, probabilities, cases))
@@ -97,6 +104,7 @@ class NativeScorer:
         for batch in self.waiting:
             self.counts.extend(batch)
         self.pool.shutdown()
+        self.masks.close()
         return np.stack(self.counts)
 
     def _count(
@@ -112,22 +120,16 @@ class NativeScorer:
 
     def _read(self, id: str, sha256: str) -> NDArray[np.bool_]:
         """The case's mask (H, W) as it was prepared from."""
-        path = self.files.get(id)
-        checksums: dict[Path, Checksum] = {}
-        if path is None:
-            raise UserError(
-                f"{self.study.raw_dir} has no mask of {id}, which evaluate.resolution native is "
-                "scored against: restore the raw cases, or set evaluate.resolution to network"
-            )
         try:
-            mask = read_mask(id, path, checksums, [])
-        except UnusableError as problem:
-            raise UserError(f"{path} {problem}; restore it: it was prepared") from None
-        if checksums[path].sha256 != sha256:
+            content = self.masks.read(id)
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise BadZipFile("its sha256 is not that of cases.csv")
+            mask = decode_mask(id, self.path, content, [])
+        except (KeyError, BadZipFile, UnusableError) as problem:
             raise UserError(
-                f"{path} has changed since it was prepared (sha256 {checksums[path].sha256}, "
-                f"expected {sha256}); restore it, or run the stage preprocess again"
-            )
+                f"{self.path} has no usable mask of {id} ({problem}); run the stage preprocess "
+                "again, or set evaluate.resolution to network"
+            ) from None
         return np.asarray(mask) > 0
 
 

@@ -32,7 +32,7 @@ from pipeline.fanout.cluster import (
     starts_here,
 )
 from pipeline.fanout.matrix import Matrix
-from pipeline.fanout.progress import Progress, kind_of
+from pipeline.fanout.progress import Progress
 from pipeline.fanout.recorder import Recorder
 from pipeline.fanout.tasks import is_lost, results, submit
 from pipeline.fanout.worker import TOPIC, Checkout, Done, Job, finished_folder, run_away, run_job
@@ -68,9 +68,6 @@ def main() -> None:
         repro(before)
     with matrix.claimed():
         jobs = matrix.stale()
-        if arguments.remote and study.evaluate.resolution == "native":
-            # It reads the raw masks, which no stage has as an output: they are here alone.
-            jobs = [job for job in jobs if kind_of(job.name) == "train"]
         print(
             f"fanout: {len(jobs)} of {len(matrix.stages)} stages of the matrix to run", flush=True
         )

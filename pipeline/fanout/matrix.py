@@ -198,7 +198,7 @@ class Matrix:
 
         Raises UserError where files that git follows are not as they were committed.
         """
-        root, study = Path(self.repo.root_dir), self.file.parent
+        root, study = Path(self.repo.scm.root_dir), self.file.parent
         # dvc.lock says what was run, and nothing of what runs.
         kept = ":(exclude,glob)**/dvc.lock"
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", kept)

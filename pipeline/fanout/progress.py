@@ -76,5 +76,5 @@ class Progress:
 
 
 def kind_of(name: str) -> str:
-    """train of studies/demo/dvc.yaml:train@unet-0-0"""
-    return name.rpartition(":")[2].partition("@")[0]
+    """train of train@unet-0-0"""
+    return name.partition("@")[0]

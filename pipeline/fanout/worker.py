@@ -228,7 +228,7 @@ def _checked_out(checkout: Checkout) -> Iterator[Path]:
             shutil.rmtree(root, ignore_errors=True)
             bundle = common / f"{number}.bundle"
             bundle.write_bytes(checkout.bundle)
-            config = ["dvc", "--cd", str(root), "config", "-q", "--local"]
+            config = ["dvc", "--cd", str(study), "config", "-q", "--local"]
             for command in (
                 ["git", "clone", "-q", "--no-checkout", str(bundle), str(root)],
                 ["git", "-C", str(root), "checkout", "-q", "--detach", checkout.commit],

@@ -19,6 +19,7 @@ from pipeline.study.files import write_json
 from pipeline.study.values import Averaging
 
 SCHEMA_VERSION: Literal[1] = 1
+HEADLINES = ("dice", "iou", "focal_loss")  # the paper's columns
 
 
 class Record(BaseModel):
@@ -388,6 +389,31 @@ class Results(Record):
 
 def save_results(path: Path, results: Results) -> None:
     write_json(path, results.model_dump(mode="json"), indent=None)
+
+
+def headlines(results: Results) -> dict[str, Any]:
+    """reports/summary.json, DVC's metric of a study: the best variant by mean Dice, the test cases,
+    and of each variant the mean over seeds and its standard deviation in HEADLINES."""
+    dice = {
+        variant: mean
+        for variant in results.study.variants
+        if (mean := results.estimate(variant, HEADLINES[0]).mean) is not None
+    }
+    figures: dict[str, Any] = {
+        "best": max(dice, key=lambda variant: dice[variant], default=None),
+        "test_cases": len(results.cases.ids),
+    }
+    for metric in HEADLINES:
+        found = {variant: results.estimate(variant, metric) for variant in results.study.variants}
+        figures[metric] = {
+            variant: {"mean": _short(each.mean), "sd": _short(each.standard_deviation)}
+            for variant, each in found.items()
+        }
+    return figures
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
 
 
 def load_results(path: Path, params: Mapping[str, Any] | None = None) -> Results:

@@ -44,6 +44,15 @@ class Run(NamedTuple):
     fold: int
 
 
+def original(folder: Path) -> Path:
+    """`folder`, or, within a copy that DVC made of a repository, that repository's root."""
+    resolved = folder.resolve()
+    for parent in resolved.parents:
+        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
+            return parent.parents[2]
+    return folder
+
+
 def family(network: Any) -> str:
     """Which kind of network an entry under `models:` is; the paper's where it does not say."""
     if isinstance(network, dict):
@@ -171,9 +180,21 @@ class Study(Block):
     def folder(self) -> Path:
         return self._folder
 
+    def input(self, path: str) -> Path:
+        """Where a file or folder is that the user has and params.yaml names.
+
+        DVC runs experiments in copies of what git knows (`exp run --temp`, `--queue`): what is not
+        in such a copy is where it was copied from.
+        """
+        here = self._folder / Path(path).expanduser()
+        return here if here.exists() else original(self._folder) / Path(path).expanduser()
+
     @property
     def raw_dir(self) -> Path:
-        return self._folder / self.data.raw
+        """The raw cases. Drawn ones are the copy's own: experiments may draw others."""
+        if self.data.source == "synthetic":
+            return self._folder / self.data.raw
+        return self.input(self.data.raw)
 
     @property
     def source_file(self) -> Path:
@@ -186,6 +207,10 @@ class Study(Block):
     @property
     def results_file(self) -> Path:
         return self.reports_dir / "results.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.reports_dir / "summary.json"
 
     @property
     def averaged_file(self) -> Path:
@@ -245,11 +270,6 @@ class Study(Block):
                 f"{self._folder / 'params.yaml'}: data.raw must lie beside data/prepared, which is "
                 f"replaced by each preparation, got {self.data.raw!r}; move the cases to another "
                 "folder"
-            )
-        if self.data.source == "directory" and not self.raw_dir.is_dir():
-            raise UserError(
-                f"{self._folder / 'params.yaml'}: data.raw must be an existing folder of cases, "
-                f"got {self.data.raw!r}; fill that folder or link it to where the cases are"
             )
         for variant in self.variants:
             weights = self.models[variant].weights

@@ -48,7 +48,25 @@ def load_study(folder: Path = Path()) -> Study:
             "knows a study by its name"
         )
     study._folder = folder
+    _check_pipeline(study)
     return study
+
+
+def _check_pipeline(study: Study) -> None:
+    """Raise UserError for a dvc.yaml that is no copy of the one that the study's sources have: DVC
+    would run, and record, stages as they were once."""
+    own, sources = study.folder / "dvc.yaml", study.folder / study.code / "dvc.yaml"
+    renew = f"python -m pipeline.new_study --renew {study.folder.resolve()}"
+    if own.is_symlink():
+        raise UserError(f"{own} is a link; a study has a copy, which DVC can follow: {renew}")
+    if not (own.is_file() and sources.is_file()):
+        return  # a study that DVC does not run
+    if own.read_bytes() != sources.read_bytes():
+        stages = [yaml.load(path.read_bytes(), Loader=_Loader) for path in (own, sources)]
+        if not all(isinstance(each, dict) for each in stages):
+            raise UserError(f"{own} is no pipeline: {renew}")
+        if stages[0].get("stages") != stages[1].get("stages"):
+            raise UserError(f"{own} is not the pipeline of these sources any more: {renew}")
 
 
 def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:

@@ -19,12 +19,29 @@ from filelock import FileLock
 from pipeline import ROOT
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.params import Run, Study
+from pipeline.study.params import Run, Study, original
 from pipeline.tracking.logged_model import log_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as Recorded
+
+
+def _home() -> Path:
+    """The project's root; of a copy that DVC made for an experiment, the root of the project that
+    it was copied from: the copy is deleted in the end."""
+    copied = original(ROOT)
+    above = [folder for folder in (copied, *copied.parents) if (folder / "pipeline").is_dir()]
+    return above[0] if above else ROOT
+
+
+def _name(study: Study) -> str:
+    """The study's, also for what `dvc exp run` makes of it in its folder. An experiment that runs
+    in a copy has a name of its own: it may run beside others."""
+    if original(study.folder) == study.folder:
+        return study.name
+    copy = study.folder.resolve().parts
+    return f"{study.name}: {os.environ.get('DVC_EXP_NAME') or copy[copy.index('exps') + 2]}"
 
 
 def open_store() -> MlflowClient:
@@ -38,11 +55,11 @@ def open_store() -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; the library's is 120
     import mlflow
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_home() / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     try:
-        client = mlflow.MlflowClient()
-        with FileLock(ROOT / ".mlflow.lock"):
+        with FileLock(_home() / ".mlflow.lock"):  # a client already makes the tables
+            client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
     except Exception as error:  # SQLAlchemy's, the disk's, a driver's that is missing
         raise UserError(
@@ -105,9 +122,9 @@ class StudyRecord:
     @classmethod
     def open(cls, study: Study) -> StudyRecord:
         client = open_store()
-        with FileLock(ROOT / ".mlflow.lock"):  # among this machine's processes
-            experiment_id = _experiment(client, study.name)
-            parent_id = _parent(client, study.name, experiment_id)
+        with FileLock(_home() / ".mlflow.lock"):  # among this machine's processes
+            experiment_id = _experiment(client, _name(study))
+            parent_id = _parent(client, _name(study), experiment_id)
         return cls(client, study, experiment_id, parent_id)
 
     def find(self, run: Run) -> list[Recorded]:

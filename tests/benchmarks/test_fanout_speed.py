@@ -42,7 +42,7 @@ def test_ten_thousand_stages_are_planned_in_seconds(
 ):
     """From params.yaml and dvc.yaml to tasks at the scheduler; most of it is DVC's reading."""
     study = LightStudy(tmp_path / "repository", variants=5, seeds=1000)
-    study.run("dvc", "repro", "--single-item", "studies/light/dvc.yaml:preprocess")
+    study.run("dvc", "--cd", "studies/light", "repro", "--single-item", "preprocess")
     monkeypatch.chdir(study.folder)
     with many_stages.fifty_workers() as client:
         before, start = many_stages.megabytes(), time.perf_counter()
@@ -79,7 +79,7 @@ def test_fifty_workers_are_kept_busy_by_ten_thousand_stages():
 def test_a_stage_costs_less_than_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Stages that do nothing, through DVC and Dask, one after the other."""
     study = LightStudy(tmp_path / "repository", variants=4, seeds=5, epochs=1, milliseconds=1)
-    study.run("dvc", "repro", "studies/light/dvc.yaml:preprocess")
+    study.run("dvc", "--cd", "studies/light", "repro", "preprocess")
     monkeypatch.chdir(study.folder)
     made = Matrix(Path())
     run = partial(run_job, environment={}, taken={})
@@ -108,7 +108,7 @@ def test_two_workers_halve_the_demos_matrix(tmp_path: Path, monkeypatch: pytest.
     variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     variables.pop("MLFLOW_TRACKING_URI", None)
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(root)], check=True)
-    pipeline = "studies/demo/dvc.yaml"
+    repro = ["dvc", "--cd", "studies/demo", "repro", "-q"]
 
     def seconds(*commands: Sequence[str], at_once: bool = False, cwd: Path = root) -> float:
         start, running = time.perf_counter(), []
@@ -121,7 +121,7 @@ def test_two_workers_halve_the_demos_matrix(tmp_path: Path, monkeypatch: pytest.
         assert [process.wait() for process in running] == [0] * len(commands)
         return time.perf_counter() - start
 
-    seconds(["dvc", "repro", "-q", f"{pipeline}:preprocess"])
+    seconds([*repro, "preprocess"])
     shutil.copytree(root, tmp_path / "fanned", symlinks=True)
     study = shutil.copytree(root, tmp_path / "plain", symlinks=True) / "studies" / "demo"
     variables["PYTHONPATH"] = "../.."
@@ -130,7 +130,7 @@ def test_two_workers_halve_the_demos_matrix(tmp_path: Path, monkeypatch: pytest.
     shutil.rmtree(study / "runs")
     most = single / seconds(*trainings, at_once=True, cwd=study)
     variables["PYTHONPATH"] = ""
-    alone = seconds(["dvc", "repro", "-q", f"{pipeline}:train", f"{pipeline}:evaluate"])
+    alone = seconds([*repro, "train", "evaluate"])
 
     monkeypatch.chdir(tmp_path / "fanned" / "studies" / "demo")
     monkeypatch.delenv("PYTHONPATH", raising=False)

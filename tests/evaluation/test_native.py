@@ -4,6 +4,7 @@ challenge's own scorer."""
 from __future__ import annotations
 
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -84,7 +85,11 @@ def test_what_a_crop_left_out_is_background_and_padding_is_dropped():
 
 @pytest.fixture
 def raw_study(tiny_study, tmp_path):
-    """tiny_study with raw cases of its own."""
+    """tiny_study with raw and prepared cases of its own."""
+    data = tiny_study.folder / "data"
+    shared = data.resolve()
+    data.unlink()
+    shutil.copytree(shared, data)
     shutil.copytree(tiny_study.raw_dir, tmp_path / "raw")
     return change_params(data={"raw": str(tmp_path / "raw")})
 
@@ -111,21 +116,35 @@ def test_a_mask_that_is_gone_changed_or_broken_is_named(raw_study):
     rows = PreparedCases.open(raw_study.prepared_dir).table.query("split == 'test'")
     said = np.zeros((len(rows), 32, 64), np.float32)
     id = rows["id"].iloc[1]
-    path = raw_study.raw_dir / "ISIC2018_Task1_Test_GroundTruth" / f"{id}_segmentation.png"
+    path = raw_study.prepared_dir / "native_masks.zip"
+    with zipfile.ZipFile(path) as archive:
+        masks = {name: archive.read(name) for name in archive.namelist()}
 
-    def refused(told: str) -> None:
+    def refused(told: str, change: dict[str, bytes]) -> None:
+        path.unlink()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in change.items():
+                archive.writestr(name, content)
         scorer = NativeScorer(raw_study)
         scorer.submit(said, rows)
         with pytest.raises(UserError, match=told):
             scorer.collect()
 
-    other = np.asarray(Image.open(path))[::-1]
-    Image.fromarray(other).save(path)
-    refused(f"{path.name} has changed since it was prepared .* run the stage preprocess again")
-    path.write_bytes(b"no picture")
-    refused(f"{path.name} is neither a JPEG nor a PNG image; restore it")
-    path.unlink()
-    refused(f"has no mask of {id}.* or set evaluate.resolution to network")
+    other = masks[rows["id"].iloc[0]]
+    refused(f"no usable mask of {id} .its sha256 is not that of cases.csv", masks | {id: other})
+    del masks[id]
+    refused(f"no usable mask of {id} .* run the stage preprocess again, or set", masks)
+    path.write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"native_masks\.zip is missing or unusable"):
+        NativeScorer(raw_study)
+
+
+def test_the_masks_are_the_raw_files_so_that_the_raw_cases_are_not_wanted(raw_study):
+    with zipfile.ZipFile(raw_study.prepared_dir / "native_masks.zip") as archive:
+        kept = {name: archive.read(name) for name in archive.namelist()}
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
+    files = raw_study.raw_dir.glob("*_GroundTruth/*.png")
+    assert kept == {path.stem.removesuffix("_segmentation"): path.read_bytes() for path in files}
 
 
 def test_an_original_longer_than_can_be_laid_back_to_is_named():
@@ -135,12 +154,14 @@ def test_an_original_longer_than_can_be_laid_back_to_is_named():
 
 
 @pytest.mark.slow
-def test_at_the_networks_resolution_nothing_is_read_from_the_raw_folder(raw_study):
+@pytest.mark.parametrize("resolution", ["network", "native"])
+def test_nothing_is_read_from_the_raw_folder(raw_study, resolution):
     shutil.rmtree(raw_study.raw_dir)
-    study = change_params(evaluate={"resolution": "network"})
+    study = change_params(evaluate={"resolution": resolution})
     cases = PreparedCases.open(study.prepared_dir)
     table = evaluate(build_model(study.models["gated_attention"]).eval(), cases, study).table
-    assert not [name for name in table if name.startswith("native_")]
+    native = [name for name in table if name.startswith("native_")]
+    assert bool(native) == (resolution == "native")
 
 
 def test_counts_at_any_size_are_those_of_the_network_size():

@@ -108,7 +108,7 @@ class LightStudy:
         (root / "work.py").write_text(WORK)
         (self.folder / "raw.txt").write_text("raw\n")
         (self.folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
-        (root / ".dvcignore").write_text(".resume/\n")
+        (self.folder / ".dvcignore").write_text(".resume/\n")
         (root / ".gitignore").write_text("log\n.resume/\nruns/\n")
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -116,7 +116,7 @@ class LightStudy:
             "DVC_NO_ANALYTICS": "1",
         }
         self.run("git", "init", "-q")
-        self.run("dvc", "init", "-q")
+        self.run("dvc", "--cd", "studies/light", "init", "-q", "--subdir")
         self.commit()
 
     def write_params(self, **train: Any) -> None:
@@ -167,14 +167,14 @@ class LightStudy:
 
     def repro(self) -> list[str]:
         """`dvc repro`; the stages that ran."""
-        printed = self.run("dvc", "repro", "studies/light/dvc.yaml")
+        printed = self.run("dvc", "--cd", "studies/light", "repro")
         return re.findall(r"Running stage '(?:[^':]+:)?([^':]+)':", printed)
 
     def status(self) -> set[str]:
         """What `dvc status` would say of the study: the names of the stages that changed."""
         from dvc.repo import Repo
 
-        found = Repo(str(self.root)).status(targets=[str(self.folder / "dvc.yaml")])
+        found = Repo(str(self.folder)).status()
         return {name.rpartition(":")[2] for name in found}
 
     def metrics(self) -> dict[str, str]:

@@ -527,18 +527,20 @@ def test_an_optimizer_has_the_keys_of_its_kind(tmp_path):
     assert load_study(tmp_path).train.optimizer.weight_decay == 0.01
 
 
-def test_a_raw_folder_that_is_not_there_is_told_for_the_source_directory(tmp_path):
-    params = demo_params() | {"data": {"source": "directory", "raw": "cases", "on_problem": "stop"}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    study = load_study(tmp_path)
-    with pytest.raises(UserError) as error:
-        study.check_inputs()
-    assert str(error.value) == (
-        f"{tmp_path}/params.yaml: data.raw must be an existing folder of cases, got 'cases'; "
-        "fill that folder or link it to where the cases are"
-    )
-    (tmp_path / "cases").mkdir()
-    study.check_inputs()
+def test_what_git_does_not_know_is_found_from_a_copy_that_dvc_made_of_the_study(tmp_path):
+    study = tmp_path / "studies" / "mine"
+    copy = study / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1" / "studies" / "mine"
+    for source, raw in (("directory", study / "cases"), ("synthetic", copy / "cases")):
+        params = demo_params() | {"name": "mine"}
+        params["data"] = params["data"] | {"raw": "cases"}
+        if source == "directory":
+            params["data"] = {"source": source, "raw": "cases", "on_problem": "stop"}
+        copy.mkdir(parents=True, exist_ok=True)
+        (copy / "params.yaml").write_text(yaml.safe_dump(params))
+        assert load_study(copy).raw_dir == raw
+    (copy / "cases").mkdir()
+    assert load_study(copy).input("cases") == copy / "cases"
+    assert load_study(copy).input("/cases") == Path("/cases")
 
 
 def test_a_weights_file_that_is_not_there_is_told(tmp_path):

@@ -1,0 +1,310 @@
+"""Make a study's folder, or renew its copy of the pipeline.
+
+`python -m pipeline.new_study <folder> --data <cases> | --like <study>`; `--renew [<folder>]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipeline import ROOT
+from pipeline.data.raw import RawCase, find_cases
+from pipeline.study.errors import UserError, run_command, warn
+from pipeline.study.files import replacing
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
+from pipeline.study.values import SPLITS, Split
+
+FEWEST = 9  # cases: three folds of three
+FEW = 10  # cases of a split below which its figures say little
+RUNS = 10  # of a variant, over seeds and folds: fewer settle little (docs/verdict.md)
+LONGEST = 256  # pixels of a prepared side: the paper's
+CONFIG = """[core]
+    analytics = false
+    check_update = false
+    autostage = false
+[cache]
+    # One for all studies: what two of them have in common is computed and kept once.
+    dir = {cache}
+    # Outputs share their bytes with the cache wherever the file system can.
+    type = "reflink,hardlink,copy"
+"""
+
+
+class Counted(NamedTuple):
+    """What was counted of a folder of cases: `official`, cases of each official split, none where
+    the layout has no splits; height and width, medians in pixels."""
+
+    cases: int
+    official: dict[Split, int]
+    height: int
+    width: int
+
+
+def count_cases(folder: Path) -> Counted:
+    """Raises UserError for a folder with too few cases to be divided."""
+    cases, findings = find_cases(folder)
+    if len(cases) < FEWEST:
+        told = (
+            f"; {len(findings)} files belong to no case, such as {findings[0]}" if findings else ""
+        )
+        raise UserError(
+            f"{folder} must hold at least {FEWEST} cases, in images/ and masks/ or in the folders "
+            f"of the official archives, got {len(cases)}{told}"
+        )
+    sizes = sorted(size for case in cases if (size := _size(case)) is not None)
+    if not sizes:
+        raise UserError(f"{folder}: none of its images can be read, such as {cases[0].image}")
+    heights, widths = (sorted(side) for side in zip(*sizes, strict=True))
+    counts = Counter(case.split for case in cases)
+    official = {split: counts[split] for split in SPLITS if counts[split]}
+    if counts[None] or len(official) < len(SPLITS):
+        official = {}
+    return Counted(len(cases), official, heights[len(sizes) // 2], widths[len(sizes) // 2])
+
+
+def _size(case: RawCase) -> tuple[int, int] | None:
+    try:
+        with Image.open(case.image) as image:  # its header alone
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError):
+        return None  # preprocess tells of it
+
+
+def suit(counted: Counted) -> dict[str, Any]:
+    """The split, its folds, the seeds, the size and the batch size that suit the cases.
+
+    The official split where the folders have one; else a random one, or folds where a random one
+    would leave few cases to test on. As many seeds as give each variant RUNS runs, two at least.
+    """
+    folds = [0]
+    split: dict[str, Any]
+    if counted.official:
+        split = {"method": "official"}
+        training, least = counted.official["training"], min(counted.official.values())
+    elif counted.cases >= 100:
+        split = {"method": "random", "seed": 0, "training": 0.7, "validation": 0.1, "test": 0.2}
+        training, least = int(0.7 * counted.cases), int(0.1 * counted.cases)
+    else:
+        k = 5 if counted.cases >= 15 else 3
+        split = {"method": "folds", "seed": 0, "k": k}
+        folds = list(range(k))
+        training, least = counted.cases * (k - 2) // k, counted.cases // k
+    side = min(LONGEST, 32 * max(1, min(counted.height, counted.width) // 32))
+    return {
+        "split": split,
+        "folds": folds,
+        "seeds": list(range(max(2, RUNS // len(folds)))),
+        "side": side,
+        "batch_size": max(1, min(16, training // 2)),
+        "least": least,
+    }
+
+
+def make_for(folder: Path, data: Path) -> str:
+    """A study of the paper's variants on the cases in `data`; what was chosen, in words."""
+    if not data.is_dir():
+        raise UserError(f"--data must be a folder of cases, got {data}")
+    counted = count_cases(data)
+    chosen = suit(counted)
+    params = _read(ROOT / "params.yaml")
+    params["data"] = {"source": "directory", "raw": _seen(data, folder), "on_problem": "stop"}
+    params["prepare"] |= {"height": chosen["side"], "width": chosen["side"]}
+    params["prepare"]["split"] = chosen["split"]
+    params["train"]["batch_size"] = chosen["batch_size"]
+    params["evaluate"]["batch_size"] = chosen["batch_size"]
+    params["seeds"], params["folds"] = _flow(chosen["seeds"]), _flow(chosen["folds"])
+    study = _make(folder, params, f"The paper's variants on the cases of {data.name}.")
+    if chosen["least"] < FEW:
+        warn(
+            f"{folder / 'params.yaml'}: {counted.cases} cases leave {chosen['least']} to a "
+            f"{'fold' if len(chosen['folds']) > 1 else 'split'}: below {FEW} its figures say little"
+        )
+    return (
+        f"{counted.cases} cases of about {counted.width}x{counted.height} pixels, "
+        f"split {study.prepare.split.method}"
+    )
+
+
+def make_like(folder: Path, other: Path) -> str:
+    """A study as `other` is, with its own networks; paths in params.yaml lead where they led."""
+    load_study(other)
+    params = _read(other / "params.yaml")
+
+    def follow(block: Any, key: str) -> None:
+        path = block.get(key)
+        if isinstance(path, str) and not Path(path).expanduser().is_absolute():
+            block[key] = _seen(other / path, folder)
+
+    if params["data"]["source"] != "synthetic":
+        follow(params["data"], "raw")
+        follow(params["data"], "archives")
+    if params["prepare"]["split"]["method"] == "lists":
+        for split in SPLITS:
+            follow(params["prepare"]["split"][split], "file")
+    for network in params["models"].values():
+        weights = network.get("weights", "none")
+        if weights not in ("none", "imagenet") and Path(weights).parts[0] != "networks":
+            follow(network, "weights")
+    _make(folder, params, f"Made from the study {params['name']}.", other / "networks")
+    return f"as {other}"
+
+
+def _make(folder: Path, params: Any, about: str, networks: Path = ROOT / "networks") -> Study:
+    params["name"], params["code"] = folder.resolve().name, _seen(ROOT, folder)
+    stream = StringIO()
+    _yaml().dump(params, stream)
+    # The head of the file that it was made from speaks of that study.
+    text = re.sub(r"\A(#.*\n)*", f"# {about}\n", stream.getvalue())
+    with _undone_on_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if networks.is_dir() and not (folder / "networks").exists():
+            shutil.copytree(
+                networks, folder / "networks", ignore=shutil.ignore_patterns("__pycache__")
+            )
+        with replacing(folder / "params.yaml") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        renew(folder)
+        return load_study(folder)
+
+
+@contextmanager
+def _undone_on_error(folder: Path) -> Iterator[None]:
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def renew(folder: Path) -> bool:
+    """Give the study its copy of the pipeline, in place of an old one or a link, and make it a DVC
+    repository where it is none. Returns whether anything changed. Raises UserError outside git."""
+    changed = False
+    for name in ("dvc.yaml", ".dvcignore"):
+        own, content = folder / name, (ROOT / name).read_bytes()
+        if own.is_symlink() or not own.is_file() or own.read_bytes() != content:
+            with replacing(own) as temporary:
+                temporary.write_bytes(content)
+            changed = True
+    if not (folder / ".dvc").is_dir():
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            logging.getLogger("dvc").setLevel(logging.WARNING)  # it bids welcome
+            Repo.init(str(folder), subdir=True).close()
+        except DvcException as error:
+            raise UserError(
+                f"{folder} cannot become a DVC repository: {error}; a study lies in a git "
+                "repository, such as a clone of this project: git init makes one"
+            ) from None
+        cache = _seen(ROOT / ".dvc" / "cache", folder / ".dvc")
+        (folder / ".dvc" / "config").write_text(CONFIG.format(cache=cache))
+        changed = True
+    return changed
+
+
+def studies(root: Path) -> list[Path]:
+    """The folders of studies under `root`/studies, at any depth."""
+    found = sorted(path.parent for path in (root / "studies").rglob("params.yaml"))
+    return [folder for folder in found if ".dvc" not in folder.parts]
+
+
+def _seen(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder` where both are in the project, else from the root of all."""
+    whole = path.resolve()
+    if whole.is_relative_to(ROOT):
+        return os.path.relpath(whole, folder.resolve())
+    return str(whole)
+
+
+def _yaml() -> YAML:
+    yaml = YAML()  # keeps comments
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _read(path: Path) -> Any:
+    return _yaml().load(path.read_text(encoding="utf-8"))
+
+
+def _flow(values: Sequence[int]) -> Any:
+    from ruamel.yaml.comments import CommentedSeq
+
+    written = CommentedSeq(values)
+    written.fa.set_flow_style()
+    return written
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.new_study",
+        description="Make a study: a folder with params.yaml, a copy of the pipeline and a DVC "
+        "repository of its own.",
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="the study's folder, such as studies/mine"
+    )
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--data", type=Path, metavar="CASES", help="the paper's variants on these")
+    kind.add_argument("--like", type=Path, metavar="STUDY", help="what that study has")
+    kind.add_argument(
+        "--renew",
+        action="store_true",
+        help="give the study, or all of studies/, the pipeline as it is now",
+    )
+    given = parser.parse_args(arguments)
+    if given.folder is None and not given.renew:
+        parser.error("the study's folder is missing, such as studies/mine")
+    return given
+
+
+def main() -> None:
+    given = parse()
+    if given.renew:
+        folders = studies(ROOT) if given.folder is None else [given.folder]
+        for each in folders:
+            if not (each / "params.yaml").is_file():
+                raise UserError(f"{each} must be a study's folder: it has no params.yaml")
+        renewed = [each for each in folders if renew(each)]
+        names = ": " + ", ".join(map(str, renewed)) if renewed else ""
+        print(f"new_study: {len(renewed)} of {len(folders)} studies renewed{names}")
+        return
+    folder: Path = given.folder
+    if not folder.resolve().is_relative_to(ROOT) or folder.resolve() == ROOT:
+        raise UserError(
+            f"{folder} must lie in the project, such as studies/mine: a study finds the sources "
+            "from its folder"
+        )
+    if (folder / "params.yaml").exists():
+        raise UserError(f"{folder} is a study already: name another folder, or change its files")
+    made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
+    study = load_study(folder)
+    print(
+        f"new_study: {folder}: {made}; {study.prepare.width}x{study.prepare.height} pixels, "
+        f"{len(study.variants)} variants, {len(study.seeds)} seeds, {len(study.folds)} folds: "
+        f"{len(study.runs())} runs\n"
+        f"next: look at {folder / 'params.yaml'}, then: cd {folder} && dvc repro"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

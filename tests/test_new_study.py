@@ -1,0 +1,191 @@
+"""new_study.py: a study that suits its cases, one like another, and the copies of the pipeline."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from clones import copy_project
+from PIL import Image
+
+from pipeline import new_study
+from pipeline.study.errors import UserError
+from pipeline.study.reading import load_study
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """The project's files in a git repository."""
+    root = tmp_path_factory.mktemp("project")
+    copy_project(root, r"tests/|docs/|studies/(?!demo/|split/official/)")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def in_project(project, monkeypatch):
+    monkeypatch.setattr(new_study, "ROOT", project)
+    monkeypatch.chdir(project)
+    yield
+    shutil.rmtree(project / "studies" / "mine", ignore_errors=True)
+
+
+def make_cases(folder: Path, count: int, *, height: int = 300, width: int = 400) -> Path:
+    """`count` flat cases with one square lesion each."""
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    mask = np.zeros((height, width), np.uint8)
+    mask[:20, :20] = 255
+    for number in range(count):
+        Image.new("RGB", (width, height)).save(folder / "images" / f"{number}.jpg")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    return folder
+
+
+def make(*arguments: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["new_study", *map(str, arguments)])
+        new_study.main()
+
+
+def test_a_study_suits_its_cases(tmp_path, capsys):
+    make("studies/mine", "--data", make_cases(tmp_path / "cases", 120))
+    told = capsys.readouterr()
+    study = load_study(Path("studies/mine"))
+    assert study.name == "mine"
+    assert study.data.source == "directory"
+    assert study.raw_dir.resolve() == tmp_path / "cases"
+    assert (study.prepare.height, study.prepare.width) == (256, 256)
+    assert study.prepare.split.model_dump() == {
+        "method": "random", "seed": 0, "training": 0.7, "validation": 0.1, "test": 0.2
+    }  # fmt: skip
+    assert study.seeds == list(range(10))
+    assert study.variants == load_study(Path()).variants
+    assert "120 cases of about 400x300 pixels" in told.out
+    assert told.out.rstrip().endswith("then: cd studies/mine && dvc repro")
+    assert told.err == ""
+    text = Path("studies/mine/params.yaml").read_text()
+    assert "# adam | adamw | sgd" in text  # the comments stay
+    assert "The paper's protocol" not in text
+
+
+@pytest.mark.parametrize(
+    ("count", "folds", "seeds", "warned"), [(14, 3, 3, True), (20, 5, 2, True), (60, 5, 2, False)]
+)
+def test_few_cases_are_all_tested_in_folds(tmp_path, capsys, count, folds, seeds, warned):
+    make("studies/mine", "--data", make_cases(tmp_path / "cases", count, height=70, width=90))
+    study = load_study(Path("studies/mine"))
+    assert study.folds == list(range(folds))
+    assert study.seeds == list(range(seeds))
+    assert (study.prepare.height, study.prepare.width) == (64, 64)
+    assert ("its figures say little" in capsys.readouterr().err) == warned
+
+
+def test_folders_with_an_official_split_keep_it(tmp_path):
+    raw = tmp_path / "raw"
+    flat = make_cases(tmp_path / "cases", 30)
+    for split, numbers in (
+        ("Training", range(20)),
+        ("Validation", range(20, 24)),
+        ("Test", range(24, 30)),
+    ):
+        for kind, name, ending in (
+            ("images", f"ISIC2018_Task1-2_{split}_Input", "jpg"),
+            ("masks", f"ISIC2018_Task1_{split}_GroundTruth", "png"),
+        ):
+            (raw / name).mkdir(parents=True)
+            for number in numbers:
+                shutil.copy(flat / kind / f"{number}.{ending}", raw / name)
+    make("studies/mine", "--data", raw)
+    study = load_study(Path("studies/mine"))
+    assert study.prepare.split.method == "official"
+    assert study.train.batch_size == 10  # two steps an epoch
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["studies/mine", "--data", "nowhere"], "--data must be a folder of cases, got nowhere"),
+        (["studies/mine", "--data", "docs"], "--data must be a folder"),
+        (["studies/mine", "--data", "pipeline"], "at least 9 cases, .* got 0"),
+        (["studies/mine", "--like", "nowhere"], r"nowhere/params\.yaml is missing"),
+        (["studies/demo", "--like", "."], "studies/demo is a study already"),
+        (["../mine", "--like", "."], "must lie in the project, such as studies/mine"),
+        (["studies/mine one", "--like", "."], "name must be a name of letters"),
+        (["studies/none", "--renew"], "must be a study's folder: it has no params"),
+    ],
+)
+def test_what_cannot_be_made_leaves_nothing(arguments, told):
+    with pytest.raises(UserError, match=told):
+        make(*arguments)
+    assert sorted(path.name for path in Path("studies").iterdir()) == ["demo", "split"]
+
+
+def test_a_study_like_another_is_the_other_under_its_own_name():
+    make("studies/mine", "--like", "studies/split/official")
+    mine = load_study(Path("studies/mine")).model_dump()
+    other = load_study(Path("studies/split/official")).model_dump()
+    changed = {key: value for key, value in mine.items() if value != other[key]}
+    assert changed == {"name": "mine", "code": "../.."}
+
+
+def test_paths_lead_where_they_led(tmp_path):
+    make("studies/mine", "--like", "studies/demo")
+    params = yaml.safe_load(Path("studies/mine/params.yaml").read_text())
+    params["data"] = {"source": "directory", "raw": "../../cases", "on_problem": "stop"}
+    params["models"]["resunet"]["weights"] = "weights.pt"
+    params["train"]["optimizer"]["learning_rate"] = 0.001
+    Path("studies/mine/params.yaml").write_text(yaml.safe_dump(params))
+    make("studies/split/deep", "--like", "studies/mine")
+    study = load_study(Path("studies/split/deep"))
+    try:
+        assert study.code == "../../.."
+        assert study.raw_dir.resolve() == Path("cases").resolve()
+        assert study.models["resunet"].weights == "../../mine/weights.pt"
+    finally:
+        shutil.rmtree("studies/split/deep")
+
+
+@pytest.mark.parametrize("kind", ["an old copy", "a link", "a link's text"])
+def test_what_is_no_copy_of_the_pipeline_is_told_and_renewed(kind, capsys):
+    make("studies/mine", "--like", "studies/demo")
+    file = Path("studies/mine/dvc.yaml")
+    whole = file.read_bytes()
+    file.unlink()
+    if kind == "an old copy":
+        file.write_bytes(whole.replace(b"stages:", b"stages:\n  older:\n    cmd: 'true'", 1))
+    elif kind == "a link":
+        file.symlink_to("../../dvc.yaml")
+    else:  # as git writes it where there are no links
+        file.write_text("../../dvc.yaml")
+    with pytest.raises(UserError, match=r"python -m pipeline\.new_study --renew .*studies/mine"):
+        load_study(Path("studies/mine"))
+    make("studies/mine", "--renew")
+    assert "1 of 1 studies renewed: studies/mine" in capsys.readouterr().out
+    assert not file.is_symlink()
+    assert file.read_bytes() == whole
+    load_study(Path("studies/mine"))
+    make("--renew")
+    assert "0 of 3 studies renewed" in capsys.readouterr().out
+
+
+def test_plots_of_ones_own_in_the_pipeline_are_no_old_copy():
+    make("studies/mine", "--like", "studies/demo")
+    file = Path("studies/mine/dvc.yaml")
+    file.write_text(file.read_text() + "  - reports/curves/train_bce.csv\n")
+    load_study(Path("studies/mine"))
+
+
+def test_outside_of_git_it_is_told(tmp_path, monkeypatch):
+    root = tmp_path / "unpacked"
+    copy_project(root, r"tests/|docs/|studies/(?!demo/)")
+    monkeypatch.setattr(new_study, "ROOT", root)
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match="a study lies in a git repository"):
+        make("studies/mine", "--like", "studies/demo")
+    assert not Path("studies/mine").exists()
