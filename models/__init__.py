@@ -3,8 +3,13 @@
 A family has in its __init__.py `Config`, a NetworkConfig of its own, and in network.py
 
     build(config) -> nn.Module: images (N, 3, H, W) to logits (N, 1, H, W)
-    load_encoder(model, state): a state dict into the encoder; ValueError or RuntimeError if it does
+    load_weights(model, state): what a file of weights holds; ValueError or RuntimeError if it does
         not fit
+    sources(config) -> list of files, if the network has some that are not in the family's folder
+
+The network may have a method `encoder_parameters()`: those that train.optimizer's
+encoder_learning_rate and train.freeze_encoder are about. The family `module` asks the same of a
+study's own file.
 
 Reading a configuration must not cost the import of torch (seconds): network.py is imported only
 when a network is built.
@@ -12,18 +17,29 @@ when a network is built.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from models.config import NetworkConfig
+from models.config import NetworkConfig, NetworkError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["NetworkConfig", "build_model", "families", "load_encoder_state"]
+__all__ = [
+    "NetworkConfig",
+    "NetworkError",
+    "build_model",
+    "families",
+    "load_weights",
+    "source_hashes",
+]
+
+HERE = Path(__file__).parent
 
 
 @cache
@@ -37,21 +53,41 @@ def build_model(config: NetworkConfig) -> nn.Module:
     """Build the network that `config` describes, randomly initialised by torch's global generator.
 
     The network maps images (N, 3, H, W), ImageNet-normalised float, H and W multiples of 32,
-    to logits (N, 1, H, W). Pretrained encoder weights are the caller's to load
-    (pipeline/engine/weights.py): nothing in models/ reads a file.
+    to logits (N, 1, H, W). Weights to start from are the caller's to load
+    (pipeline/engine/weights.py). Raises NetworkError for a study's own file that builds none.
     """
     network: nn.Module = _network(config).build(config)
     return network
 
 
-def load_encoder_state(
-    model: nn.Module, config: NetworkConfig, state: Mapping[str, Tensor]
-) -> None:
-    """Give the encoder of `model`, built from `config`, the weights in `state`.
+def load_weights(model: nn.Module, config: NetworkConfig, state: Mapping[str, Tensor]) -> None:
+    """Give `model`, built from `config`, the weights in `state`: of its encoder, or of all of it.
 
-    Raises ValueError or RuntimeError, naming keys, for a state dict of another encoder.
+    Raises ValueError or RuntimeError, naming keys, for a state dict of another network.
     """
-    _network(config).load_encoder(model, state)
+    _network(config).load_weights(model, state)
+
+
+def source_hashes(config: NetworkConfig) -> dict[str, str]:
+    """The sha256 of each file that makes this variant's network, and no other's alone.
+
+    Of the suite's families seen from its root, of a study's own from its folder. Raises
+    NetworkError for a study's own file that builds none: it is built to see what it imports.
+    """
+    family = [
+        HERE / "__init__.py",
+        HERE / "config.py",
+        *sorted((HERE / config.family).glob("*.py")),
+    ]
+    found = {file.relative_to(HERE.parent): file for file in family}
+    if hasattr(_network(config), "sources"):
+        found |= {
+            file.relative_to(config.folder): file for file in _network(config).sources(config)
+        }
+    return {
+        name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in found.items()
+    }
 
 
 def _network(config: NetworkConfig) -> Any:

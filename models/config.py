@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import Field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+
+class NetworkError(Exception):
+    """A network that cannot be built; the message says where and why."""
 
 
 class NetworkConfig:
     """One variant's network. Each family derives a frozen dataclass with the switches that it has,
-    these three among them.
+    these two among them.
 
-    family: the kind of the network, a folder of models/. encoder: its encoder's name, as the family
-    knows it. weights: what the encoder starts from: `imagenet` (torchvision's, downloaded), `none`
-    (random), or the path of a state dict (.safetensors, or a .pt of tensors only).
+    family: the kind of the network, a folder of models/. weights: what it starts from: `imagenet`
+    (torchvision's, downloaded, for the encoder), `none` (random), or the path of a state dict
+    (.safetensors, or a .pt of tensors only).
 
     packages: what the family needs beside the suite's own; all are in the extra of the name
-    `extra`. made_by: the package whose state dicts its encoders take.
+    `extra`. folder: from where paths are seen, the study's; no switch, for where a study lies
+    decides nothing.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
-    made_by: ClassVar[str] = "torchvision"
+    folder: ClassVar[Path] = Path()
 
     family: str
-    encoder: str
+    encoder: str  # its name, as the family knows it; a study's own file has none
     weights: str
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
+    def at(self, folder: Path) -> Self:
+        """The same network, its paths seen from `folder`."""
+        moved = copy.copy(self)
+        object.__setattr__(moved, "folder", folder)
+        return moved
+
+    @property
+    def starts_from(self) -> str:
+        """What a file of weights must hold, in words."""
+        raise NotImplementedError
+
     def check(self, height: int, width: int) -> None:
-        """Raise ValueError, from "must be" on, if there is no such network for images of that size
-        in pixels."""
+        """Raise ValueError, from the key or "must be" on, if there is no such network for images of
+        that size in pixels."""

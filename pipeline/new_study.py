@@ -196,7 +196,7 @@ def renew(folder: Path) -> bool:
     """Give the study its copy of the pipeline, in place of an old one or a link, and make it a DVC
     repository where it is none. Returns whether anything changed. Raises UserError outside git."""
     changed = False
-    for name in ("dvc.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", ".dvcignore", "networks/README.md"):
         own, content = folder / name, (ROOT / name).read_bytes()
         if own.is_symlink() or not own.is_file() or own.read_bytes() != content:
             with replacing(own) as temporary:

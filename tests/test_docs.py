@@ -177,7 +177,8 @@ def shrink(params_file: Path) -> None:
     params["train"]["optimizer"]["learning_rate"] = 0.001  # YAML 1.1 reads 1e-3 as text
     params["compare"] |= {"draws": 1000}
     for network in params["models"].values():
-        network |= {"encoder": "plain", "plain_width": 2, "encoder_attention": []}
+        small = {"weights": "none", "plain_width": 2, "encoder_attention": []}
+        network |= {"encoder": "plain"} | small
     params_file.write_text(yaml.safe_dump(params, sort_keys=False))
 
 

@@ -34,10 +34,12 @@ BELOW = {
 TOP = {
     "download", "preprocess", "train", "evaluate", "average", "export_variants", "compare",
     "attention", "plot", "report", "predict", "export", "new_study",
+    "describe_networks", "check_network",
 }  # fmt: skip
 STAGES = {  # of dvc.yaml, and the module that each runs
     "download": "download",
     "preprocess": "preprocess",
+    "networks": "describe_networks",
     "train": "train",
     "evaluate": "evaluate",
     "average": "average",
@@ -48,7 +50,6 @@ STAGES = {  # of dvc.yaml, and the module that each runs
     "report": "report",
 }
 DECIDE_NOTHING = {"study", "tracking"}
-OPENS_NETWORKS = {"report"}  # for their cards; no network runs
 
 
 @cache
@@ -162,12 +163,25 @@ def test_a_stage_depends_on_what_it_imports_and_on_nothing_else(stage):
     }
     listed = sources(stage)
     assert len(listed) == len(set(listed))
-    runs_networks = bool({"pipeline.engine.weights", "pipeline.training.loop"} & wanted)
-    networks = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("models/**/*.py")}
     files = {f"{name.replace('.', '/')}.py" for name in wanted} | templates(wanted)
-    if runs_networks and stage not in OPENS_NETWORKS:
-        files |= networks
+    if stage == "networks":  # the others depend on what it says of each variant's sources
+        files |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("models/**/*.py")}
     assert set(listed) == files
+
+
+def test_a_stage_that_opens_networks_depends_on_what_they_are_made_of():
+    """The report opens run.json alone, for the networks' cards."""
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    made_of = {
+        stage: {dep for dep in stages[stage]["deps"] if dep.startswith("data/networks")}
+        for stage in STAGES
+        if "pipeline.engine.weights" in graph().find_upstream_modules(f"pipeline.{STAGES[stage]}")
+    }
+    one, every = {"data/networks/${item.variant}.json"}, {"data/networks"}
+    assert made_of == {
+        "networks": set(), "train": one, "evaluate": one, "average": every, "export": every,
+        "attention": every, "report": set(),
+    }  # fmt: skip
 
 
 def test_dvcs_own_stages_are_these():
@@ -177,7 +191,7 @@ def test_dvcs_own_stages_are_these():
         assert f"python -m pipeline.{module}" in stages[stage]["cmd"]
         # Of a folder above a study's own DVC would follow what Python leaves in it, too.
         for dep in stages[stage]["deps"]:
-            assert re.match(r"\$\{code\}/\S+\.\w+$|data/|runs|reports/", dep), dep
+            assert re.match(r"\$\{code\}/\S+\.\w+$|data/|networks|runs|reports/", dep), dep
 
 
 def test_no_two_modules_differ_by_an_ending():

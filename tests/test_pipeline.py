@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,9 @@ class Repository:
         printed = self.run("dvc", "repro", folder=STUDY)
         return re.findall(r"Running stage '(?:[^':]+:)?([^':]+)':", printed)
 
+    def repro_of(self, stage: str) -> str:
+        return self.run("dvc", "repro", stage, folder=STUDY)
+
     def stale(self) -> set[str]:
         """The study's stages that `dvc status` calls changed."""
         printed = self.run("dvc", "status", "--json", folder=STUDY)
@@ -94,7 +98,7 @@ def repository(tmp_path_factory) -> Repository:
         "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "clone"
     )
     ran = clone.repro()
-    expected = {"download", "preprocess"} | ALL_TRAIN | ALL_EVALUATE | FOLLOWS
+    expected = {"download", "preprocess", "networks"} | ALL_TRAIN | ALL_EVALUATE | FOLLOWS
     assert set(ran) == expected
     assert len(ran) == len(expected)
     return clone
@@ -109,6 +113,8 @@ def restored(repository):
             sources[path] = path.read_bytes()
     yield repository
     repository.params.write_bytes(study)
+    for path in (repository.root / STUDY / "networks").glob("*.py"):
+        path.unlink()
     for path, content in sources.items():
         if path.read_bytes() != content:
             path.write_bytes(content)
@@ -210,6 +216,8 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
     comparing = {"compare", "report"}
     if key in ("seeds", "variants"):
         comparing |= {"average", "attention", "plot"}
+    if key == "variants" or key.startswith("models"):
+        comparing.add("networks")
     if key == "seeds":
         comparing.add("export")
     if key.startswith("models"):
@@ -228,10 +236,7 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
         ("pipeline/evaluation/metrics.py", ALL_EVALUATE | {"average"}),
         ("pipeline/average.py", {"average"}),
         ("pipeline/engine/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
-        (
-            "models/attenresunet/attention.py",
-            ALL_TRAIN | ALL_EVALUATE | {"average", "export", "attention"},
-        ),
+        ("models/attenresunet/attention.py", {"networks"}),
         ("pipeline/deployment/measurements.py", {"export", "compare", "report"}),
         ("pipeline/plot.py", {"plot"}),
         ("pipeline/reporting/report.html", {"report"}),
@@ -245,6 +250,62 @@ def test_a_changed_source_makes_stale_what_depends_on_it_and_nothing_else(restor
     path = restored.root / source
     path.write_text(path.read_text() + "\n")
     assert restored.stale() == stale
+
+
+OWN = "from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 1, 1)\n"
+
+
+def test_a_network_added_to_a_finished_study_trains_itself_alone(restored):
+    """And a change of one trains no other."""
+    folder = restored.root / STUDY / "networks"
+    (folder / "parts.py").write_text(OWN)
+    (folder / "own.py").write_text("from parts import build\n")
+
+    def add(params: dict) -> None:
+        params["variants"].append("own")
+        params["models"]["own"] = {"family": "module", "file": "networks/own.py"}
+
+    restored.change_params(add)
+    new = {f"{stage}@own-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS}
+    compared = {"average", "compare", "attention", "plot", "report"}
+    assert restored.stale() == new | compared | {"networks"}
+    assert set(restored.repro()) == new | FOLLOWS | {"networks"}
+    assert restored.stale() == set()
+    table = pd.read_csv(restored.root / STUDY / "reports/table.csv")
+    assert list(table["variant"]) == [*VARIANTS, "own"]
+
+    (folder / "parts.py").write_text(OWN + "# changed\n")
+    assert "networks" in restored.repro_of("networks")
+    assert {name for name in restored.stale() if "@" in name} == new
+    (folder / "parts.py").write_text(OWN)
+    source = restored.root / "models/smp/network.py"
+    source.write_text(source.read_text() + "\n")
+    restored.repro_of("networks")
+    assert restored.stale() == set()  # none of its family is among the variants
+
+    # Taken out again it is in no table and not in MLflow; put back, it comes from the cache.
+    shutil.rmtree(restored.root / STUDY / "runs/own")
+    with_it = restored.params.read_bytes()
+    restored.change_params(lambda params: params["variants"].remove("own"))
+    assert {name for name in restored.repro() if "@" in name} == set()
+    assert "own" not in (restored.root / STUDY / "reports/table.md").read_text()
+    mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["tiny"])
+    assert len(runs) == len(RUNS) + 1
+    restored.params.write_bytes(with_it)
+    assert {name for name in restored.repro() if "@" in name} == set()
+    assert (restored.root / STUDY / "runs/own/0/0/weights.safetensors").is_file()
+
+
+def test_a_fold_added_to_a_finished_study_trains_itself_alone(restored):
+    split = {"method": "folds", "seed": 0, "k": 3}
+    restored.change_params(lambda params: params["prepare"].update(split=split))
+    restored.change_params(lambda params: params.update(variants=["resunet"], seeds=[0]))
+    restored.repro()
+    restored.change_params(lambda params: params.update(folds=[0, 1]))
+    new = {"train@resunet-0-1", "evaluate@resunet-0-1"}
+    assert {name for name in restored.stale() if "@" in name} == new
+    assert {name for name in restored.repro() if "@" in name} == new
 
 
 def test_a_changed_metric_rescoring_does_not_retrain(restored):

@@ -101,7 +101,7 @@ def test_every_import_of_the_sources_is_a_direct_dependency():
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_a_study_is_a_dvc_repository_with_the_one_pipeline(study):
     """As `make studies` leaves it."""
-    for name in ("dvc.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", ".dvcignore", "networks/README.md"):
         assert not (study / name).is_symlink()
         assert (study / name).read_bytes() == (REPOSITORY / name).read_bytes()
     config = configparser.ConfigParser()

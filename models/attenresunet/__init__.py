@@ -57,5 +57,9 @@ class AttenResUNetConfig(NetworkConfig):
                 f"got {self.weights!r}"
             )
 
+    @property
+    def starts_from(self) -> str:
+        return f"a torchvision {self.encoder} state dict"
+
 
 Config = AttenResUNetConfig  # as models.families finds it

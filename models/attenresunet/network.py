@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -56,6 +56,10 @@ class AttenResUNet(nn.Module):
         if config.head == "relu":
             self.head.extend([nn.BatchNorm2d(1), nn.ReLU(inplace=True)])
 
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """The encoder's own layers', without the attention modules that stand between them."""
+        return self.encoder.parameters()
+
     def forward(self, images: Tensor) -> Tensor:
         features = images
         skips = []
@@ -76,7 +80,7 @@ def build(config: AttenResUNetConfig) -> AttenResUNet:
     return AttenResUNet(config)
 
 
-def load_encoder(model: AttenResUNet, state: Mapping[str, Tensor]) -> None:
+def load_weights(model: AttenResUNet, state: Mapping[str, Tensor]) -> None:
     """A complete torchvision ResNet state dict into the encoder, whose classifier is ignored."""
     # AttenResUNetConfig refuses weights for a plain one.
     assert isinstance(model.encoder, ResNetEncoder)

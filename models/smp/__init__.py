@@ -35,7 +35,6 @@ class SmpConfig(NetworkConfig):
 
     packages: ClassVar[tuple[str, ...]] = ("segmentation_models_pytorch", "timm")
     extra: ClassVar[str] = "peers"
-    made_by: ClassVar[str] = "segmentation_models_pytorch"
 
     family: Literal["smp"] = "smp"
     architecture: str
@@ -49,6 +48,10 @@ class SmpConfig(NetworkConfig):
                 f"ImageNet weights fit {', '.join(IMAGENET_RESNETS)} alone, got 'imagenet'"
             )
 
+    @property
+    def starts_from(self) -> str:
+        return f"a segmentation_models_pytorch {self.encoder} state dict"
+
     def check(self, height: int, width: int) -> None:
         from models.smp.network import check  # with torch: seconds
 
@@ -56,8 +59,9 @@ class SmpConfig(NetworkConfig):
             check(self, height, width)
         except ValueError as error:
             raise ValueError(
-                f"must be a network of {self.made_by} for {height}x{width} pixels, got "
-                f"{self.architecture!r} on {self.encoder!r}: {textwrap.shorten(str(error), 300)}"
+                f"must be a network of segmentation_models_pytorch for {height}x{width} pixels, "
+                f"got {self.architecture!r} on {self.encoder!r}: "
+                f"{textwrap.shorten(str(error), 300)}"
             ) from None
 
 

@@ -31,12 +31,14 @@ def build(config: SmpConfig) -> SegmentationModel:
             f"architecture must be one of {', '.join(architectures)}, got {config.architecture!r}"
         )
     with torch.device("cpu"):
-        return architectures[config.architecture](
+        model = architectures[config.architecture](
             encoder_name=config.encoder, encoder_weights=None, in_channels=3, classes=1
         )
+    model.encoder_parameters = model.encoder.parameters
+    return model
 
 
-def load_encoder(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """A state dict of that encoder; its ResNets name their weights as torchvision does, whose
     classifier is ignored."""
     encoder = model.encoder

@@ -200,6 +200,7 @@ def export(run: TrainedRun, out: Path) -> Exported:
         height=run.size[0],
         width=run.size[1],
         weights_sha256=run.record["weights_sha256"],
+        network_sources=run.network_sources,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         bytes={
             "weights.safetensors": run.weights.stat().st_size,
@@ -228,4 +229,5 @@ def describe(run: TrainedRun) -> dict[str, str]:
         "study": str(run.record.get("study")),
         "commit": str(run.record.get("commit")),
         "weights_sha256": run.record["weights_sha256"],
+        **{f"sha256 of {name}": found for name, found in run.network_sources.items()},
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from models import NetworkConfig
+from models import NetworkConfig, source_hashes
 from pipeline.data.geometry import Size
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import read_json, sha256
@@ -67,6 +67,7 @@ class TrainedRun:
 
         if needed := needs(self.config):
             raise UserError(f"{self.source}: its network's family {needed}")
+        self._check_own_file()
         model = load_model(self.config, self.weights, device)
         if sha256(self.weights) != self.record["weights_sha256"]:
             raise UserError(
@@ -74,6 +75,27 @@ class TrainedRun:
                 " bring the two files of one training together"
             )
         return model
+
+    def _check_own_file(self) -> None:
+        """Raise UserError where the network is a file of the study's own, and that is not here or
+        not as it was: with the weights no code is taken, from MLflow or elsewhere."""
+        trained = self.network_sources
+        if not trained:
+            return
+        found = source_hashes(self.config) if (self.config.folder / min(trained)).is_file() else {}
+        other = [name for name in trained if trained[name] != found.get(name)]
+        if other:
+            raise UserError(
+                f"{self.source}: its network is code of its study, and {other[0]} is not here as "
+                f"it was trained (sha256 {trained[other[0]]}): be in the study's folder, at commit "
+                f"{self.record.get('commit')}"
+            )
+
+    @property
+    def network_sources(self) -> dict[str, str]:
+        """The study's own files that make the network, and the sha256 of each."""
+        sources: dict[str, str] = self.record.get("sources", {})
+        return {name: sources[name] for name in sources if name.startswith("networks/")}
 
 
 class _Prepared(BaseModel):
@@ -123,13 +145,16 @@ def open_run(folder: Path) -> TrainedRun:
             f"{content.get('commit')}"
         )
     evaluated = folder / "evaluation" / "metrics.json"
+    # runs/<variant>/<seed>/<fold> of a study; of a run that lies elsewhere the one that we are in.
+    study = folder.resolve().parents[3] if len(folder.resolve().parents) > 3 else Path()
+    study = study if (study / "params.yaml").is_file() else Path()
     return TrainedRun(
         source=str(folder),
         weights=folder / "weights.safetensors",
         variant=record.variant,
         seed=record.seed,
         fold=record.fold,
-        config=record.params.model,
+        config=record.params.model.at(study),
         size=(record.params.prepare.height, record.params.prepare.width),
         resize=record.params.prepare.resize,
         record=content,
@@ -228,7 +253,8 @@ def _download(model_uri: str, folder: Path) -> TrainedRun:
     with suppress(MlflowException, OSError):  # not evaluated yet
         download_artifacts(f"runs:/{run_id}/evaluation", dst_path=str(folder))
     weights = model / "artifacts" / "weights.safetensors"
-    return replace(open_run(folder), source=model_uri, weights=weights)
+    run = open_run(folder)
+    return replace(run, source=model_uri, weights=weights, config=run.config.at(Path()))
 
 
 def _logged(folder: Path) -> tuple[Path, str]:

@@ -32,6 +32,9 @@ class Exported(Record):
     height: int = Field(description="pixels of the picture that the network takes")
     width: int
     weights_sha256: str
+    network_sources: dict[str, str] = Field(
+        {}, description="of a network of the study's own: each file's sha256"
+    )
     parameters: int
     bytes: dict[str, int] = Field(description="of each file, and of weights.safetensors")
     largest_difference: dict[str, float] = Field(

@@ -11,36 +11,43 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from models import NetworkConfig, build_model, load_encoder_state
+from models import NetworkConfig, build_model, load_weights
 from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
+from pipeline.study.params import original
 
 
-def load_encoder(model: nn.Module, config: NetworkConfig, folder: Path) -> None:
-    """Give the encoder of `model` the weights that `config.weights` names.
+def load_start(model: nn.Module, config: NetworkConfig) -> None:
+    """Give `model` the weights that `config.weights` names: its encoder, or a study's own network.
 
     `imagenet` downloads torchvision's (IMAGENET1K_V1) unless they are in torch's cache, and checks
-    their hash; a path is relative to `folder`. Raises UserError for a file that is not a complete
-    state dict of that encoder; a ResNet's classifier is ignored.
+    their hash. Raises UserError for a file that is not a complete state dict of what it is for; a
+    ResNet's classifier is ignored.
     """
     if config.weights == "none":
         return
     if config.weights == "imagenet":
         state = _imagenet_state(config.encoder)
     else:
-        state = _read_state(folder / config.weights)
+        state = _read_state(weights_path(config))
     try:
-        load_encoder_state(model, config, state)
+        load_weights(model, config, state)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"weights {config.weights!r} must be a {config.made_by} {config.encoder} state dict: "
-            f"{shorten(str(error), 300)}"
+            f"weights {config.weights!r} must be {config.starts_from}: {shorten(str(error), 300)}"
         ) from None
 
 
-def weights_file_sha256(config: NetworkConfig, folder: Path) -> str | None:
+def weights_path(config: NetworkConfig) -> Path:
+    """Where the file is that `config.weights` names: the study's, also for a copy that DVC made of
+    what git knows of it."""
+    here = config.folder / config.weights
+    return here if here.is_file() else original(config.folder) / config.weights
+
+
+def weights_file_sha256(config: NetworkConfig) -> str | None:
     """The sha256 of the file that `config.weights` names; None where it names none."""
-    return None if config.weights in ("none", "imagenet") else sha256(folder / config.weights)
+    return None if config.weights in ("none", "imagenet") else sha256(weights_path(config))
 
 
 def _imagenet_state(encoder: str) -> dict[str, Tensor]:

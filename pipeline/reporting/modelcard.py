@@ -79,6 +79,10 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         "## Network",
         "",
         f"{exported.parameters:,} parameters, weights sha256 `{exported.weights_sha256}`.",
+        *(
+            f"Its code: `{name}`, sha256 `{found}`."
+            for name, found in exported.network_sources.items()
+        ),
         "",
         "```yaml",
         yaml.safe_dump(_plain(asdict(run.config)), sort_keys=False).strip(),

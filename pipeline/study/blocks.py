@@ -225,6 +225,13 @@ class Train(Block):
     deterministic: bool
     augmentation: list[dict[str, dict[str, Any]]]
 
+    def encoder_key(self) -> str:
+        """The key that treats the encoder apart from the rest; empty where none does."""
+        if self.freeze_encoder:
+            return "train.freeze_encoder"
+        apart = self.optimizer.encoder_learning_rate is not None
+        return "train.optimizer.encoder_learning_rate" if apart else ""
+
     @field_validator("schedule")
     @classmethod
     def _warms_up_in_time(cls, schedule: Schedule, fields: ValidationInfo) -> Schedule:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from models import NetworkError
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -31,11 +33,11 @@ def warn(message: str) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a UserError becomes one message on stderr and exit status 1, Ctrl-C
-    the shell's status for it and no traceback."""
+    """Run a stage's `main`; a UserError, and a network that cannot be built, becomes one message on
+    stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
     try:
         main()
-    except UserError as error:
+    except (UserError, NetworkError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -234,6 +234,13 @@ class Study(Block):
     def resume_file(self, variant: str, seed: int, fold: int = 0) -> Path:
         return self._folder / ".resume" / variant / str(seed) / f"{fold}.safetensors"
 
+    @property
+    def networks_dir(self) -> Path:
+        return self._folder / "data" / "networks"
+
+    def network_file(self, variant: str) -> Path:
+        return self.networks_dir / f"{variant}.json"
+
     def evaluation_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
         return self.run_dir(variant, seed, fold) / "evaluation"
 
@@ -273,7 +280,7 @@ class Study(Block):
             )
         for variant in self.variants:
             weights = self.models[variant].weights
-            if weights not in ("none", "imagenet") and not (self._folder / weights).is_file():
+            if weights not in ("none", "imagenet") and not self.input(weights).is_file():
                 raise UserError(
                     f"{self._folder / 'params.yaml'}: models.{variant}.weights must be imagenet, "
                     f"none or an existing file, got {weights!r}"

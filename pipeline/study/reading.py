@@ -48,6 +48,7 @@ def load_study(folder: Path = Path()) -> Study:
             "knows a study by its name"
         )
     study._folder = folder
+    study.models.update({name: network.at(folder) for name, network in study.models.items()})
     _check_pipeline(study)
     return study
 

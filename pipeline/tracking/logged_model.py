@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from models import NetworkConfig
+from models import NetworkConfig, source_hashes
 from pipeline import ROOT
 from pipeline.study.params import Study
 
@@ -28,15 +29,23 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *size))]),
     )
     with tempfile.TemporaryDirectory() as folder:
-        network = Path(folder) / "network.json"
-        network.write_text(json.dumps(asdict(study.models[variant])))
+        config = study.models[variant]
+        hashes = source_hashes(config)
+        network = Path(folder) / "network"  # with the study's own files, if it has some
+        for name in hashes:
+            if (own := study.folder / name).is_file() and name.startswith("networks/"):
+                (network / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(own, network / name)
+        network.mkdir(exist_ok=True)
+        (network / "network.json").write_text(json.dumps(asdict(config)))
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(ROOT / "pipeline" / "tracking" / "serving.py"),
             artifacts={"weights": str(weights.resolve()), "network": str(network)},
             code_paths=[str(ROOT / "models"), str(ROOT / "pipeline")],
             signature=signature,
-            pip_requirements=_requirements(study.models[variant]),
+            metadata={"sources": hashes},
+            pip_requirements=_requirements(config),
         )
 
 

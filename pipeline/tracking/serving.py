@@ -19,10 +19,11 @@ class LesionSegmenter(PythonModel):
     """images (N, height, width, 3) uint8 RGB -> lesion probabilities (N, height, width) float32."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        network = json.loads(Path(context.artifacts["network"]).read_text())
+        folder = Path(context.artifacts["network"])
+        network = json.loads((folder / "network.json").read_text())
         self.device = choose_device()
         self.model = load_model(
-            families()[network["family"]](**network),
+            families()[network["family"]](**network).at(folder),
             Path(context.artifacts["weights"]),
             self.device,
         )

@@ -10,21 +10,34 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.study.blocks import Schedule, Train
+from pipeline.study.errors import UserError
 
 
-def encoder_of(model: nn.Module) -> nn.Module:
-    """The network's encoder: its own layers, without the attention modules that stand between."""
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)
-    return encoder
+def encoder_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The encoder's, which the network itself tells. Raises UserError where it does not."""
+    own = getattr(model, "encoder_parameters", None)
+    if own is None:
+        raise UserError(
+            f"params.yaml: train asks for an encoder treated apart, and {type(model).__name__} has "
+            "no method encoder_parameters(): add it, or do without"
+        )
+    return list(own())
 
 
 def start_training_mode(model: nn.Module, *, freeze_encoder: bool) -> None:
     """Put `model` into training mode. A frozen encoder records no gradients and stays in evaluation
     mode: in training mode its BatchNorm would take the batch's statistics and move its own."""
     model.train()
-    if freeze_encoder:
-        encoder_of(model).requires_grad_(False).eval()
+    if not freeze_encoder:
+        return
+    encoder = encoder_parameters(model)
+    for parameter in encoder:
+        parameter.requires_grad_(False)
+    frozen = {id(parameter) for parameter in encoder}
+    for module in model.modules():
+        own = {id(parameter) for parameter in module.parameters()}
+        if own and own <= frozen:
+            module.eval()
 
 
 def build_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
@@ -34,19 +47,15 @@ def build_optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer:
     Weight decay is on every weight, BatchNorm's and biases too, as torch does by itself.
     """
     settings = train.optimizer
-    encoder = list(encoder_of(model).parameters())
-    own = {id(weight) for weight in encoder}
-    rest = [weight for weight in model.parameters() if id(weight) not in own]
-    groups: list[dict[str, Any]]
-    if train.freeze_encoder:
-        groups = [{"params": rest, "lr": settings.learning_rate}]
-    elif settings.encoder_learning_rate is None:
-        groups = [{"params": list(model.parameters()), "lr": settings.learning_rate}]
-    else:
-        groups = [
-            {"params": rest, "lr": settings.learning_rate},
-            {"params": encoder, "lr": settings.encoder_learning_rate},
-        ]
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.parameters()), "lr": settings.learning_rate}
+    ]
+    if train.encoder_key():
+        encoder = encoder_parameters(model)
+        own = {id(weight) for weight in encoder}
+        groups[0]["params"] = [weight for weight in model.parameters() if id(weight) not in own]
+        if settings.encoder_learning_rate is not None:
+            groups.append({"params": encoder, "lr": settings.encoder_learning_rate})
     decay = settings.weight_decay
     # Fused: the whole step in one kernel without temporary copies, on a CPU too.
     if settings.method == "sgd":

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from models import build_model
 from models.attenresunet import AttenResUNetConfig
-from pipeline.engine.weights import load_encoder, load_model, save_weights
+from pipeline.engine.weights import load_model, load_start, save_weights
 from pipeline.study.errors import UserError
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_an_encoder_starts_from_the_state_dict_that_a_path_names(tmp_path, suffi
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     config = AttenResUNetConfig(encoder="resnet18", weights=path.name)
     model = build_model(config)
-    load_encoder(model, config, tmp_path)
+    load_start(model, config.at(tmp_path))
     own = model.encoder.state_dict()
     assert torch.equal(own["stages.0.0.weight"], state["conv1.weight"])
     assert torch.equal(own["stages.4.1.bn2.bias"], state["layer4.1.bn2.bias"])
@@ -82,7 +82,7 @@ def test_half_precision_weights_are_widened(tmp_path):
     save_file(half, tmp_path / "half.safetensors")
     config = AttenResUNetConfig(encoder="resnet18", weights="half.safetensors")
     model = build_model(config)
-    load_encoder(model, config, tmp_path)
+    load_start(model, config.at(tmp_path))
     assert model.encoder.stages[0][0].weight.dtype == torch.float32
 
 
@@ -91,7 +91,7 @@ def test_a_state_dict_of_another_depth_is_refused_by_naming_the_file(tmp_path):
     save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "34.safetensors")
     config = AttenResUNetConfig(encoder="resnet18", weights="34.safetensors")
     with pytest.raises(UserError, match=r"'34.safetensors' must be a torchvision resnet18"):
-        load_encoder(build_model(config), config, tmp_path)
+        load_start(build_model(config), config.at(tmp_path))
 
 
 class Payload:
@@ -108,7 +108,7 @@ def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
     torch.save({"conv1.weight": Payload(tmp_path / "mark")}, tmp_path / "bad.pt")
     config = AttenResUNetConfig(encoder="resnet18", weights="bad.pt")
     with pytest.raises(UserError, match="must hold a state dict of tensors"):
-        load_encoder(build_model(config), config, tmp_path)
+        load_start(build_model(config), config.at(tmp_path))
     assert not (tmp_path / "mark").exists()
 
 
@@ -124,7 +124,7 @@ def test_imagenet_weights_are_torchvisions_with_their_hash_checked(monkeypatch):
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", get_state_dict)
     config = AttenResUNetConfig(weights="imagenet")
     model = build_model(config)
-    load_encoder(model, config, Path())
+    load_start(model, config)
     assert asked == [("ResNet34_Weights.IMAGENET1K_V1", {"progress": True, "check_hash": True})]
     assert torch.equal(model.encoder.state_dict()["stages.0.0.weight"], state["conv1.weight"])
 
@@ -138,7 +138,7 @@ def test_unreachable_imagenet_weights_are_one_clear_error(monkeypatch, tmp_path)
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     config = AttenResUNetConfig(weights="imagenet")
     with pytest.raises(UserError, match=r"resnet34-.*\.pth: no route to host; fetch that file"):
-        load_encoder(build_model(config), config, Path())
+        load_start(build_model(config), config)
 
 
 def test_the_pretrained_resnet18_at_hand_loads(real_cases):
@@ -147,6 +147,6 @@ def test_the_pretrained_resnet18_at_hand_loads(real_cases):
         encoder="resnet18", weights="resnet18-imagenet-to-layer3.safetensors"
     )
     model = build_model(config)
-    load_encoder(model, config, folder)
+    load_start(model, config.at(folder))
     file = load_file(folder / config.weights)
     assert torch.equal(model.encoder.stages[0][0].weight, file["conv1.weight"].float())

@@ -19,7 +19,7 @@ def main(folder: str, last: str = AFTER_RUNS[-1]) -> None:
     from pipeline.study.reading import load_study
 
     runs = [tuple(map(str, run)) for run in load_study().runs()]
-    stages: list[tuple[str, ...]] = [("download",), ("preprocess",)]
+    stages: list[tuple[str, ...]] = [("download",), ("preprocess",), ("describe_networks",)]
     stages += [(stage, *run) for run in runs for stage in ("train", "evaluate")]
     stages += [(stage,) for stage in AFTER_RUNS[: AFTER_RUNS.index(last) + 1]]
     for stage in stages:

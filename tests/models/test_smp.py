@@ -24,7 +24,7 @@ from pipeline import compare, evaluate, train
 from pipeline.deployment import graphs
 from pipeline.deployment.loading import open_run
 from pipeline.engine.prepared import PreparedCases
-from pipeline.engine.weights import load_encoder, load_model, save_weights
+from pipeline.engine.weights import load_model, load_start, save_weights
 from pipeline.reporting.protocol import readings
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
@@ -124,7 +124,7 @@ def test_torchvisions_resnet_weights_load_into_its_encoder(tmp_path, suffix):
     save_file(old, path) if suffix == "safetensors" else torch.save(old, path)
     network = config("UnetPlusPlus", weights=path.name)
     model = build_model(network)
-    load_encoder(model, network, tmp_path)
+    load_start(model, network.at(tmp_path))
     own = model.encoder.state_dict()
     for name, value in state.items():
         assert name.startswith("fc.") or torch.equal(own[name], value), name
@@ -142,7 +142,7 @@ def test_imagenet_weights_are_torchvisions_not_the_hubs(monkeypatch):
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", get_state_dict)
     network = config("Unet", "resnet34", "imagenet")
     model = build_model(network)
-    load_encoder(model, network, Path())
+    load_start(model, network)
     assert asked == [("ResNet34_Weights.IMAGENET1K_V1", {"progress": True, "check_hash": True})]
     assert torch.equal(model.encoder.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
 
@@ -151,7 +151,7 @@ def test_weights_of_another_encoder_are_refused_by_naming_the_file(tmp_path):
     save_file(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "34.safetensors")
     network = config("Unet", weights="34.safetensors")
     with pytest.raises(UserError, match=r"'34.safetensors' must be a segmentation_models_pytorch "):
-        load_encoder(build_model(network), network, tmp_path)
+        load_start(build_model(network), network.at(tmp_path))
 
 
 def test_three_lines_of_params_are_a_variant(tmp_path):
@@ -175,7 +175,7 @@ def test_three_lines_of_params_are_a_variant(tmp_path):
         (UNET | {"encoder": 18}, "models.peer.encoder must be text, got 18"),
         (
             UNET | {"family": "timm"},
-            "models.peer.family must be attenresunet or smp, got 'timm'",
+            "models.peer.family must be attenresunet, module or smp, got 'timm'",
         ),
         (
             {"architecture": "Unet"},

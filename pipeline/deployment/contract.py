@@ -1,0 +1,259 @@
+"""What every network must do to be a variant: each demand is checked by itself.
+
+The suite's own networks are held to it by its tests, a study's own by `python -m
+pipeline.check_network`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models import NetworkConfig, NetworkError, build_model
+from pipeline.data.geometry import Size
+from pipeline.data.synthetic import draw_case
+from pipeline.deployment.graphs import (
+    TOLERANCE,
+    Segmenter,
+    export_program,
+    largest_difference,
+    onnx_call,
+    save_onnx,
+    torch_call,
+)
+from pipeline.engine.compute import to_input
+from pipeline.engine.losses import bce
+from pipeline.engine.weights import load_start
+from pipeline.study.errors import UserError
+from pipeline.training.provenance import forward_gflops
+
+CLOSE = 1e-4  # of a logit: batches of other sizes add in another order
+
+
+class NotMetError(Exception):
+    """A demand that is not met; the message says what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One demand: its name and how the network did; `passed` is None where it was not checked."""
+
+    name: str
+    passed: bool | None
+    told: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be checked. size: height and width of the study's images, in pixels."""
+
+    config: NetworkConfig
+    size: Size
+    batch_size: int
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        model = build_model(self.config)
+        load_start(model, self.config)
+        return model
+
+    def images(self, count: int, size: Size | None = None) -> Tensor:
+        """Drawn images as a network gets them: (count, 3, H, W), normalised."""
+        height, width = size or self.size
+        drawn = [draw_case(0, number, height=height, width=width)[0] for number in range(count)]
+        return to_input(torch.from_numpy(np.stack(drawn)), torch.device("cpu"))
+
+    def masks(self, count: int) -> Tensor:
+        height, width = self.size
+        drawn = [draw_case(0, number, height=height, width=width)[1] for number in range(count)]
+        return torch.from_numpy(np.stack(drawn)).unsqueeze(1).float()
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Raises NotMetError for what is no batch of logits."""
+        with torch.no_grad():
+            found = model(images)
+        wanted = (len(images), 1, *images.shape[2:])
+        if not isinstance(found, Tensor) or found.shape != wanted:
+            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise NotMetError(
+                f"images {tuple(images.shape)} must give logits {wanted}, got {what}: return one "
+                "channel of the images' size, before the sigmoid"
+            )
+        return found
+
+
+def shape(subject: Subject) -> str:
+    logits = subject.logits(subject.build().eval(), subject.images(2))
+    if not torch.isfinite(logits).all():
+        raise NotMetError("logits must be finite, got NaN or infinity")
+    return f"{tuple(logits.shape)}"
+
+
+def other_size(subject: Subject) -> str:
+    """Of use where images of another size are to be tried; nothing needs it."""
+    size = (subject.size[0] + 32, subject.size[1] + 64)
+    try:
+        subject.logits(subject.build().eval(), subject.images(1, size))
+    except Exception as error:  # whatever the network raises: it is a piece of news
+        return f"this size alone, not {size[0]}x{size[1]} ({type(error).__name__}): no fault"
+    return f"{size[0]}x{size[1]} as well"
+
+
+def one_image(subject: Subject) -> str:
+    """The last batch of an epoch may have one."""
+    model = subject.build().train()
+    try:
+        model(subject.images(1))
+    except ValueError as error:
+        raise NotMetError(
+            f"a batch of one image fails in training mode ({error}): normalise no layer of one "
+            "value, such as BatchNorm after global pooling; or choose a batch size that leaves no "
+            "rest"
+        ) from None
+    return "in training mode"
+
+
+def gradients(subject: Subject) -> str:
+    model = subject.build().train()
+    bce(model(subject.images(2)), subject.masks(2)).mean().backward()
+    every = dict(model.named_parameters())
+    without = [name for name in every if every[name].requires_grad and every[name].grad is None]
+    if without:
+        raise NotMetError(
+            f"no gradient reaches {len(without)} of {len(every)} parameters, such as "
+            f"{', '.join(without[:3])}: use them, or take them out"
+        )
+    zero = [
+        name for name in every if (grad := every[name].grad) is not None and not grad.abs().sum()
+    ]
+    return f"all {len(every)}" + (f"; zero in {', '.join(zero[:3])}" if zero else "")
+
+
+def alone(subject: Subject) -> str:
+    """In evaluation mode an image's logits are its own, whatever lies beside it in a batch."""
+    model, images = subject.build().eval(), subject.images(3)
+    together = subject.logits(model, images)
+    apart = torch.cat([subject.logits(model, images[n : n + 1]) for n in range(3)])
+    off = float((together - apart).abs().max())
+    if not off <= CLOSE * max(1.0, float(together.abs().max())):
+        raise NotMetError(
+            f"in evaluation mode logits change by {off:.2g} with what else is in the batch: use "
+            "no statistics of the batch there"
+        )
+    return f"at most {off:.1g} off"
+
+
+def repeats(subject: Subject) -> str:
+    """Equal seeds must give equal weights, and equal weights equal logits."""
+    one, two = subject.build().eval(), subject.build().eval()
+    for (name, first), second in zip(
+        one.state_dict().items(), two.state_dict().values(), strict=True
+    ):
+        if not torch.equal(first, second):
+            raise NotMetError(
+                f"{name} differs between two networks of one seed: draw with torch's own generator"
+            )
+    images = subject.images(2)
+    if not torch.equal(subject.logits(one, images), subject.logits(two, images)):
+        raise NotMetError("two networks with the same weights differ: draw nothing in evaluation")
+    return "weights and logits, to the bit"
+
+
+def file_of_weights(subject: Subject) -> str:
+    """Runs end as safetensors, which holds each tensor once and nothing else."""
+    model = subject.build().eval()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        try:
+            save_file({key: each.contiguous() for key, each in model.state_dict().items()}, path)
+        except (RuntimeError, ValueError, AttributeError) as error:
+            raise NotMetError(
+                f"its state dict does not go into safetensors ({str(error).splitlines()[0]}): let "
+                "no two entries share their tensor"
+            ) from None
+        other = subject.build().eval()
+        other.load_state_dict(load_file(path))
+    images = subject.images(1)
+    if not torch.equal(subject.logits(model, images), subject.logits(other, images)):
+        raise NotMetError("weights that were saved and loaded give other logits")
+    return "saved and loaded"
+
+
+def cost(subject: Subject) -> str:
+    """Parameters, arithmetic, and what a training step keeps for its backward pass."""
+    model = subject.build().train()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = bce(model(subject.images(2)), subject.masks(2)).mean()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    activations = sum(size for place, size in kept.items() if place not in own) / 2
+    del loss
+    # A weight, its gradient and Adam's two moments, four bytes each.
+    step = 16 * parameters + activations * subject.batch_size
+    gflops = forward_gflops(subject.config, *subject.size)
+    return (
+        f"{parameters / 1e6:.2f} million parameters, {gflops:.1f} GFLOP an image, about "
+        f"{step / 1e9:.1f} GB for a training step of {subject.batch_size} in float32"
+    )
+
+
+def onnx(subject: Subject) -> str:
+    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]:
+        raise ModuleNotFoundError(f"{', '.join(missing)}: pip install lesion-ablation[export]")
+    segmenter = Segmenter(subject.build().eval())
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            save_onnx(export_program(segmenter, subject.size), path, {})
+        except Exception as error:  # torch's, of any kind
+            told = " ".join(str(error).split())[:200]
+            raise NotMetError(
+                f"cannot be exported ({type(error).__name__}: {told}): leave the variant out of "
+                "export in params.yaml; everything else works"
+            ) from None
+        off = largest_difference(onnx_call(path), torch_call(segmenter), subject.size)
+    if not off <= TOLERANCE:
+        raise NotMetError(f"a probability is {off:.2g} off: leave the variant out of export")
+    return f"at most {off:.1g} off"
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    "shape": shape,
+    "other sizes": other_size,
+    "batch of one": one_image,
+    "gradients": gradients,
+    "each image alone": alone,
+    "repeatability": repeats,
+    "file of weights": file_of_weights,
+    "cost": cost,
+    "ONNX": onnx,
+}
+
+
+def check(subject: Subject) -> Iterator[Check]:
+    """Every demand in turn; what one raises is told, and the others go on."""
+    for name, demand in CHECKS.items():
+        try:
+            yield Check(name, True, demand(subject))
+        except ModuleNotFoundError as absent:
+            yield Check(name, None, str(absent))
+        except (NotMetError, NetworkError, UserError) as fault:
+            yield Check(name, False, str(fault))
+        except Exception as error:  # the network's own
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            yield Check(name, False, f"its forward pass fails: {told[:300]}")

@@ -1,0 +1,39 @@
+"""Stage networks: what each variant's network is made of, so that DVC knows which runs it concerns.
+
+data/networks/<variant>.json has the sha256 of each source file of the variant's network, and of the
+file of weights that it starts from. Each network is built once: a mistake in one is told before the
+first training.
+"""
+
+from __future__ import annotations
+
+from models import build_model, source_hashes
+from pipeline.engine.weights import weights_file_sha256
+from pipeline.study.errors import UserError, run_command
+from pipeline.study.files import replacing, write_json
+from pipeline.study.reading import load_study
+
+
+def main() -> None:
+    study = load_study()
+    study.check_inputs()
+    with replacing(study.networks_dir) as folder:
+        folder.mkdir()
+        for variant in study.variants:
+            config = study.models[variant]
+            model = build_model(config)
+            if (key := study.train.encoder_key()) and not hasattr(model, "encoder_parameters"):
+                raise UserError(
+                    f"params.yaml: {key} needs networks with a method encoder_parameters(), which "
+                    f"that of {variant} has not: add it, or do without that key"
+                )
+            made_of = {
+                "sources": source_hashes(config),
+                "weights_sha256": weights_file_sha256(config),
+            }
+            write_json(folder / f"{variant}.json", made_of)
+    print(f"networks: {len(study.variants)} described in {study.networks_dir}")
+
+
+if __name__ == "__main__":
+    run_command(main)
