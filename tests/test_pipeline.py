@@ -262,17 +262,17 @@ def test_a_network_added_to_a_finished_study_trains_itself_alone(restored):
     (folder / "own.py").write_text("from parts import build\n")
 
     def add(params: dict) -> None:
-        params["variants"].append("own")
-        params["models"]["own"] = {"family": "module", "file": "networks/own.py"}
+        params["variants"].append("stranger")
+        params["models"]["stranger"] = {"family": "module", "file": "networks/own.py"}
 
     restored.change_params(add)
-    new = {f"{stage}@own-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS}
+    new = {f"{stage}@stranger-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS}
     compared = {"average", "compare", "attention", "plot", "report"}
     assert restored.stale() == new | compared | {"networks"}
     assert set(restored.repro()) == new | FOLLOWS | {"networks"}
     assert restored.stale() == set()
     table = pd.read_csv(restored.root / STUDY / "reports/table.csv")
-    assert list(table["variant"]) == [*VARIANTS, "own"]
+    assert list(table["variant"]) == [*VARIANTS, "stranger"]
 
     (folder / "parts.py").write_text(OWN + "# changed\n")
     assert "networks" in restored.repro_of("networks")
@@ -284,23 +284,25 @@ def test_a_network_added_to_a_finished_study_trains_itself_alone(restored):
     assert restored.stale() == set()  # none of its family is among the variants
 
     # Taken out again it is in no table and not in MLflow; put back, it comes from the cache.
-    shutil.rmtree(restored.root / STUDY / "runs/own")
+    shutil.rmtree(restored.root / STUDY / "runs/stranger")
     with_it = restored.params.read_bytes()
-    restored.change_params(lambda params: params["variants"].remove("own"))
+    restored.change_params(lambda params: params["variants"].remove("stranger"))
     assert {name for name in restored.repro() if "@" in name} == set()
-    assert "own" not in (restored.root / STUDY / "reports/table.md").read_text()
+    assert "stranger" not in (restored.root / STUDY / "reports/table.md").read_text()
     mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
     runs = mlflow.search_runs(experiment_names=["tiny"])
     assert len(runs) == len(RUNS) + 1
     restored.params.write_bytes(with_it)
     assert {name for name in restored.repro() if "@" in name} == set()
-    assert (restored.root / STUDY / "runs/own/0/0/weights.safetensors").is_file()
+    assert (restored.root / STUDY / "runs/stranger/0/0/weights.safetensors").is_file()
 
 
 def test_a_fold_added_to_a_finished_study_trains_itself_alone(restored):
     split = {"method": "folds", "seed": 0, "k": 3}
     restored.change_params(lambda params: params["prepare"].update(split=split))
-    restored.change_params(lambda params: params.update(variants=["resunet"], seeds=[0]))
+    restored.change_params(
+        lambda params: params.update(variants=["resunet"], seeds=[0], averaging=[])
+    )
     restored.repro()
     restored.change_params(lambda params: params.update(folds=[0, 1]))
     new = {"train@resunet-0-1", "evaluate@resunet-0-1"}
