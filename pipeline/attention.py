@@ -12,24 +12,22 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.heatmaps import draw_attention
 from pipeline.reporting.stage_maps import attention_of_run
 from pipeline.reporting.style import STYLE, save, save_webp
-from pipeline.statistics.results import Results, load_results
+from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import test_ids
 from pipeline.statistics.scores import disputed_cases, example_cases
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
-from pipeline.study.reading import load_study
+from pipeline.study.reading import load_study, wants_partial
 
 DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
 
 
-def main() -> None:
+def main(partial: bool = False) -> None:
     study = load_study()
     cases = PreparedCases.open(study.prepared_dir)
-    seed, fold = study.seeds[0], study.folds[0]
-    ids = chosen_cases(
-        study, cases, load_results(study.results_file, study.model_dump(mode="json"))
-    )
+    study, results = open_results(study, partial)
+    ids = chosen_cases(study, cases, results)
     positions = {id: place for place, id in enumerate(cases.table["id"])}
     images = cases.images[[positions[id] for id in ids]]
     make_deterministic()
@@ -37,14 +35,18 @@ def main() -> None:
     with mpl.rc_context(STYLE), replacing(study.reports_dir / "attention") as folder:
         folder.mkdir()
         for variant in study.variants:
-            weights = study.run_dir(variant, seed, fold) / "weights.safetensors"
+            run_dir = study.run_dir(variant, study.seeds_of(variant)[0], study.folds[0])
+            weights = run_dir / "weights.safetensors"
             stages = attention_of_run(study.models[variant], weights, images)
             figure = draw_attention(stages, ids, cases, study.prepare.resize)
             if figure is not None:
                 save(figure, folder / variant, photographs=True)
                 save_webp(figure, folder / f"{variant}.webp")
                 drawn += 1
-    print(f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, seed {seed}")
+    print(
+        f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, "
+        f"seed {study.seeds[0]}"
+    )
 
 
 def chosen_cases(study: Study, cases: PreparedCases, results: Results) -> list[str]:
@@ -56,4 +58,4 @@ def chosen_cases(study: Study, cases: PreparedCases, results: Results) -> list[s
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(wants_partial("Draw where each network looks.")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.deployment.measurements import load_exported
 from pipeline.engine.prepared import PreparedCases
-from pipeline.statistics.analysis import compare, estimate, estimate_averaged
+from pipeline.statistics.analysis import estimate, estimate_averaged
 from pipeline.statistics.crossed import Values, case_interval, mean_interval
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
 from pipeline.statistics.paper import FACTORS, PAPER
@@ -23,6 +23,8 @@ from pipeline.statistics.results import (
     Cases,
     Cost,
     Estimate,
+    MissingRun,
+    Partial,
     Results,
     RunResult,
     StudyRecord,
@@ -34,6 +36,7 @@ from pipeline.statistics.results import (
 )
 from pipeline.statistics.runs import (
     Binned,
+    missing_runs,
     read_averaged,
     read_binned,
     read_histories,
@@ -43,11 +46,12 @@ from pipeline.statistics.runs import (
 )
 from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
+from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import verdict
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import write_json
 from pipeline.study.params import Run, Study
-from pipeline.study.reading import load_study
+from pipeline.study.reading import load_study, wants_partial
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
@@ -55,14 +59,39 @@ EXPORTED = ("exported_bytes", "cpu_milliseconds", "cpu")  # of Cost: not of a ru
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
-def main() -> None:
+def main(partial: bool = False) -> None:
     study = load_study()
     cases = PreparedCases.open(study.prepared_dir)
-    results = collect(study, cases)
+    if partial:
+        missing = missing_runs(study)
+        part = study.without(missing)
+        results = collect(part, cases)
+        known = describe_part(study, part, missing)
+        results = results.model_copy(
+            update={
+                "partial": known,
+                "params": study.model_dump(mode="json"),
+                "verdict": [*known.sentences(), *results.verdict],
+            }
+        )
+        study = part
+    else:
+        results = collect(study, cases)
     save_results(study.results_file, results)
     write_json(study.summary_file, headlines(results))
     told = results.verdict[0] if results.verdict else "nothing to compare"
     print(f"compare: {study.results_file}: {told}")
+
+
+def describe_part(study: Study, part: Study, missing: Sequence[Run]) -> Partial:
+    """Which runs of the study the part has; missing: those that are not evaluated yet."""
+    every, compared = len(study.runs()), len(part.runs())
+    return Partial(
+        runs=compared,
+        of=every,
+        waiting=every - compared - len(missing),
+        missing=[MissingRun(**run._asdict()) for run in missing],
+    )
 
 
 def collect(study: Study, cases: PreparedCases) -> Results:
@@ -73,7 +102,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     runs = score_runs(scores, binned)
     estimates = estimate_all(study, scores, runs)
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
-    comparison = compare(
+    comparison = compare_available(
         table[["variant", "seed", "case", "value"]],
         metric=PRIMARY,
         baseline=study.compare.baseline,
@@ -251,7 +280,7 @@ def _calibration(
     }
     found = []
     for variant in study.variants:
-        sums = sum(binned[variant, seed] for seed in study.seeds)
+        sums = sum(binned[variant, seed] for seed in study.seeds_of(variant))
         bins = [
             Bin(
                 pixels=int(pixels),
@@ -291,7 +320,7 @@ def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]])
     """A row a variant and seed; costs of folds are added up or averaged as for a variant."""
     rows = []
     for variant in study.variants:
-        for seed in study.seeds:
+        for seed in study.seeds_of(variant):
             folds = [fact for run, fact in facts.items() if run[:2] == (variant, seed)]
             cost = _cost(variant, folds).model_dump(exclude={"variant", *EXPORTED})
             row = metrics.loc[[(variant, seed)]].iloc[0]
@@ -424,4 +453,4 @@ def _commit(run: dict[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(wants_partial("Compare the variants.")))

@@ -25,7 +25,8 @@ from pipeline.evaluation.thresholds import THRESHOLDS, dice_by_threshold
 from pipeline.study.blocks import Evaluate
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing, write_json
-from pipeline.study.params import Study
+from pipeline.study.heartbeat import beating
+from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, parse_run
 
 
@@ -82,6 +83,16 @@ def sweep_thresholds(model: nn.Module, cases: PreparedCases, settings: Evaluate)
 def main() -> None:
     study = load_study()
     run = parse_run(study)
+    with beating(study, run, "evaluate"):
+        metrics = evaluate_run(study, run)
+    print(
+        f"evaluate: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "
+        f"mean over {metrics['cases']} test cases"
+    )
+
+
+def evaluate_run(study: Study, run: Run) -> dict[str, float]:
+    """Score one run and write its folder `evaluation`; returns metrics.json."""
     cases = PreparedCases.open(study.prepared_dir, run.fold)
     make_deterministic()
     model = load_model(
@@ -102,10 +113,7 @@ def main() -> None:
         "expected_calibration_error": float(expected_calibration_error(binned.sum(axis=0)))
     }
     write_json(folder / "metrics.json", metrics)
-    print(
-        f"evaluate: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "
-        f"mean over {metrics['cases']} test cases"
-    )
+    return metrics
 
 
 if __name__ == "__main__":

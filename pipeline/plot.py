@@ -41,23 +41,23 @@ from pipeline.reporting.style import (
     show_image,
     write_in_corner,
 )
-from pipeline.statistics.results import Results, load_results
+from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import ExampleCase, disputed_cases, example_cases
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
-from pipeline.study.reading import load_study
+from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.values import Resize
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}
 
 
-def main() -> None:
+def main(partial: bool = False) -> None:
     study = load_study()
     cases = PreparedCases.open(study.prepared_dir)
-    results = load_results(study.results_file, study.model_dump(mode="json"))
+    study, results = open_results(study, partial)
     histories, scores = results.curves(), results.scores()
     examples, disputed = example_cases(scores), disputed_cases(scores)
     ids = list(dict.fromkeys(case.id for case in (*examples, *disputed)))
@@ -308,4 +308,4 @@ def draw_examples(
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(wants_partial("Draw the figures.")))

@@ -22,15 +22,15 @@ from pipeline.reporting.explorer import explorer, templates
 from pipeline.reporting.heatmaps import CAPTION
 from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
-from pipeline.reporting.tables import BOLD, SYNTHETIC, Table, all_tables, number
+from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note, number
 from pipeline.reporting.writers import csv, latex, markdown
-from pipeline.statistics.results import Results, load_results
+from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing
 from pipeline.study.params import Study
-from pipeline.study.reading import load_study
+from pipeline.study.reading import load_study, wants_partial
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
     "forest.svg": (
@@ -100,16 +100,17 @@ SOMETIMES = (
 )  # fmt: skip
 
 
-def main() -> None:
+def main(partial: bool = False) -> None:
     study = load_study()
     cases = PreparedCases.open(study.prepared_dir)
-    results = load_results(study.results_file, study.model_dump(mode="json"))
+    study, results = open_results(study, partial)
     tables = all_tables(results)
     reports = study.reports_dir
     write(reports / "table.md", markdown(results, tables))
     write(reports / "table.csv", csv(results))
     write(reports / "table.tex", latex(results, tables))
-    write(reports / "model-cards.md", model_cards(study, results))
+    if not partial:
+        write(reports / "model-cards.md", model_cards(study, results))
     write(reports / "index.html", page(study, cases, results, tables))
     means = {found.variant: found.mean for found in results.estimates if found.metric == "dice"}
     best = max(means, key=lambda variant: means[variant] or 0.0)
@@ -131,21 +132,24 @@ def model_cards(study: Study, results: Results) -> str:
 
 def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[Table]) -> str:
     """reports/index.html: every text from data is escaped by the template."""
-    scores, seed = results.scores(), results.study.seeds[0]
+    scores = results.scores()
+    # That most variants have; of a whole study the first.
+    seed = max(study.seeds, key=[run.seed for run in study.runs()].count)
     predictions = read_predictions(study, cases, results.cases.ids, seed)
     return (
         templates()
         .get_template("report.html")
         .render(
             study=study,
+            partial=None if results.partial is None else results.partial.sentences(),
             synthetic=SYNTHETIC if results.study.synthetic else None,
             counts=cases.counts(),
             tables=tables,
             verdict=results.verdict,
-            bold=BOLD,
+            bold=bold_note(results),
             figures=figures(study),
             attention=attention_figures(study),
-            attention_caption=CAPTION,
+            attention_caption=f"{CAPTION} {attention_seeds(study)}",
             explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
             examples=[*example_cases(scores), *disputed_cases(scores)],
             definitions=results.study.definitions.items(),
@@ -189,6 +193,15 @@ def attention_figures(study: Study) -> list[InlineFigure]:
         for variant in study.variants
         if (path := folder / f"{variant}.webp").is_file()
     ]
+
+
+def attention_seeds(study: Study) -> str:
+    """Whose networks the maps are of, in a sentence."""
+    first = {variant: study.seeds_of(variant)[0] for variant in study.variants}
+    if len(set(first.values())) == 1:
+        return f"Networks of seed {study.seeds[0]}."
+    told = ", ".join(f"{variant} {seed}" for variant, seed in first.items())
+    return f"Networks of each variant's first seed: {told}."
 
 
 def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:
@@ -260,4 +273,4 @@ def write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(wants_partial("Write the tables and the page.")))

@@ -14,6 +14,7 @@ from pipeline.engine.weights import load_start, save_weights
 from pipeline.study.errors import run_command
 from pipeline.study.faults import machine_faults_told
 from pipeline.study.files import replacing, sha256, write_json
+from pipeline.study.heartbeat import Heartbeat, beating
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, parse_run
 from pipeline.training.loop import fit, selected_epoch
@@ -26,19 +27,18 @@ from pipeline.training.provenance import (
     identity,
     speeds,
 )
-from pipeline.training.resume import ResumeFile, alone
+from pipeline.training.resume import ResumeFile
 
 
 def main() -> None:
     study = load_study()
     run = parse_run(study)
     study.check_inputs()
-    lock = study.resume_file(*run).with_suffix(".lock")
-    with alone(lock, study.label(run)), machine_faults_told(study):
-        train_run(study, run)
+    with beating(study, run, "train") as heartbeat, machine_faults_told(study):
+        train_run(study, run, heartbeat)
 
 
-def train_run(study: Study, run: Run) -> None:
+def train_run(study: Study, run: Run, heartbeat: Heartbeat) -> None:
     """Train one run, or go on with it where it was interrupted, and write its folder."""
     cases = PreparedCases.open(study.prepared_dir, run.fold)
     run_dir = study.run_dir(*run)
@@ -66,10 +66,12 @@ def train_run(study: Study, run: Run) -> None:
         from pipeline.tracking.live import live_run
 
         with live_run(study, run, record, cases) as live:
-            history = fit(model, cases, study, run.seed, live.log_epoch, resume_file)
+            history = fit(
+                model, cases, study, run.seed, live.log_epoch, resume_file, heartbeat.beat
+            )
         record["mlflow_run_id"] = live.id
     else:
-        history = fit(model, cases, study, run.seed, resume_file=resume_file)
+        history = fit(model, cases, study, run.seed, resume_file=resume_file, beat=heartbeat.beat)
     check_unchanged(study, run, record, device)
 
     weights = run_dir / "weights.safetensors"

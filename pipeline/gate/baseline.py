@@ -147,6 +147,11 @@ def load_figures(path: Path) -> Baseline:
         content = read_finite(path)
         if "comparison" not in content:
             return Baseline.model_validate(content)
+        if partial := content.get("partial"):
+            raise UserError(
+                f"{path} is of a part of a study, {partial['runs']} of {partial['of']} runs: "
+                "finish the study, then compare its reports/results.json"
+            )
         version = content.get("schema_version")
         if version != RESULTS_VERSION:
             raise UserError(

@@ -124,7 +124,7 @@ def _forest_legend(pairs: Sequence[Pair], margin: float) -> list[Line2D | Patch]
         )  # fmt: skip
 
     band = Patch(color="0.92", label=f"equivalence margin, {_number(margin)}")
-    if pairs[0].shown is None:
+    if all(pair.shown is None for pair in pairs):
         return [marker("descriptive: too few seeds for a test", "o", shown=False), band]
     return [
         marker("shown (adjusted p below 0.05)", "o", shown=True),

@@ -107,6 +107,8 @@ def main_table(results: Results) -> Table:
     ranks = results.comparison.ranks
     averages = {} if ranks is None else ranks.average
     columns: dict[str, list[Cell]] = {}
+    if len(set(_seeds(results))) > 1:
+        columns["Seeds"] = [Cell(str(number)) for number in _seeds(results)]
     for metric in MAIN:
         label = METRICS[metric].label
         estimates = [results.estimate(variant, metric) for variant in variants]
@@ -223,13 +225,15 @@ def subgroup_tables(results: Results) -> list[Table]:
             if found.interval is not None:
                 text += f" ({_bounds(found.interval)})"
             rows.setdefault((found.group, found.cases), []).append(text)
-        several = len(results.study.seeds) > 1
+        several = max(_seeds(results)) > 1
         over = "Mean over seeds and cases, with its 95 % interval over both"
         alone = "Mean over the cases of one seed, with its 95 % interval over cases alone"
         caption = (
             f"{label} by {grouping}. {told} {over if several else alone}, each interval for "
             "itself; a group of fewer than ten cases has none."
         )
+        if several and min(_seeds(results)) == 1:
+            caption += " Of a variant with one seed it is over cases alone."
         lines = [_row(group, [str(cases), *texts]) for (group, cases), texts in rows.items()]
         header = ["Cases", *results.study.variants]
         tables.append(Table(f"subgroups-{place}", caption, header, lines, subject="Group"))
@@ -472,7 +476,8 @@ def _means(estimates: Sequence[Estimate]) -> list[Cell]:
     means = [None if found.mean is None else round(found.mean, DECIMALS) for found in estimates]
     known = [mean for mean in means if mean is not None]
     best = None
-    if len(estimates) > 1 and known:
+    comparable = len({found.seeds for found in estimates}) == 1
+    if len(estimates) > 1 and known and comparable:
         higher = METRICS[estimates[0].metric].better == "higher"
         best = max(known) if higher else min(known)
     return [
@@ -484,10 +489,26 @@ def _means(estimates: Sequence[Estimate]) -> list[Cell]:
     ]
 
 
+def bold_note(results: Results) -> str:
+    """What bold means, where there is any."""
+    if len(set(_seeds(results))) == 1:
+        return BOLD
+    return "No best mean is marked: the variants do not have the same number of seeds."
+
+
 def _cases(results: Results) -> int:
     return len(results.cases.ids)
 
 
 def _over_seeds(results: Results) -> str:
-    seeds = len(results.study.seeds)
-    return "mean of one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
+    numbers = _seeds(results)
+    low, high = min(numbers), max(numbers)
+    if high == 1:
+        return "mean of one seed"
+    told = str(low) if low == high else f"{low} to {high}"
+    return f"mean ± standard deviation over {told} seeds"
+
+
+def _seeds(results: Results) -> list[int]:
+    """How many seeds each variant has: all the study's, unless it is not done."""
+    return [results.estimate(variant, PRIMARY).seeds for variant in results.study.variants]

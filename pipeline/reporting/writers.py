@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.tables import BOLD, DASH, SYNTHETIC, Cell, Table, paper_row
+from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, paper_row
 from pipeline.statistics.definitions import MAIN
 from pipeline.statistics.results import AveragedEstimate, Results
 
@@ -16,12 +16,14 @@ from pipeline.statistics.results import AveragedEstimate, Results
 def markdown(results: Results, tables: Sequence[Table]) -> str:
     """Verdict and tables with their definitions, as GitHub reads them."""
     parts = [f"# Study {escape_markdown(results.study.name)}"]
+    if results.partial is not None:
+        parts.append(f"> **{escape_markdown(' '.join(results.partial.sentences()))}**")
     if results.study.synthetic:
         parts.append(f"> **{SYNTHETIC}**")
     parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
     for table in tables:
         parts += [escape_markdown(table.caption), _markdown_table(table)]
-    parts.append(BOLD)
+    parts.append(bold_note(results))
     parts.append(
         "\n".join(
             f"- **{escape_markdown(label)}**: {escape_markdown(definition)}"
@@ -62,8 +64,10 @@ def csv(results: Results) -> str:
     for variant in results.study.variants:
         paper = paper_row(variant)
         dice = results.estimate(variant, "dice")
-        row: dict[str, Any] = {
-            "variant": variant,
+        row: dict[str, Any] = {"variant": variant}
+        if results.partial is not None:
+            row["partial"] = f"{results.partial.runs} of {results.partial.of} runs"
+        row |= {
             "paper_row": None if paper.name == DASH else paper.name,
             "seeds": dice.seeds,
             "cases": dice.cases,
@@ -101,9 +105,15 @@ def latex(results: Results, tables: Sequence[Table]) -> str:
     """The tables as floats, for a document that loads booktabs and graphicx."""
     parts = ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."]
     synthetic = [SYNTHETIC] if results.study.synthetic else []
-    parts += [f"% {sentence}" for sentence in synthetic]
+    partial = [] if results.partial is None else results.partial.sentences()
+    parts += [f"% {sentence}" for sentence in (*partial, *synthetic)]
     for table in tables:
-        notes = [table.caption, *([BOLD] if table.bold else []), *synthetic]
+        notes = [
+            *partial[:1],
+            table.caption,
+            *([bold_note(results)] if table.bold else []),
+            *synthetic,
+        ]
         label = f"{results.study.name}-{table.key}"
         parts.append(_latex_table(table, " ".join(notes), label))
     return "\n\n".join(parts) + "\n"

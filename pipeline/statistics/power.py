@@ -14,6 +14,7 @@ from pipeline.statistics.results import Power
 
 POWER = 0.8
 MOST_SEEDS = 1000
+EXPECTED_DEVIATION = 0.0036  # of Dice over seeds: resunet's on real cases, see docs/real-cases.md
 
 # (difference, seeds) -> the chance that a pair with that true difference is found
 Chance = Callable[[float, int], float]
@@ -30,11 +31,7 @@ def plan(values: Values, paired: bool, gap: float | None) -> Power:
     by_seed = float(errors.seeds.mean()) * seeds  # a pair's squared error of one seed, of cases
     by_case = float(errors.cases.mean())
 
-    def on_these_cases(difference: float, seeds: int) -> float:
-        """By Tukey's test, or by the paired t test at the first step of Holm's procedure (the
-        sign-flip test is close to it where it is not at its floor)."""
-        error = deviation * np.sqrt((1 if paired else 2) / seeds)
-        return _found(difference / error, *critical_t(seeds, variants, paired))
+    on_these_cases = by_seed_means(variants, deviation, paired)
 
     def generally(difference: float, seeds: int) -> float:
         """By the two-way error's test at the first step of Holm's procedure."""
@@ -59,6 +56,28 @@ def plan(values: Values, paired: bool, gap: float | None) -> Power:
         seeds_for_exact=for_exact,
         fewest_seeds=fewest,
     )
+
+
+def expected_difference(
+    variants: int, seeds: int, deviation: float = EXPECTED_DEVIATION
+) -> float | None:
+    """Before there are results: the smallest difference on these very cases that seeds which do not
+    pair the variants find, if each variant's means have that standard deviation over seeds. None
+    for one variant, and for so few seeds that nothing is called shown."""
+    if variants < 2 or seeds < FEWEST_SEEDS:
+        return None
+    return smallest_difference(by_seed_means(variants, deviation, paired=False), seeds, deviation)
+
+
+def by_seed_means(variants: int, deviation: float, paired: bool) -> Chance:
+    """Of Tukey's test, or of the paired t test at the first step of Holm's procedure (the sign-flip
+    test is close to it where it is not at its floor)."""
+
+    def chance(difference: float, seeds: int) -> float:
+        error = deviation * np.sqrt((1 if paired else 2) / seeds)
+        return _found(difference / error, *critical_t(seeds, variants, paired))
+
+    return chance
 
 
 def noise(means: Values, paired: bool) -> float:

@@ -7,7 +7,7 @@ cannot be concluded; `notes` say why. Dice points are units of Dice: 0.005 is ha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
+from pipeline.study.params import Run, Study
 from pipeline.study.values import Averaging
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -336,10 +337,76 @@ class StudyRecord(Record):
     both_empty_of: int
 
 
+class MissingRun(Record):
+    """A run that was not trained and evaluated yet."""
+
+    variant: str
+    seed: int
+    fold: int
+
+
+class Partial(Record):
+    """That the comparison is of a part of the study, and of which."""
+
+    runs: int = Field(description="compared")
+    of: int = Field(description="runs that the study has")
+    waiting: int = Field(description="evaluated, and left out because a fold of their seed is not")
+    missing: list[MissingRun]
+
+    def sentences(self) -> list[str]:
+        """What a reader must know first."""
+        told = f"Partial: {self.runs} of {self.of} runs."
+        if self.waiting:
+            told += f" {self.waiting} more wait for the other folds of their seed."
+        missing = self._missing_in_words()
+        return [
+            told,
+            *([f"Missing: {missing}."] if missing else []),
+            "Do not stop the study because of what it says: a test that is looked at again and "
+            "again finds too much.",
+        ]
+
+    def _missing_in_words(self) -> str:
+        """`unet seeds 3 to 9; resunet seed 0 (fold 1)`"""
+        variants: dict[str, dict[int, list[int]]] = {}
+        for run in self.missing:
+            variants.setdefault(run.variant, {}).setdefault(run.seed, []).append(run.fold)
+        most = max((len(folds) for own in variants.values() for folds in own.values()), default=0)
+        parts = []
+        for variant, seeds in variants.items():
+            whole = [seed for seed, folds in seeds.items() if len(folds) == most]
+            told = [_ranges("seed", whole)] if whole else []
+            told += [
+                f"{_ranges('seed', [seed])} ({_ranges('fold', folds)})"
+                for seed, folds in seeds.items()
+                if len(folds) < most
+            ]
+            parts.append(f"{variant} {', '.join(told)}")
+        return "; ".join(parts)
+
+
+def _ranges(noun: str, numbers: Sequence[int]) -> str:
+    """`seeds 0, 1, 4 to 9`; numbers ascending, or as params.yaml has them."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    told = [
+        f"{group[0]} to {group[-1]}" if len(group) > 2 else ", ".join(map(str, group))
+        for group in groups
+    ]
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {', '.join(told)}"
+
+
 class Results(Record):
     """reports/results.json."""
 
     schema_version: Literal[1]
+    partial: Partial | None = Field(
+        default=None, description="absent where the comparison is of the whole study"
+    )
     study: StudyRecord
     params: dict[str, Any] = Field(description="params.yaml")
     environment: dict[str, str]
@@ -388,7 +455,8 @@ class Results(Record):
 
 
 def save_results(path: Path, results: Results) -> None:
-    write_json(path, results.model_dump(mode="json"), indent=None)
+    absent = {"partial"} if results.partial is None else None
+    write_json(path, results.model_dump(mode="json", exclude=absent), indent=None)
 
 
 def headlines(results: Results) -> dict[str, Any]:
@@ -416,19 +484,38 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 5)
 
 
-def load_results(path: Path, params: Mapping[str, Any] | None = None) -> Results:
-    """Raises UserError for a file that is missing, no JSON or not of this schema, and where
-    `params` are given for one that was made with others."""
+def load_results(
+    path: Path, params: Mapping[str, Any] | None = None, *, partial: bool = False
+) -> Results:
+    """Raises UserError for a file that is missing, no JSON or not of this schema, where `params`
+    are given for one that was made with others, and for one of a part of a study where the whole
+    is wanted, or the other way round."""
+    stage = "the command python -m pipeline.compare --partial" if partial else "the stage compare"
     try:
         results = Results.model_validate_json(path.read_bytes())
-        if params is not None and results.params != params:
-            raise UserError(f"{path} was made with another params.yaml; run the stage compare")
-        return results
     except OSError as error:
         reason = error.strerror
-        raise UserError(f"{path} cannot be read ({reason}); run the stage compare") from None
+        raise UserError(f"{path} cannot be read ({reason}); run {stage}") from None
     except ValidationError as invalid:
-        raise UserError(f"{path}: {first_fault(invalid)}; run the stage compare again") from None
+        raise UserError(f"{path}: {first_fault(invalid)}; run {stage} again") from None
+    if params is not None and results.params != params:
+        raise UserError(f"{path} was made with another params.yaml; run {stage}")
+    if partial != (results.partial is not None):
+        found = "the whole study" if partial else "a part of the study"
+        raise UserError(f"{path} is of {found}; run {stage}")
+    return results
+
+
+def open_results(study: Study, partial: bool) -> tuple[Study, Results]:
+    """results.json and what it is of: the study, or the part of it that was compared by
+    `python -m pipeline.compare --partial`, whose results lie elsewhere. Raises UserError."""
+    params = study.model_dump(mode="json")
+    if not partial:
+        return study, load_results(study.results_file, params)
+    results = load_results(study.partial_dir / "results.json", params, partial=True)
+    assert results.partial is not None
+    missing = [Run(run.variant, run.seed, run.fold) for run in results.partial.missing]
+    return study.without(missing), results
 
 
 def schema() -> str:

@@ -21,6 +21,17 @@ Binned = NDArray[np.float64]
 AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averaged.csv
 
 
+def missing_runs(study: Study) -> list[Run]:
+    """Those that are not trained and evaluated yet: metrics.json is what an evaluation writes last,
+    and a training's start removes run.json."""
+    return [
+        run
+        for run in study.runs()
+        if not (study.run_dir(*run) / "run.json").is_file()
+        or not (study.evaluation_dir(*run) / "metrics.json").is_file()
+    ]
+
+
 def read_histories(study: Study) -> pd.DataFrame:
     """A row a variant, seed and epoch: history.csv, its mean over folds where there are several.
 
@@ -170,10 +181,9 @@ def read_predictions(
     """
     place = {id: index for index, id in enumerate(ids)}
     _, height, width = cases.masks.shape
-    packed = {name: np.zeros((len(ids), height, width // 8), np.uint8) for name in study.variants}
-    for run in study.runs():
-        if run.seed != seed:
-            continue
+    of_seed = [run for run in study.runs() if run.seed == seed]
+    packed = {run.variant: np.zeros((len(ids), height, width // 8), np.uint8) for run in of_seed}
+    for run in of_seed:
         path = study.evaluation_dir(*run) / "predictions.npy"
         tested = test_ids(cases, run.fold)
         expected = (len(tested), height, width // 8)

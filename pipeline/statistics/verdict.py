@@ -53,7 +53,8 @@ def _pairs(comparison: Comparison) -> list[str]:
     """The paper's neighbours in rank, each of which it claims to differ; all pairs of a few."""
     told = list(comparison.pairs)
     if len(comparison.variants) > FEW:
-        order = comparison.ordering.paper if comparison.ordering else []
+        # Without an ordering of all, which a study that is not done may lack, params.yaml's.
+        order = comparison.ordering.paper if comparison.ordering else comparison.variants
         told = [pair for names in pairwise(order) if (pair := find_pair(comparison, *names))]
     return [describe_pair(pair, comparison.metric) for pair in told]
 
@@ -113,7 +114,7 @@ def _conclusion(shown: bool | None, p_value: float | None) -> str:
 
 def _baseline(comparison: Comparison) -> list[str]:
     baseline = comparison.baseline
-    if baseline is None or not comparison.pairs or comparison.pairs[0].shown is None:
+    if baseline is None or all(pair.shown is None for pair in comparison.pairs):
         return []
     found: dict[str, list[str]] = {
         "shown to be better": [],
@@ -146,7 +147,7 @@ def _factorial(effects: Sequence[Effect]) -> list[str]:
 
 
 def _equivalence(comparison: Comparison) -> list[str]:
-    if not comparison.pairs or comparison.pairs[0].equivalent is None:
+    if all(pair.equivalent is None for pair in comparison.pairs):
         return []
     equal = [f"{pair.first} and {pair.second}" for pair in comparison.pairs if pair.equivalent]
     margin = f"{comparison.equivalence_margin:g}"

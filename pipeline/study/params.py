@@ -4,6 +4,7 @@ Stages run in the study's folder, and all paths are relative to it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union
@@ -107,6 +108,7 @@ class Study(Block):
     export: Annotated[list[Name], AfterValidator(unique)]
 
     _folder: Path = PrivateAttr(default=Path())
+    _missing: frozenset[Run] | None = PrivateAttr(default=None)  # None: of a whole study
 
     @field_validator("folds")
     @classmethod
@@ -226,7 +228,12 @@ class Study(Block):
 
     @property
     def reports_dir(self) -> Path:
-        return self._folder / "reports"
+        """That of the stages' outputs; of a part of the study one that DVC does not know."""
+        return self._folder / "reports" if self._missing is None else self.partial_dir
+
+    @property
+    def partial_dir(self) -> Path:
+        return self._folder / "reports" / "partial"
 
     def run_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
         return self._folder / "runs" / variant / str(seed) / str(fold)
@@ -246,12 +253,43 @@ class Study(Block):
 
     def runs(self) -> list[Run]:
         """Every run of the study, in the order of params.yaml."""
-        return [
+        every = [
             Run(variant, seed, fold)
             for variant in self.variants
             for seed in self.seeds
             for fold in self.folds
         ]
+        return [run for run in every if run not in (self._missing or ())]
+
+    def seeds_of(self, variant: str) -> list[int]:
+        """The seeds that a variant has runs of: all, but in a part of a study."""
+        return list(dict.fromkeys(run.seed for run in self.runs() if run.variant == variant))
+
+    def without(self, missing: Collection[Run]) -> Study:
+        """The part of the study that can be compared without these runs: a seed of a variant that
+        lacks a fold is left out whole, and what is made of all runs (averages, exports) is too.
+
+        Raises UserError where nothing is left.
+        """
+        lacking = {run[:2] for run in missing}
+        left_out = frozenset(run for run in self.runs() if run[:2] in lacking)
+        kept = [run for run in self.runs() if run not in left_out]
+        if not kept:
+            folds = " with all its folds" if len(self.folds) > 1 else ""
+            raise UserError(
+                f"{self._folder / 'runs'}: no run{folds} is trained and evaluated yet; wait for "
+                "one (python -m pipeline.status)"
+            )
+        part = self.model_copy(
+            update={
+                "variants": list(dict.fromkeys(run.variant for run in kept)),
+                "seeds": [seed for seed in self.seeds if any(run.seed == seed for run in kept)],
+                "averaging": [],
+                "export": [],
+            }
+        )
+        part._missing = left_out
+        return part
 
     def label(self, run: Run) -> str:
         """The run in words; the fold where the study has several."""

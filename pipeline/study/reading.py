@@ -93,6 +93,18 @@ def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:
     return Run(given.variant, given.seed, given.fold)
 
 
+def wants_partial(what: str, arguments: Sequence[str] | None = None) -> bool:
+    """Whether a stage is asked for the runs that exist so far, by --partial on its command line.
+    what: that the stage does, for its help."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="of the runs that are evaluated so far, marked so, into reports/partial/",
+    )
+    return bool(parser.parse_args(arguments).partial)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's floats, as DVC reads them: 1e-3 is a number, in YAML 1.1 it is a string."""
 

@@ -60,9 +60,10 @@ def sync(study: Study) -> tuple[int, int]:
 
 
 def _log_reports(store: StudyRecord, study: Study) -> None:
-    """All but the exported networks, hundreds of MB: each run's own is in the store."""
+    """All but the exported networks, hundreds of MB (each run's own is in the store), and what was
+    made before all runs were done."""
     for path in sorted(study.reports_dir.iterdir()):
-        if path == study.exported_dir:
+        if path in (study.exported_dir, study.partial_dir):
             continue
         if path.is_dir():
             store.client.log_artifacts(store.parent_id, str(path), f"reports/{path.name}")

@@ -54,15 +54,18 @@ def train_epoch(
     train: Train,
     means: LossMeans,
     dtype: torch.dtype,
+    beat: Callable[..., None],
 ) -> Row:
     """One pass over the training cases; returns the learning rates of its last step.
 
-    Raises UserError at the first step whose loss is not finite; its gradient is not taken.
+    After each step `beat` is told the images trained, and how many a second. Raises UserError at
+    the first step whose loss is not finite; its gradient is not taken.
     """
     model, optimizer = training.model, training.optimizer
     device = next(model.parameters()).device
     start_training_mode(model, freeze_encoder=train.freeze_encoder)
     rates: Row = {}
+    trained, start = 0, time.perf_counter()
     # As a block: a bar that an error leaves open would stand before its message.
     with tqdm(
         batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="batch", leave=False
@@ -83,6 +86,8 @@ def train_epoch(
             optimizer.step()
             training.schedule.step()
             bar.set_postfix(loss=f"{value:.3f}")
+            trained += len(images)
+            beat(images=trained, images_per_second=trained / (time.perf_counter() - start))
     return rates
 
 
@@ -124,12 +129,13 @@ def fit(
     seed: int,
     log_epoch: Callable[[int, Row], None] = lambda epoch, row: None,
     resume_file: ResumeFile | None = None,
+    beat: Callable[..., None] = lambda **facts: None,
 ) -> pd.DataFrame:
     """Train `model` in place by the study's protocol; return history.csv, a row an epoch.
 
     The weights it ends with are those of the epoch that `selected_epoch` names. With `resume_file`
     it goes on from there and keeps its state there after each epoch; `log_epoch` is given the
-    epochs of before as well.
+    epochs of before as well. `beat` is told how far it is, see study/heartbeat.py.
     """
     train = study.train
     device = next(model.parameters()).device
@@ -160,9 +166,17 @@ def fit(
         while not is_done(training.history, train):
             epoch = len(training.history) + 1
             means = LossMeans(train.loss, study.focal)
+            seconds = [row["seconds"] for row in training.history]
+            beat(
+                epoch=epoch,
+                epochs=train.epochs,
+                images=0,
+                of=training_cases,
+                **({"seconds_per_epoch": sum(seconds) / len(seconds)} if seconds else {}),
+            )
             start = time.perf_counter()
             torch.manual_seed(stream(seed, "dropout") + epoch)  # resumed or not
-            rates = train_epoch(training, batches, epoch, train, means, dtype)
+            rates = train_epoch(training, batches, epoch, train, means, dtype, beat)
             images_per_second = training_cases / (time.perf_counter() - start)
             validation = LossMeans(train.loss, study.focal)
             row = {

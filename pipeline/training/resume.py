@@ -7,12 +7,9 @@ file says whose it is, so that nothing else can go on from it, and goes when its
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +23,6 @@ from pipeline.study.errors import UserError, warn
 from pipeline.study.files import writing
 from pipeline.training.provenance import differences
 from pipeline.training.state import Training
-
-
-@contextmanager
-def alone(lock: Path, label: str) -> Iterator[None]:
-    """Raise UserError if another process is in such a block with the same `lock`.
-
-    A POSIX lock, which goes with its process however that ends. One by flock, as filelock takes,
-    would be inherited by the loader's workers and outlive a killed training by some seconds.
-    """
-    with writing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise UserError(
-                f"{label} is being trained by another process, which holds {lock}: wait until it "
-                "is done, or stop it; nothing was changed"
-            ) from None
-        yield
 
 
 class ResumeFile:

@@ -1,0 +1,117 @@
+"""The protocol where variants do not have the same seeds: a study that is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import pandas as pd
+
+from pipeline.statistics.analysis import Design, compare
+from pipeline.statistics.pairs import (
+    FEWEST_SEEDS,
+    LEVEL,
+    THRESHOLD,
+    choose_pairing,
+    compare_pairs,
+    holm,
+)
+from pipeline.statistics.results import Comparison, Pair, Pairing
+
+TEST = (
+    "of seed means, on the seeds that both have (exact sign-flip test where these pair the two, "
+    "else Tukey's), Holm over all pairs"
+)
+
+
+def compare_available(
+    table: pd.DataFrame,
+    *,
+    metric: str,
+    baseline: str | None,
+    margin: float,
+    paper: Mapping[str, float],
+    factors: Mapping[str, tuple[bool, bool]],
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """`compare`, which it is where all variants have the same seeds. Else each pair is compared on
+    the seeds that both have, by the protocol of two variants, and adjusted by Holm over all pairs;
+    a pair with fewer than two has no test. What is of all variants together (ranks, orderings,
+    effects, variance, power) is of the seeds that all have."""
+    whole = compare(
+        table, metric=metric, baseline=baseline, margin=margin, paper=paper, factors=factors,
+        draws=draws, seed=seed,
+    )  # fmt: skip
+    used = table[table["variant"].isin(whole.variants)]
+    own_seeds = used.groupby("variant", sort=False)["seed"].agg(frozenset)
+    if own_seeds.nunique() < 2 or whole.cases < 2:
+        return whole
+    pairs: list[Pair] = []
+    shared: list[int] = []
+    untested: list[str] = []
+    for names in combinations(whole.variants, 2):
+        design = Design(used[used["variant"].isin(names)])
+        if len(design.seeds) < 2:
+            untested.append(" and ".join(names))
+            continue
+        paired = choose_pairing(design.scores.mean(axis=2)).paired
+        shared.append(len(design.seeds))
+        pairs += compare_pairs(design.scores, names, paired, margin=margin, draws=draws, seed=seed)
+    pairs = _adjusted(pairs)
+    return whole.model_copy(
+        update={
+            "notes": _notes(whole, shared, untested),
+            "pairing": Pairing(correlation=None, threshold=THRESHOLD, paired=False, test=TEST),
+            "pairs": pairs,
+            "against_baseline": [],
+        }
+    )
+
+
+def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs compared each alone, with Holm over all of them. A pair's p-value is the larger of two
+    tests', and is adjusted as one."""
+    if not pairs:
+        return []
+    p_values = holm([1.0 if p is None else p for p in (each.adjusted_p_value for each in pairs)])
+    equal = holm([1.0 if p is None else p for p in (each.equivalence_p_value for each in pairs)])
+    return [
+        pair.model_copy(
+            update={
+                "adjusted_p_value": float(p_value),
+                "shown": None if pair.shown is None else bool(p_value < LEVEL),
+                "equivalence_p_value": float(equivalence),
+                "equivalent": None if pair.equivalent is None else bool(equivalence < LEVEL),
+            }
+        )
+        for pair, p_value, equivalence in zip(pairs, p_values, equal, strict=True)
+    ]
+
+
+def _notes(comparison: Comparison, shared: Sequence[int], untested: Sequence[str]) -> list[str]:
+    """What cannot be concluded, in place of what `compare` says of seeds that not all have."""
+    kept = [
+        note
+        for note in comparison.notes
+        if " is left out of comparisons: " in note and not note.startswith("Seed ")
+    ]
+    told = "The variants do not have the same seeds: each pair is compared on those that both have"
+    if shared:
+        told += f", {_range(shared)} of them"
+    common = len(comparison.seeds)
+    together = f"those that all have, {common}" if common > 1 else "none: too few are common to all"
+    notes = [f"{told}; ranks and orderings are of {together}."]
+    if any(number < FEWEST_SEEDS for number in shared):
+        notes.append(
+            f"Descriptive only: with fewer than {FEWEST_SEEDS} common seeds no difference of a "
+            "pair is called shown."
+        )
+    if untested:
+        notes.append(f"No test, for want of two common seeds: {'; '.join(untested)}.")
+    return [*kept, *notes]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
