@@ -89,6 +89,7 @@ def describe_part(study: Study, part: Study, missing: Sequence[Run]) -> Partial:
     return Partial(
         runs=compared,
         of=every,
+        folds=len(study.folds),
         waiting=every - compared - len(missing),
         missing=[MissingRun(**run._asdict()) for run in missing],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from fake_study import make_study
@@ -11,7 +13,8 @@ from models import build_model
 from pipeline import attention, compare
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import save_weights
-from pipeline.statistics.results import load_results
+from pipeline.report import attention_seeds
+from pipeline.statistics.results import load_results, open_results
 from pipeline.statistics.scores import disputed_cases, example_cases
 from pipeline.study.errors import UserError
 
@@ -47,6 +50,18 @@ def test_the_cases_are_best_median_worst_and_disputed_ones(study):
     chosen = [*example_cases(results.scores(), 1), *disputed_cases(results.scores(), 2)]
     assert set(ids) == {case.id for case in chosen}
     assert len(ids) == len(set(ids))
+
+
+def test_of_the_runs_so_far_each_variants_first_network_is_drawn(study):
+    shutil.rmtree(study.run_dir("gated_attention", 0))
+    compare.main(partial=True)
+    attention.main(partial=True)
+    found = {path.name for path in (study.partial_dir / "attention").iterdir()}
+    assert found == {f"gated_attention.{kind}" for kind in ("png", "svg", "webp")}
+    part, _ = open_results(study, partial=True)
+    assert attention_seeds(part) == (
+        "Networks of each variant's first seed: gated_attention 1, resunet 0."
+    )
 
 
 def test_missing_weights_are_named_and_earlier_figures_stay(study):

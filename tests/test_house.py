@@ -30,6 +30,7 @@ BELOW = {
     "stages": "reporting",
     "gate": "stages",
     "fanout": "study",
+    "status": "stages",
 }
 TOP = {
     "download", "preprocess", "train", "evaluate", "average", "export_variants", "compare",

@@ -350,6 +350,7 @@ class Partial(Record):
 
     runs: int = Field(description="compared")
     of: int = Field(description="runs that the study has")
+    folds: int = Field(description="that each variant and seed of the study has")
     waiting: int = Field(description="evaluated, and left out because a fold of their seed is not")
     missing: list[MissingRun]
 
@@ -362,7 +363,7 @@ class Partial(Record):
         return [
             told,
             *([f"Missing: {missing}."] if missing else []),
-            "Do not stop the study because of what it says: a test that is looked at again and "
+            "Do not stop the study because of these figures: a test that is looked at again and "
             "again finds too much.",
         ]
 
@@ -371,15 +372,14 @@ class Partial(Record):
         variants: dict[str, dict[int, list[int]]] = {}
         for run in self.missing:
             variants.setdefault(run.variant, {}).setdefault(run.seed, []).append(run.fold)
-        most = max((len(folds) for own in variants.values() for folds in own.values()), default=0)
         parts = []
         for variant, seeds in variants.items():
-            whole = [seed for seed, folds in seeds.items() if len(folds) == most]
+            whole = [seed for seed, folds in seeds.items() if len(folds) == self.folds]
             told = [_ranges("seed", whole)] if whole else []
             told += [
                 f"{_ranges('seed', [seed])} ({_ranges('fold', folds)})"
                 for seed, folds in seeds.items()
-                if len(folds) < most
+                if len(folds) < self.folds
             ]
             parts.append(f"{variant} {', '.join(told)}")
         return "; ".join(parts)

@@ -1,0 +1,90 @@
+"""statistics/unequal.py: variants that do not have the same seeds yet, by hand with scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from pipeline.statistics.analysis import compare
+from pipeline.statistics.crossed import mean_interval, two_way_p
+from pipeline.statistics.unequal import compare_available
+from studies import as_table, simulate
+
+NAMES = ("a", "b", "c", "d")
+SEEDS = {"a": range(10), "b": range(8), "c": range(2, 10), "d": range(1)}
+SETTINGS = {
+    "metric": "dice", "baseline": "a", "margin": 0.005, "paper": {}, "factors": {}, "draws": 500
+}  # fmt: skip
+
+
+def drawn(correlation, effects=(0.80, 0.83, 0.80, 0.80)):
+    return simulate(
+        np.random.default_rng(3), effects, seeds=10, cases=40, correlation=correlation,
+        seed_deviation=0.01,
+    )  # fmt: skip
+
+
+def available(values, seeds=SEEDS):
+    table = as_table(values, NAMES[: len(values)])
+    kept = [seed in seeds[variant] for variant, seed in zip(table.variant, table.seed, strict=True)]
+    return compare_available(table[kept], **SETTINGS)
+
+
+def test_where_all_have_the_same_seeds_it_is_the_protocol():
+    table = as_table(drawn(0.0), NAMES)
+    assert compare_available(table, **SETTINGS) == compare(table, **SETTINGS)
+    fewer = table[table.seed < 3]
+    assert compare_available(fewer, **SETTINGS) == compare(fewer, **SETTINGS)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.95])
+def test_each_pair_is_tested_on_the_seeds_that_both_have(correlation):
+    values = drawn(correlation)
+    found = available(values)
+    shared = {("a", "b"): range(8), ("a", "c"): range(2, 10), ("b", "c"): range(2, 8)}
+    assert [(pair.first, pair.second) for pair in found.pairs] == list(shared)
+    of_seeds, two_way, differences = [], [], []
+    for (first, second), seeds in shared.items():
+        one, other = (values[NAMES.index(name), list(seeds)] for name in (first, second))
+        differences.append(one - other)
+        means = one.mean(axis=1), other.mean(axis=1)
+        if np.corrcoef(*means)[0, 1] >= 0.2:
+            test = stats.permutation_test(
+                (means[0] - means[1],), np.mean, permutation_type="samples", n_resamples=2**14
+            )
+            of_seeds.append(test.pvalue)
+        else:
+            of_seeds.append(stats.ttest_ind(*means).pvalue)
+        two_way.append(float(two_way_p(one - other)))
+    expected = multipletests(np.maximum(of_seeds, two_way), method="holm")[1]
+    for pair, difference, p_value in zip(found.pairs, differences, expected, strict=True):
+        assert pair.difference == pytest.approx(difference.mean())
+        assert pair.interval == mean_interval(difference)
+        assert pair.adjusted_p_value == pytest.approx(p_value)
+    # Seven seeds are shared by the first two pairs, six by the last.
+    assert [pair.shown is None for pair in found.pairs] == [False, False, True]
+    assert found.pairs[0].shown == (expected[0] < 0.05)
+
+
+def test_a_pair_without_two_common_seeds_has_no_test_and_is_named():
+    found = available(drawn(0.0))
+    assert not [pair for pair in found.pairs if "d" in (pair.first, pair.second)]
+    notes = " ".join(found.notes)
+    assert "No test, for want of two common seeds: a and d; b and d; c and d." in notes
+    assert "each pair is compared on those that both have, 6 to 8 of them" in notes
+    assert "Seed 3 is left out" not in notes
+
+
+def test_no_ranks_are_told_of_fewer_than_two_seeds_that_all_have():
+    assert available(drawn(0.0)).ranks is None
+    three = available(drawn(0.0)[:3])
+    assert three.seeds == [2, 3, 4, 5, 6, 7]
+    assert set(three.ranks.average) == {"a", "b", "c"}
+
+
+def test_a_variant_alone_has_nothing_to_be_compared_with():
+    found = available(drawn(0.0)[:1])
+    assert found.pairs == []
+    assert found.notes == ["There are no two variants to compare."]

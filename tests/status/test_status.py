@@ -1,0 +1,263 @@
+"""pipeline/status: what each run is at, told by files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import killed_stage
+import pytest
+import yaml
+from conftest import REPOSITORY
+from fake_study import make_study
+
+from pipeline.status.__main__ import describe, duration
+from pipeline.status.overview import WIDTH, RunStatus, counts, disk_use, look, table
+from pipeline.status.remaining import remaining
+from pipeline.study.heartbeat import heartbeat_file
+from pipeline.study.params import Run
+from pipeline.study.reading import load_study
+
+VARIANTS = ["gated_attention", "resunet"]
+
+
+def leave_record(study, run, work="train", **facts):
+    path = heartbeat_file(study, Run(*run), work)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts))
+
+
+def states(study) -> dict[Run, str]:
+    return {found.run: found.state for found in look(study)}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two variants, seeds 0 and 1, all runs done."""
+    return make_study(tmp_path, variants=VARIANTS, seeds=[0, 1])
+
+
+def test_files_say_what_is_done_waiting_trained_interrupted_and_failed(study):
+    assert set(states(study).values()) == {"done"}
+    shutil.rmtree(study.run_dir("resunet", 0))
+    assert states(study)["resunet", 0, 0] == "waiting"
+    leave_record(study, ("resunet", 0, 0), epoch=3, epochs=10, images=32, of=64)
+    assert states(study)["resunet", 0, 0] == "interrupted"
+    leave_record(study, ("resunet", 0, 0), epoch=3, epochs=10, error="no luck")
+    assert states(study)["resunet", 0, 0] == "failed"
+    (study.evaluation_dir("resunet", 1) / "metrics.json").unlink()
+    assert states(study)["resunet", 1, 0] == "trained"
+    leave_record(study, ("resunet", 1, 0), "evaluate", error="no mask")
+    found = {run.run: run for run in look(study)}
+    assert found["resunet", 1, 0].state == "failed"
+    assert found["resunet", 1, 0].error == "no mask"
+    assert counts(look(study)) == {"done": 2, "failed": 2}
+
+
+def test_a_state_without_a_record_is_of_an_interrupted_training(study):
+    shutil.rmtree(study.run_dir("resunet", 0))
+    state = study.resume_file("resunet", 0)
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"")
+    assert states(study)["resunet", 0, 0] == "interrupted"
+
+
+@pytest.fixture
+def slow_training(drawn_study, tmp_path):
+    """A study's folder whose training would take minutes; nothing trained."""
+    params = yaml.safe_load((drawn_study / "params.yaml").read_text())
+    params["train"] |= {"epochs": 5000}
+    network = {"encoder": "plain", "plain_width": 2, "decoder_gates": True}
+    params |= {"models": {"resunet": network}, "variants": ["resunet"]}
+    params["tracking"] |= {"live": False}
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "data").symlink_to(drawn_study / "data")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_training_shows_as_running_and_once_killed_as_interrupted(slow_training):
+    study = load_study(slow_training)
+    process = killed_stage.start("train", slow_training, "resunet", "0")
+    try:
+        deadline = time.monotonic() + 60
+        (found,) = look(study)
+        while (found.epoch or 0) < 3 or found.seconds_per_epoch is None:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+            (found,) = look(study)
+        assert (found.state, found.epochs) == ("running", 5000)
+        assert found.images_per_second > 0
+        assert f"epoch {found.epoch} of 5000, " in table(study, [found])
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    (after,) = look(study)
+    assert after.state == "interrupted"
+    assert after.epoch >= found.epoch
+
+
+@pytest.mark.slow
+def test_a_training_that_ends_with_an_error_shows_as_failed_with_its_words(slow_training):
+    (slow_training / "data").unlink()
+    process = killed_stage.start("train", slow_training, "resunet", "0")
+    process.join()
+    (found,) = look(load_study(slow_training))
+    assert found.state == "failed"
+    assert "no usable prepared cases" in found.error
+    printed = Path(f"{slow_training}.printed").read_text()
+    assert found.error in printed
+
+
+def done(variant, seed, training=100.0, evaluation=20.0):
+    return RunStatus(
+        Run(variant, seed, 0), "done", training_seconds=training, evaluation_seconds=evaluation
+    )
+
+
+def test_hours_left_are_the_means_of_the_variant_and_the_epochs_of_those_on_their_way():
+    runs = [
+        done("a", 0, 100, 20),
+        done("a", 1, 140, 40),
+        RunStatus(Run("a", 2, 0), "trained", training_seconds=90),
+        RunStatus(Run("a", 3, 0), "waiting"),
+        # in the middle of its fourth epoch of ten, which took 11 s each
+        RunStatus(Run("a", 4, 0), "running", 4, 10, 0.5, 50.0, 11.0),
+        # begins its third epoch anew
+        RunStatus(Run("a", 5, 0), "interrupted", 3, 10, 0.0, 50.0, 12.0),
+        RunStatus(Run("b", 0, 0), "waiting"),  # nothing is known of b: as a
+    ]
+    left = remaining(runs, epochs=10)
+    training, evaluation = (100 + 140 + 90) / 3, (20 + 40) / 2
+    assert left.seconds == pytest.approx(2 * training + 6.5 * 11 + 8 * 12 + 5 * evaluation)
+    assert (left.at_once, left.unknown, left.evaluated) == (1, ("b",), True)
+
+
+def test_two_at_once_share_what_is_left():
+    running = [RunStatus(Run("a", seed, 0), "running", 1, 2, 0.0, 1.0, 30.0) for seed in (0, 1)]
+    left = remaining(running, epochs=2)
+    assert (left.seconds, left.at_once, left.evaluated) == (120.0, 2, False)
+
+
+def test_before_anything_ran_no_time_is_told():
+    assert remaining([RunStatus(Run("a", 0, 0), "waiting")], epochs=2).seconds is None
+    assert remaining([done("a", 0)], epochs=2).seconds == 0.0
+
+
+@pytest.mark.parametrize(("seeds", "folds"), [(10, 0), (30, 0), (2, 3), (1, 0)])
+def test_the_table_fits_a_terminal_and_has_every_run(tmp_path, seeds, folds):
+    variants = ["limit_encoder_attention", "encoder_and_gated_attention", "unet"]
+    folder = tmp_path / "studies" / "wide"
+    folder.mkdir(parents=True)
+    params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
+    params |= {"name": "wide", "variants": variants, "seeds": list(range(seeds)), "averaging": []}
+    params["export"] = []
+    if folds:
+        params["prepare"]["split"] = {"method": "folds", "k": folds, "seed": 0}
+        params["folds"] = list(range(folds))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    study = load_study(folder)
+    runs = [RunStatus(run, "running", 10, 10, 0.5, 1234.5, 1.0) for run in study.runs()]
+    text = table(study, runs)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.count("10/10") + text.count("epoch 10 of 10, 1234.5 images/s") == len(runs)
+
+
+def test_sources_data_and_params_that_changed_make_a_training_out_of_date(study):
+    path = study.run_dir("resunet", 1) / "run.json"
+    record = json.loads(path.read_text())
+    prepared = json.loads((study.prepared_dir / "prepared.json").read_text())["fingerprint"]
+    params = study.model_dump(mode="json", include={"train", "focal"})
+
+    def changed(**facts):
+        told = {"data_fingerprint": prepared, "params": params, "sources": {}} | facts
+        path.write_text(json.dumps(record | told))
+        (found,) = [found for found in look(study) if found.run == ("resunet", 1, 0)]
+        return found.changed
+
+    assert changed() == ()
+    assert changed(sources={"pipeline/train.py": "0" * 64}) == ("pipeline/train.py",)
+    assert changed(data_fingerprint="0" * 64) == ("data/prepared",)
+    assert changed(params=params | {"focal": {"alpha": 1}}) == ("params.yaml: focal",)
+
+
+def test_disk_use_is_the_bytes_of_the_files_each_once(study):
+    (study.folder / "runs" / "more").write_bytes(bytes(1000))
+    before = disk_use(study)["runs"]
+    os.link(study.folder / "runs" / "more", study.folder / "runs" / "again")
+    assert disk_use(study)["runs"] == before
+    files = [path for path in study.prepared_dir.rglob("*") if path.is_file()]
+    assert disk_use(study)["data"] == sum(path.stat().st_size for path in files)
+
+
+def test_what_is_not_done_is_told_below_the_table(study):
+    shutil.rmtree(study.run_dir("resunet", 0))
+    leave_record(study, ("resunet", 0, 0), epoch=3, epochs=10, error="no luck")
+    runs = look(study)
+    text = "\n".join(describe(study, runs, remaining(runs, 10), None))
+    assert "failed: resunet, seed 0 in epoch 3 of 10: no luck" in text
+    # Of resunet's other run 76.5 s; eight epochs are left.
+    assert f"Time left: about {duration(76.5 * 0.8)}" in text
+    assert "evaluations come on top" in text
+
+
+def ask(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.status", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_for_scripts_it_is_json(study):
+    found = json.loads(ask(study.folder, "--json").stdout)
+    assert found["counts"] == {"done": 4}
+    assert {(run["variant"], run["seed"], run["state"]) for run in found["runs"]} == {
+        (variant, seed, "done") for variant in VARIANTS for seed in (0, 1)
+    }
+    assert (found["seconds_left"], found["estimate"]) == (0.0, None)
+
+
+def test_a_broken_study_costs_one_line(study):
+    path = study.folder / "params.yaml"
+    path.write_text(path.read_text().replace("seeds:", "seedz:"))
+    told = ask(study.folder)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("error: params.yaml: seeds is missing")
+    assert "Traceback" not in told.stderr
+    told = ask(study.folder.parent)
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: params.yaml is missing")
+
+
+def test_a_study_of_a_folder_that_is_not_there_is_told(tmp_path):
+    study = make_study(tmp_path, source="directory")
+    told = ask(study.folder)
+    assert told.returncode == 1
+    assert "data.raw must be an existing folder" in told.stderr
+
+
+def test_it_opens_no_network_and_imports_nothing_that_takes_seconds(study):
+    code = (
+        "import sys; sys.argv = ['status']; from pipeline.status.__main__ import main; main();"
+        "print(sorted({'torch', 'mlflow', 'dvc', 'pandas', 'scipy'} & sys.modules.keys()))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=study.folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.splitlines()[-1] == "[]"
