@@ -101,7 +101,7 @@ def _time_left(left: Remaining) -> list[str]:
         told += f" with {left.at_once} runs at once"
     lines = [told]
     if left.unknown:
-        lines.append(f"  counted as the others, for none is finished: {', '.join(left.unknown)}")
+        lines.append(f"  counted as the others, for none has begun: {', '.join(left.unknown)}")
     if not left.evaluated:
         lines.append("  evaluations come on top: none is finished")
     return lines

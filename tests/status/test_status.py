@@ -141,6 +141,17 @@ def test_hours_left_are_the_means_of_the_variant_and_the_epochs_of_those_on_thei
     assert (left.at_once, left.unknown, left.evaluated) == (1, ("b",), True)
 
 
+def test_before_any_run_is_finished_those_on_their_way_stand_for_the_others():
+    runs = [
+        RunStatus(Run("a", 0, 0), "running", 2, 4, 0.0, 50.0, 10.0),
+        RunStatus(Run("a", 1, 0), "waiting"),
+        RunStatus(Run("b", 0, 0), "waiting"),
+    ]
+    left = remaining(runs, epochs=4)
+    assert left.seconds == pytest.approx(3 * 10 + 40 + 40)
+    assert (left.unknown, left.evaluated) == (("b",), False)
+
+
 def test_two_at_once_share_what_is_left():
     running = [RunStatus(Run("a", seed, 0), "running", 1, 2, 0.0, 1.0, 30.0) for seed in (0, 1)]
     left = remaining(running, epochs=2)
