@@ -100,8 +100,12 @@ def _notes(comparison: Comparison, shared: Sequence[int], untested: Sequence[str
     if shared:
         told += f", {_range(shared)} of them"
     common = len(comparison.seeds)
-    together = f"those that all have, {common}" if common > 1 else "none: too few are common to all"
-    notes = [f"{told}; ranks and orderings are of {together}."]
+    together = (
+        f"ranks and orderings are of those that all have, {common}"
+        if common > 1
+        else "there are no ranks and orderings, for want of two that all have"
+    )
+    notes = [f"{told}; {together}."]
     if any(number < FEWEST_SEEDS for number in shared):
         notes.append(
             f"Descriptive only: with fewer than {FEWEST_SEEDS} common seeds no difference of a "
