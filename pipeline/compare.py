@@ -78,7 +78,8 @@ def main(partial: bool = False) -> None:
     else:
         results = collect(study, cases)
     save_results(study.results_file, results)
-    write_json(study.summary_file, headlines(results))
+    if not partial:
+        write_json(study.summary_file, headlines(results))
     told = results.verdict[0] if results.verdict else "nothing to compare"
     print(f"compare: {study.results_file}: {told}")
 

@@ -52,11 +52,8 @@ def put_in_place(study: Study) -> None:
         fetch_isic2018(raw_dir, own=own, keep=data.keep_archives)
     elif data.source == "synthetic":
         draw_cases(data, raw_dir)
-    elif not raw_dir.is_dir():
-        raise UserError(
-            f"{study.folder / 'params.yaml'}: data.raw must be an existing folder of cases, got "
-            f"{data.raw!r}; fill that folder or link it to where the cases are"
-        )
+    else:
+        study.check_own_cases()
 
 
 def describe(study: Study) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def main() -> None:
     arguments = parse()
     study = load_study(arguments.study)
     study.check_inputs()
+    if not study.prepared_dir.is_dir():
+        study.check_own_cases()
     runs = look(study)
     estimate = None
     if arguments.estimate:

@@ -306,6 +306,14 @@ class Study(Block):
                 "lesion-ablation[export], or leave it empty"
             )
 
+    def check_own_cases(self) -> None:
+        """Raise UserError for a folder of one's own cases that is not there."""
+        if self.data.source == "directory" and not self.raw_dir.is_dir():
+            raise UserError(
+                f"{self._folder / 'params.yaml'}: data.raw must be an existing folder of cases, "
+                f"got {self.data.raw!r}; fill that folder or link it to where the cases are"
+            )
+
     def check_inputs(self) -> None:
         """Raise UserError for a named folder or weights file that is not there, for raw cases that
         would be lost with the outputs, and for a network that another package does not have."""

@@ -253,6 +253,8 @@ def test_a_broken_study_costs_one_line(study):
 
 def test_a_study_of_a_folder_that_is_not_there_is_told(tmp_path):
     study = make_study(tmp_path, source="directory")
+    assert ask(study.folder).returncode == 0  # prepared cases are enough
+    shutil.rmtree(study.prepared_dir)
     told = ask(study.folder)
     assert told.returncode == 1
     assert "data.raw must be an existing folder" in told.stderr
