@@ -27,7 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: side by side, a file a process, a long one may not come last."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    minutes = {"test_dvc_commands.py", "test_pipeline.py"}  # each of few tests
+    items.sort(key=lambda item: (item.path.name not in minutes, -slow[item.path]))
 
 
 def pytest_collection_finish() -> None:
