@@ -55,6 +55,7 @@ class _Inputs:
     """What trainings would be made with now, read once for all runs."""
 
     def __init__(self, study: Study) -> None:
+        self.folder = study.folder
         self.fingerprint = (read(study.prepared_dir / "prepared.json") or {}).get("fingerprint")
         blocks = study.model_dump(mode="json", include={"train", "focal"})
         self.params = {
@@ -74,7 +75,8 @@ class _Inputs:
             found.append("data/prepared")
         for name, checksum in record.get("sources", {}).items():
             if name not in self.sources:
-                path = ROOT / name
+                # A study's own networks are named as seen from it.
+                path = (self.folder if name.startswith("networks/") else ROOT) / name
                 self.sources[name] = sha256(path) if path.is_file() else None
             if self.sources[name] != checksum:
                 found.append(name)

@@ -20,6 +20,7 @@ from fake_study import make_study
 from pipeline.status.__main__ import describe, duration
 from pipeline.status.overview import WIDTH, RunStatus, counts, disk_use, look, table
 from pipeline.status.remaining import remaining
+from pipeline.study.files import sha256
 from pipeline.study.heartbeat import heartbeat_file
 from pipeline.study.params import Run
 from pipeline.study.reading import load_study
@@ -196,6 +197,11 @@ def test_sources_data_and_params_that_changed_make_a_training_out_of_date(study)
 
     assert changed() == ()
     assert changed(sources={"pipeline/train.py": "0" * 64}) == ("pipeline/train.py",)
+    own = study.folder / "networks" / "own.py"  # not one of the suite's sources
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("# a network\n")
+    assert changed(sources={"networks/own.py": sha256(own)}) == ()
+    assert changed(sources={"networks/own.py": "0" * 64}) == ("networks/own.py",)
     assert changed(data_fingerprint="0" * 64) == ("data/prepared",)
     assert changed(params=params | {"focal": {"alpha": 1}}) == ("params.yaml: focal",)
 
