@@ -62,9 +62,9 @@ def test_a_study_runs_at_demo_scale_to_its_results(name, tmp_path, monkeypatch):
     preprocess.main()
     study = load_study()
     for run in study.runs():
-        train.train_run(study, run)
-        monkeypatch.setattr("sys.argv", ["evaluate", *map(str, run)])
-        evaluate.main()
+        for stage in (train, evaluate):
+            monkeypatch.setattr("sys.argv", [stage.__name__, *map(str, run)])
+            stage.main()
         (study.run_dir(*run) / "weights.safetensors").unlink()  # 280 MB for ResNet-101
     compare.main()
     results = json.loads((tmp_path / "reports" / "results.json").read_text())

@@ -25,6 +25,7 @@ import yaml
 from conftest import change_params
 from light_study import REPOSITORY, LightStudy
 
+from pipeline import describe_networks
 from pipeline.fanout import __main__ as fanout
 from pipeline.fanout.cluster import (
     Workers,
@@ -670,6 +671,8 @@ def test_runs_are_tracked_live_by_a_server(cluster, drawn_study, server, tmp_pat
             for variant in ("gated_attention", "limit_encoder_attention")
         },
     )
+    (folder / "networks").mkdir()
+    describe_networks.main()
     server.start()
     matrix = Matrix(Path())
     function = partial(

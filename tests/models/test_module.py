@@ -21,7 +21,6 @@ from pipeline import describe_networks, evaluate, predict, train
 from pipeline.deployment.loading import open_run
 from pipeline.engine.weights import load_start
 from pipeline.study.errors import UserError
-from pipeline.study.reading import load_study
 from pipeline.tracking.sync import sync
 
 OWN = """
@@ -185,7 +184,8 @@ def test_a_run_of_it_is_trained_recorded_served_and_used(own_study, monkeypatch,
     (variant,), seed = study.variants, study.seeds[0]
     describe_networks.main()
     run = study.runs()[0]
-    train.train_run(study, run)
+    monkeypatch.setattr("sys.argv", ["train", *map(str, run)])
+    train.main()
     record = json.loads((study.run_dir(*run) / "run.json").read_text())
     hashes = {name: sha for name, sha in record["sources"].items() if name.startswith("networks/")}
     assert set(hashes) == {"networks/own.py", "networks/blocks.py"}
@@ -216,8 +216,9 @@ def test_a_run_of_it_is_trained_recorded_served_and_used(own_study, monkeypatch,
     write(Path(), blocks=BLOCKS + "\n# changed\n")
     with pytest.raises(UserError, match=r"networks/blocks\.py is not here as it was trained"):
         open_run(study.run_dir(*run)).load(torch.device("cpu"))
+    monkeypatch.setattr("sys.argv", ["train", *map(str, run)])
     with pytest.raises(UserError, match="run the stage networks"):
-        train.train_run(load_study(), run)
+        train.main()
     assert seed == run.seed
     shutil.rmtree("networks")
     with pytest.raises(UserError, match="is code of its study"):

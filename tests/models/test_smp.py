@@ -266,7 +266,8 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     change_params(models={"peer": DEEPLAB}, variants=["peer"], compare={"baseline": None})
     study = change_params(train={"epochs": 2, "batch_size": 10})
     (run,) = study.runs()
-    train.train_run(study, run)
+    monkeypatch.setattr("sys.argv", ["train", *map(str, run)])
+    train.main()
     record = json.loads((study.run_dir(*run) / "run.json").read_text())
     assert record["params"]["model"] == asdict(study.models["peer"])
     assert record["parameters"] == sum(
@@ -287,8 +288,8 @@ def test_a_run_trains_resumes_with_dropout_to_the_same_bits_and_is_evaluated(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_epoch", killed_in_the_second)
         with pytest.raises(KeyboardInterrupt):
-            train.train_run(study, run)
-    train.train_run(study, run)
+            train.main()
+    train.main()
     record = json.loads((study.run_dir(*run) / "run.json").read_text())
     assert record["resumed_epochs"] == [1]
     assert (study.run_dir(*run) / "weights.safetensors").read_bytes() == whole
