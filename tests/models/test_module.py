@@ -59,6 +59,10 @@ def write(folder: Path, **files: str) -> ModuleConfig:
 @pytest.fixture
 def own_study(tiny_study):
     """tiny_study whose first variant is a network of its own."""
+    data = tiny_study.folder / "data"  # its own: the other tests' has no data/networks
+    shared = data.resolve()
+    data.unlink()
+    shutil.copytree(shared, data)
     write(Path(), own=OWN, blocks=BLOCKS, other="raise SystemExit")
     variant = tiny_study.variants[0]
     network = {"family": "module", "file": "networks/own.py", "arguments": {"width": 3}}
