@@ -18,6 +18,7 @@ when a network is built.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -25,7 +26,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from models.config import NetworkConfig, NetworkError
+from models.config import NetworkConfig, NetworkError, told_of_own_code
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,9 +38,11 @@ __all__ = [
     "families",
     "load_weights",
     "source_hashes",
+    "told_of_own_code",
 ]
 
 HERE = Path(__file__).parent
+IMPORTED_FAMILY = r"^\s*(?:from|import)\s+models\.(\w+)"
 
 
 @cache
@@ -71,19 +74,21 @@ def load_weights(model: nn.Module, config: NetworkConfig, state: Mapping[str, Te
 def source_hashes(config: NetworkConfig) -> dict[str, str]:
     """The sha256 of each file that makes this variant's network, and no other's alone.
 
-    Of the suite's families seen from its root, of a study's own from its folder. Raises
+    Of the suite's families seen from its root, of a study's own from its folder; families whose
+    parts a study's own file imports are among them. Raises
     NetworkError for a study's own file that builds none: it is built to see what it imports.
     """
-    family = [
-        HERE / "__init__.py",
-        HERE / "config.py",
-        *sorted((HERE / config.family).glob("*.py")),
-    ]
-    found = {file.relative_to(HERE.parent): file for file in family}
+    own: list[Path] = []
     if hasattr(_network(config), "sources"):
-        found |= {
-            file.relative_to(config.folder): file for file in _network(config).sources(config)
-        }
+        own = _network(config).sources(config)
+    used = {config.family}
+    for file in own:
+        used.update(re.findall(IMPORTED_FAMILY, file.read_text(encoding="utf-8"), re.MULTILINE))
+    shared = [HERE / "__init__.py", HERE / "config.py"]
+    for family in sorted(used):
+        shared += sorted((HERE / family).glob("*.py"))
+    found = {file.relative_to(HERE.parent): file for file in shared}
+    found |= {file.relative_to(config.folder): file for file in own}
     return {
         name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for name, file in found.items()

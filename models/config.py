@@ -5,11 +5,30 @@ from __future__ import annotations
 import copy
 from dataclasses import Field
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, ClassVar, Self
 
 
 class NetworkError(Exception):
     """A network that cannot be built; the message says where and why."""
+
+
+OWN_FOLDERS: dict[Path, str] = {}  # of studies' own files that were opened: as an error tells them
+
+
+def told_of_own_code(error: BaseException) -> str | None:
+    """Where in a study's own file it happened, and what; None for what happened elsewhere."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = [(frame.filename, frame.lineno) for frame in extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        frames.append((error.filename, error.lineno))
+    for filename, line in reversed(frames):
+        for folder, shown in OWN_FOLDERS.items():
+            if Path(filename).is_relative_to(folder):
+                return (
+                    f"{shown}/{Path(filename).relative_to(folder).as_posix()}, line {line}: {what}"
+                )
+    return None
 
 
 class NetworkConfig:

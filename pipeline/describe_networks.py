@@ -1,16 +1,21 @@
 """Stage networks: what each variant's network is made of, so that DVC knows which runs it concerns.
 
 data/networks/<variant>.json has the sha256 of each source file of the variant's network, and of the
-file of weights that it starts from. Each network is built once: a mistake in one is told before the
-first training.
+file of weights that it starts from. Each network is built once, and a study's own is given two
+images: a mistake in one is told before the first training.
 """
 
 from __future__ import annotations
 
+import torch
+from torch import nn
+
 from models import build_model, source_hashes
-from pipeline.engine.weights import weights_file_sha256
+from pipeline.engine.compute import logits_of, to_input
+from pipeline.engine.weights import check_trainable, load_start, weights_file_sha256
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import replacing, write_json
+from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 
 
@@ -22,6 +27,8 @@ def main() -> None:
         for variant in study.variants:
             config = study.models[variant]
             model = build_model(config)
+            if config.family == "module":
+                try_own(model, study, variant)
             if (key := study.train.encoder_key()) and not hasattr(model, "encoder_parameters"):
                 raise UserError(
                     f"params.yaml: {key} needs networks with a method encoder_parameters(), which "
@@ -33,6 +40,20 @@ def main() -> None:
             }
             write_json(folder / f"{variant}.json", made_of)
     print(f"networks: {len(study.variants)} described in {study.networks_dir}")
+
+
+def try_own(model: nn.Module, study: Study, variant: str) -> None:
+    """Raise UserError where a training would fail, or its weights could not be kept."""
+    size = (study.prepare.height, study.prepare.width)
+    try:
+        check_trainable(model)
+        load_start(model, study.models[variant])
+        # As trainings and evaluations give them.
+        pixels = torch.zeros(2, *size, 3, dtype=torch.uint8)
+        images = to_input(pixels, torch.device("cpu"))
+        logits_of(model.to(memory_format=torch.channels_last).eval(), images)
+    except UserError as error:
+        raise UserError(f"params.yaml: models.{variant}: {error}") from None
 
 
 if __name__ == "__main__":

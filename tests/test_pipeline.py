@@ -183,7 +183,7 @@ def set_in(params: dict, path: str, value: object) -> None:
     ("key", "value", "stale"),
     [
         ("data.seed", 7, {"download"}),
-        ("prepare.height", 64, {"preprocess"}),
+        ("prepare.height", 64, {"preprocess", "networks"}),
         ("train.optimizer.learning_rate", 0.002, ALL_TRAIN),
         ("train.augmentation", [], ALL_TRAIN),
         ("train.deterministic", False, ALL_TRAIN),

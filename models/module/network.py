@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from copy import deepcopy
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from models.config import NetworkError
+from models.config import OWN_FOLDERS, NetworkError, told_of_own_code
 from models.module import ModuleConfig
 
 
@@ -41,7 +42,7 @@ def _build(module: ModuleType, config: ModuleConfig) -> nn.Module:
     if not callable(getattr(module, "build", None)):
         raise NetworkError(f"{config.file} must have a function build(**arguments)")
     with torch.device("cpu"):  # a stranger's code need not know torch's device "meta"
-        model = module.build(**config.arguments)
+        model = module.build(**deepcopy(config.arguments))
     if not isinstance(model, nn.Module):
         raise NetworkError(
             f"{config.file}: build must return a torch.nn.Module, got {type(model).__name__}"
@@ -52,12 +53,21 @@ def _build(module: ModuleType, config: ModuleConfig) -> nn.Module:
 @contextmanager
 def _opened(config: ModuleConfig) -> Iterator[ModuleType]:
     """The file as a module, and its folder first where Python looks for others: both for this
-    block, so that files of one name in two studies do not meet."""
+    block, so that files of one name in two studies do not meet. Modules that are known by the name
+    of a file in it are put aside meanwhile, and no bytecode is read or written."""
     path = (config.folder / config.file).resolve()
     name = f"network_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    before, bytecode = sys.path[:], sys.dont_write_bytecode
+    OWN_FOLDERS[path.parent] = PurePosixPath(config.file).parent.as_posix()
+    beside = {each.stem for each in path.parent.glob("*.py")}
+    beside |= {each.parent.name for each in path.parent.glob("*/__init__.py")}
+    aside = {known: sys.modules[known] for known in sys.modules if known.split(".")[0] in beside}
+    for known in aside:
+        del sys.modules[known]
+    before, bytecode = sys.path[:], (sys.dont_write_bytecode, sys.pycache_prefix)
     sys.path.insert(0, str(path.parent))
-    sys.dont_write_bytecode = True  # DVC would take it for a source
+    # DVC would take it for a source, and one that is there may be older than its source: it knows
+    # a time in whole seconds.
+    sys.dont_write_bytecode, sys.pycache_prefix = True, os.devnull
     importlib.invalidate_caches()
     try:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -70,11 +80,17 @@ def _opened(config: ModuleConfig) -> Iterator[ModuleType]:
     except NetworkError:
         raise
     except Exception as error:  # whatever a stranger's code raises
-        raise NetworkError(_told(error, config)) from error
+        told = told_of_own_code(error)
+        if told is None:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            told = f"{config.file}: build({', '.join(config.arguments)}): {what}"
+        raise NetworkError(told) from error
     finally:
         for other in [name, *_modules_beside(path.parent)]:
             sys.modules.pop(other, None)
-        sys.path[:], sys.dont_write_bytecode = before, bytecode
+        sys.modules |= aside
+        sys.path[:] = before
+        sys.dont_write_bytecode, sys.pycache_prefix = bytecode
 
 
 def _modules_beside(folder: Path) -> dict[str, Path]:
@@ -93,20 +109,3 @@ def _beside(config: ModuleConfig) -> list[Path]:
     whole = folder.resolve()
     files = set(_modules_beside(whole).values()) - {whole / Path(config.file).name}
     return [folder / file.relative_to(whole) for file in sorted(files)]
-
-
-def _told(error: Exception, config: ModuleConfig) -> str:
-    """Where in the study's files it happened, and what."""
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    if isinstance(error, SyntaxError):
-        return f"{config.file}, line {error.lineno}: {what}"
-    folder = (config.folder / config.file).resolve().parent
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if folder in Path(frame.filename).parents
-    ]
-    if not own:
-        return f"{config.file}: build({', '.join(config.arguments)}): {what}"
-    at = Path(config.file).parent / Path(own[-1].filename).relative_to(folder)
-    return f"{at.as_posix()}, line {own[-1].lineno}: {what}"

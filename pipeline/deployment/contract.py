@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models import NetworkConfig, NetworkError, build_model
+from models import NetworkConfig, NetworkError, build_model, told_of_own_code
 from pipeline.data.geometry import Size
 from pipeline.data.synthetic import draw_case
 from pipeline.deployment.graphs import (
@@ -29,17 +29,13 @@ from pipeline.deployment.graphs import (
     save_onnx,
     torch_call,
 )
-from pipeline.engine.compute import to_input
+from pipeline.engine.compute import logits_of, to_input
 from pipeline.engine.losses import bce
-from pipeline.engine.weights import load_start
+from pipeline.engine.weights import check_trainable, load_start, save_weights
 from pipeline.study.errors import UserError
 from pipeline.training.provenance import forward_gflops
 
 CLOSE = 1e-4  # of a logit: batches of other sizes add in another order
-
-
-class NotMetError(Exception):
-    """A demand that is not met; the message says what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +72,11 @@ class Subject:
         drawn = [draw_case(0, number, height=height, width=width)[1] for number in range(count)]
         return torch.from_numpy(np.stack(drawn)).unsqueeze(1).float()
 
-    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Raises NotMetError for what is no batch of logits."""
-        with torch.no_grad():
-            found = model(images)
-        wanted = (len(images), 1, *images.shape[2:])
-        if not isinstance(found, Tensor) or found.shape != wanted:
-            what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise NotMetError(
-                f"images {tuple(images.shape)} must give logits {wanted}, got {what}: return one "
-                "channel of the images' size, before the sigmoid"
-            )
-        return found
-
 
 def shape(subject: Subject) -> str:
-    logits = subject.logits(subject.build().eval(), subject.images(2))
+    logits = logits_of(subject.build().eval(), subject.images(2))
     if not torch.isfinite(logits).all():
-        raise NotMetError("logits must be finite, got NaN or infinity")
+        raise UserError("logits must be finite, got NaN or infinity")
     return f"{tuple(logits.shape)}"
 
 
@@ -101,7 +84,7 @@ def other_size(subject: Subject) -> str:
     """Of use where images of another size are to be tried; nothing needs it."""
     size = (subject.size[0] + 32, subject.size[1] + 64)
     try:
-        subject.logits(subject.build().eval(), subject.images(1, size))
+        logits_of(subject.build().eval(), subject.images(1, size))
     except Exception as error:  # whatever the network raises: it is a piece of news
         return f"this size alone, not {size[0]}x{size[1]} ({type(error).__name__}): no fault"
     return f"{size[0]}x{size[1]} as well"
@@ -113,7 +96,7 @@ def one_image(subject: Subject) -> str:
     try:
         model(subject.images(1))
     except ValueError as error:
-        raise NotMetError(
+        raise UserError(
             f"a batch of one image fails in training mode ({error}): normalise no layer of one "
             "value, such as BatchNorm after global pooling; or choose a batch size that leaves no "
             "rest"
@@ -127,7 +110,7 @@ def gradients(subject: Subject) -> str:
     every = dict(model.named_parameters())
     without = [name for name in every if every[name].requires_grad and every[name].grad is None]
     if without:
-        raise NotMetError(
+        raise UserError(
             f"no gradient reaches {len(without)} of {len(every)} parameters, such as "
             f"{', '.join(without[:3])}: use them, or take them out"
         )
@@ -140,11 +123,11 @@ def gradients(subject: Subject) -> str:
 def alone(subject: Subject) -> str:
     """In evaluation mode an image's logits are its own, whatever lies beside it in a batch."""
     model, images = subject.build().eval(), subject.images(3)
-    together = subject.logits(model, images)
-    apart = torch.cat([subject.logits(model, images[n : n + 1]) for n in range(3)])
+    together = logits_of(model, images)
+    apart = torch.cat([logits_of(model, images[n : n + 1]) for n in range(3)])
     off = float((together - apart).abs().max())
     if not off <= CLOSE * max(1.0, float(together.abs().max())):
-        raise NotMetError(
+        raise UserError(
             f"in evaluation mode logits change by {off:.2g} with what else is in the batch: use "
             "no statistics of the batch there"
         )
@@ -158,32 +141,35 @@ def repeats(subject: Subject) -> str:
         one.state_dict().items(), two.state_dict().values(), strict=True
     ):
         if not torch.equal(first, second):
-            raise NotMetError(
+            raise UserError(
                 f"{name} differs between two networks of one seed: draw with torch's own generator"
             )
     images = subject.images(2)
-    if not torch.equal(subject.logits(one, images), subject.logits(two, images)):
-        raise NotMetError("two networks with the same weights differ: draw nothing in evaluation")
+    for mode in ("training", "evaluation"):
+        found = []
+        for model in (one, two):
+            torch.manual_seed(1)  # dropout's
+            found.append(logits_of(model.train(mode == "training"), images))
+        if not torch.equal(*found):
+            raise UserError(
+                f"two networks with the same weights and seed differ in {mode}: draw with torch's "
+                "own generator, and in evaluation nothing"
+            )
     return "weights and logits, to the bit"
 
 
 def file_of_weights(subject: Subject) -> str:
     """Runs end as safetensors, which holds each tensor once and nothing else."""
     model = subject.build().eval()
+    check_trainable(model)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
-        try:
-            save_file({key: each.contiguous() for key, each in model.state_dict().items()}, path)
-        except (RuntimeError, ValueError, AttributeError) as error:
-            raise NotMetError(
-                f"its state dict does not go into safetensors ({str(error).splitlines()[0]}): let "
-                "no two entries share their tensor"
-            ) from None
+        save_weights(model, path)
         other = subject.build().eval()
         other.load_state_dict(load_file(path))
     images = subject.images(1)
-    if not torch.equal(subject.logits(model, images), subject.logits(other, images)):
-        raise NotMetError("weights that were saved and loaded give other logits")
+    if not torch.equal(logits_of(model, images), logits_of(other, images)):
+        raise UserError("weights that were saved and loaded give other logits")
     return "saved and loaded"
 
 
@@ -222,13 +208,13 @@ def onnx(subject: Subject) -> str:
             save_onnx(export_program(segmenter, subject.size), path, {})
         except Exception as error:  # torch's, of any kind
             told = " ".join(str(error).split())[:200]
-            raise NotMetError(
+            raise UserError(
                 f"cannot be exported ({type(error).__name__}: {told}): leave the variant out of "
                 "export in params.yaml; everything else works"
             ) from None
         off = largest_difference(onnx_call(path), torch_call(segmenter), subject.size)
     if not off <= TOLERANCE:
-        raise NotMetError(f"a probability is {off:.2g} off: leave the variant out of export")
+        raise UserError(f"a probability is {off:.2g} off: leave the variant out of export")
     return f"at most {off:.1g} off"
 
 
@@ -252,8 +238,8 @@ def check(subject: Subject) -> Iterator[Check]:
             yield Check(name, True, demand(subject))
         except ModuleNotFoundError as absent:
             yield Check(name, None, str(absent))
-        except (NotMetError, NetworkError, UserError) as fault:
+        except (NetworkError, UserError) as fault:
             yield Check(name, False, str(fault))
         except Exception as error:  # the network's own
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Check(name, False, f"its forward pass fails: {told[:300]}")
+            told = told_of_own_code(error) or f"{type(error).__name__}: {error}"
+            yield Check(name, False, f"its forward pass fails: {' '.join(told.split())[:300]}")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.study.errors import UserError
 from pipeline.study.values import Precision
 
 # Of ImageNet's images in [0, 1], as torchvision's pretrained encoders expect.
@@ -132,3 +133,17 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.machine()
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """images (N, 3, H, W) -> logits (N, 1, H, W). Raises UserError for what is none."""
+    found = model(images)
+    wanted = (len(images), 1, *images.shape[2:])
+    if not isinstance(found, Tensor) or found.shape != wanted:
+        what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(
+            f"images {tuple(images.shape)} must give logits {wanted}, got {what}: return one "
+            "channel of the images' size, before the sigmoid"
+        )
+    return found

@@ -95,6 +95,19 @@ def write_tensors(
         temporary.write_bytes(save(contiguous, metadata))
 
 
+def check_trainable(model: nn.Module) -> None:
+    """Raise UserError if there is nothing to train, or the weights could not be written."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("a network must have parameters to train, got none")
+    try:
+        save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"its state dict does not go into safetensors ({str(error).strip().splitlines()[0]}): "
+            "let no two entries share their tensor"
+        ) from None
+
+
 def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Module:
     """The network that `save_weights` wrote, in evaluation mode on `device`.
 

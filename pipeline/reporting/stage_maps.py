@@ -52,9 +52,11 @@ def attention_stages(model: nn.Module, images: NDArray[np.uint8]) -> list[Attent
 
 
 def _words(module_name: str) -> str:
-    """`encoder_attention.2` -> `encoder layer 2, attention received`; gates likewise."""
+    """`encoder_attention.2` -> `encoder layer 2, attention received`; gates likewise. A study's own
+    network may have such modules under other names."""
     found = re.fullmatch(r"(encoder_attention|decoder)\.(\d+)(\.gate)?", module_name)
-    assert found is not None, f"an attention module without words for it: {module_name}"
+    if found is None:
+        return module_name
     number = int(found[2])
     if found[1] == "decoder":
         return f"decoder gate {number + 1}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from models import NetworkError
+from models import NetworkError, told_of_own_code
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -33,8 +33,8 @@ def warn(message: str) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a UserError, and a network that cannot be built, becomes one message on
-    stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
+    """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
+    on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
     try:
         main()
     except (UserError, NetworkError) as error:
@@ -43,6 +43,12 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped; run again to complete it", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT
+    except Exception as error:
+        told = told_of_own_code(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(1)
     finally:
         # At exit Python walks every object that torch's import left, for a second or more; frozen
         # ones it passes over.

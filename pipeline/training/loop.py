@@ -213,10 +213,10 @@ def fit(
 def trains_on_one(model: nn.Module, height: int, width: int) -> bool:
     """Whether a batch of one image gives each BatchNorm more than one value a channel: not where
     the features, or a pooled branch of them (DeepLabV3+'s), are a single pixel."""
-    twin = deepcopy(model).to("meta").train()
+    image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
     try:
         with torch.no_grad():
-            twin(torch.empty(1, 3, height, width, device="meta"))
+            deepcopy(model).train()(image)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

@@ -79,18 +79,25 @@ def _output(*command: str) -> str | None:
 
 def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
     """Of one image's forward pass, by torch's counter: multiply and add counted apart."""
+    try:
+        return _gflops(config, height, width, "meta")  # nothing is computed
+    except (RuntimeError, NotImplementedError):
+        # A study's own network may look at what it computes, of which there is nothing on "meta".
+        return _gflops(config, height, width, "cpu")
+
+
+def _gflops(config: NetworkConfig, height: int, width: int, device: str) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # On "meta" nothing is computed. The counter does not know the CPU's fused attention; the plain
-    # kernel does the same arithmetic.
+    # The counter does not know the CPU's fused attention; the plain kernel does the same.
     with (
-        torch.device("meta"),
+        torch.device(device),
         FlopCounterMode(display=False) as counter,
         sdpa_kernel(SDPBackend.MATH),
         torch.no_grad(),
     ):
-        build_model(config).to("meta").eval()(torch.empty(1, 3, height, width))
+        build_model(config).to(device).eval()(torch.zeros(1, 3, height, width))
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import py_compile
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from conftest import change_params
+from conftest import REPOSITORY, change_params
 from safetensors.torch import save_file
 
 from models import NetworkError, build_model, source_hashes
@@ -20,8 +24,11 @@ from models.module import ModuleConfig
 from pipeline import describe_networks, evaluate, predict, train
 from pipeline.deployment.loading import open_run
 from pipeline.engine.weights import load_start
+from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
 from pipeline.tracking.sync import sync
+from pipeline.training.loop import trains_on_one
+from pipeline.training.provenance import forward_gflops
 
 OWN = """
 from dataclasses import dataclass
@@ -45,6 +52,19 @@ class Head(nn.Module):
         return self.encoder.parameters()
     def forward(self, images):
         return self.last(self.encoder(images))
+"""
+
+PLAIN = "from torch import nn\ndef build():\n    return nn.Conv2d(3, 1, 1)\n"
+LAYER = """import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, width=0):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1)
+        {parts}
+    def forward(self, images):
+        return {returned}
+build = Net
 """
 
 
@@ -116,12 +136,93 @@ def test_it_is_made_of_its_file_and_of_what_that_imports_alone(tmp_path):
         ("def build(depth):\n    return 3\n", r"networks/own\.py: build\(\): TypeError: .*depth"),
         ("def build():\n    return 1 / 0\n", r"networks/own\.py, line 2: ZeroDivisionError"),
         (OWN, r"networks/blocks\.py, line 1: ValueError: no such luck"),
+        ("import torn\n", r"networks/torn\.py, line 2: SyntaxError"),
     ],
 )
 def test_what_goes_wrong_in_it_is_told_with_its_line(tmp_path, text, told):
-    config = write(tmp_path, own=text, blocks="raise ValueError('no such luck')")
+    failing = "raise ValueError('no such luck')"
+    config = write(tmp_path, own=text, blocks=failing, torn="x = 1\ny = = 2\n")
     with pytest.raises(NetworkError, match=told):
         build_model(config)
+
+
+def test_a_neighbour_may_have_the_name_of_a_module_that_is_known(tmp_path):
+    config = write(tmp_path, own="from json import build\n", json=PLAIN)
+    known = sys.modules["json"]
+    assert build_model(config)(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 32, 32)
+    assert sys.modules["json"] is known
+    assert "networks/json.py" in source_hashes(config)
+
+
+def test_bytecode_that_is_older_than_its_source_is_not_read(tmp_path):
+    """Python knows a source by its size and the second of its change: here both stay."""
+    config = write(tmp_path, own="from blocks import build\n", blocks=PLAIN)
+    file = tmp_path / "networks/blocks.py"
+    py_compile.compile(str(file))
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_text(PLAIN.replace("(3, 1, 1)", "(3, 7, 1)"))
+    os.utime(file, ns=times)
+    assert build_model(config)(torch.zeros(1, 3, 32, 32)).shape == (1, 7, 32, 32)
+
+
+def test_arguments_stay_as_params_yaml_has_them(tmp_path):
+    text = PLAIN.replace("build():", "build(widths):\n    widths.pop()")
+    config = ModuleConfig(file="networks/own.py", arguments={"widths": [1, 2]}).at(tmp_path)
+    write(tmp_path, own=text)
+    build_model(config)
+    assert config.arguments == {"widths": [1, 2]}
+
+
+def test_a_family_whose_parts_it_imports_is_what_it_is_made_of_too(tmp_path):
+    text = "from models.attenresunet.blocks import DoubleConv\ndef build(): return DoubleConv(3, 1)"
+    found = source_hashes(write(tmp_path, own=text))
+    assert "models/attenresunet/blocks.py" in found
+    assert "models/smp/network.py" not in found
+
+
+# What a network's file is like beside its layer, what its forward pass returns, what is told of it.
+UNFIT = {
+    "two channels": ("", "torch.cat([self.layer(images)] * 2, 1)", r"got \(2, 2, 32, 64\)"),
+    "a tuple": ("", "(self.layer(images),)", "got tuple"),
+    "shared weights": ("self.two = self.layer", "self.two(images)", "share their tensor"),
+    "nothing to train": ("del self.layer", "images[:, :1]", "must have parameters to train"),
+    "an error": ("", "self.layer(images) / no_such_name", r"networks/own\.py, line 9: NameError"),
+    "one layout": ("", "self.layer(images.view(-1).view(images.shape))", "line 9: .*reshape"),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_what_would_end_a_training_is_told_by_the_stage_before(own_study, fault):
+    parts, returned, told = UNFIT[fault]
+    write(Path(), own=LAYER.format(parts=parts, returned=returned))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.describe_networks"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.search(told, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_arithmetic_is_counted_of_a_network_that_looks_at_its_values(tmp_path):
+    """It does not run on torch's device "meta", where there are none. By hand: 2 * 3 a pixel."""
+    returned = "self.layer(images) if images.sum() < 1e9 else images[:, :1]"
+    config = write(tmp_path, own=LAYER.format(parts="", returned=returned))
+    assert forward_gflops(config, 32, 64) == pytest.approx(2 * 3 * 32 * 64 / 1e9)
+    assert trains_on_one(build_model(config), 32, 64)
+
+
+def test_attention_modules_of_the_suite_have_the_names_that_it_gives_them(tmp_path):
+    parts = (
+        "from models.attenresunet.attention import AttentionGate; self.mine = AttentionGate(3, 3)"
+    )
+    returned = "self.layer(self.mine(images, images))"
+    config = write(tmp_path, own=LAYER.format(parts=parts, returned=returned))
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    (stage,) = attention_stages(build_model(config).eval(), images)
+    assert (stage.name, stage.maps.shape) == ("mine", (1, 32, 32))
 
 
 @pytest.mark.parametrize(
