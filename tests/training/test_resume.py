@@ -531,6 +531,11 @@ def test_the_number_of_workers_changes_no_bit_of_the_weights(quick, whole, tmp_p
 def test_dvc_refuses_a_second_repro_and_resumes_a_killed_one(folder, whole):
     """`dvc repro` as a user runs it, on the one stage; its outs are removed before each start."""
     shutil.copy(REPOSITORY / "dvc.yaml", folder)
+    shared = (folder / "data").resolve()
+    (folder / "data").unlink()
+    (folder / "data").mkdir()
+    (folder / "data" / "prepared").symlink_to(shared / "prepared")
+    run("describe_networks", folder)
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
