@@ -193,8 +193,8 @@ def cost(subject: Subject) -> str:
     step = 16 * parameters + activations * subject.batch_size
     gflops = forward_gflops(subject.config, *subject.size)
     return (
-        f"{parameters / 1e6:.2f} million parameters, {gflops:.1f} GFLOP an image, about "
-        f"{step / 1e9:.1f} GB for a training step of {subject.batch_size} in float32"
+        f"{parameters:,} parameters, {gflops:.3g} GFLOP an image, about "
+        f"{step / 1e6:,.1f} MB for a training step of {subject.batch_size} in float32"
     )
 
 

@@ -103,7 +103,12 @@ def test_cost_counts_parameters_arithmetic_and_what_a_step_keeps(tmp_path):
         tmp_path, "from torch import nn\ndef build(): return nn.Conv2d(3, 1, 1, bias=False)"
     )
     told = CHECKS["cost"](subject)
-    assert told.startswith("0.00 million parameters, 0.0 GFLOP an image, about 0.0 GB")
+    # 3 weights; at each of 32x32 pixels 3 products and 3 sums
+    assert told.startswith(f"3 parameters, {6 * 32 * 32 / 1e9:.3g} GFLOP an image, about ")
+    # The layer keeps its images, 3 channels of 4 bytes, and the loss no more than 4 maps of one.
+    megabytes = float(told.partition("about ")[2].partition(" MB")[0])
+    image, maps = 3 * 32 * 32 * 4 / 1e6, 4 * 32 * 32 * 4 / 1e6
+    assert 4 * image - 0.05 < megabytes < 4 * (image + maps) + 0.05
 
 
 def test_every_demand_is_told_on_a_line_and_a_fault_is_exit_status_1(
