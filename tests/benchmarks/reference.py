@@ -7,6 +7,7 @@ ours do, from the same weights.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -28,6 +29,7 @@ from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.compute import IMAGENET_MEAN, IMAGENET_STD, autocast, choose_dtype, to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Adam, Focal, Schedule, Train
+from pipeline.study.heartbeat import Heartbeat
 from pipeline.training import loop
 from pipeline.training.state import Training
 
@@ -133,11 +135,13 @@ def our_steps(
     dtype = choose_dtype(device, PROTOCOL.precision)
     batches = TrainingBatches(cases, augmentation, batch_size=batch, seed=0, workers="auto")
     training = Training.start(model, PROTOCOL, len(batches))
-    for epoch in count(1):
-        means = loop.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
-        loop.train_epoch(training, batches, epoch, PROTOCOL, means, dtype)
-        means.means("train")
-        yield
+    with tempfile.TemporaryDirectory() as folder:
+        beat = Heartbeat(Path(folder) / "heartbeat.json").beat
+        for epoch in count(1):
+            means = loop.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
+            loop.train_epoch(training, batches, epoch, PROTOCOL, means, dtype, beat)
+            means.means("train")
+            yield
 
 
 def drawn_cases(cases: int, side: int, split: str = "training") -> PreparedCases:

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -18,10 +22,9 @@ from scipy.ndimage import gaussian_filter
 
 from models import build_model
 from models.attenresunet import AttenResUNetConfig
-from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.prepared import NATIVE_MASKS, PreparedCases
 from pipeline.evaluate import evaluate
 from pipeline.evaluation.surface import score_surfaces
-from pipeline.study.files import sha256
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 
@@ -56,21 +59,20 @@ def test_surface_metrics_of_1000_cases_take_less_than_a_minute_on_one_core(bench
 @pytest.fixture
 def large_cases(tmp_path: Path) -> tuple[Study, PreparedCases]:
     """6 test cases at 256x256 whose raw masks are of 767x1022 pixels."""
-    raw = tmp_path / "raw"
-    (raw / "images").mkdir(parents=True)
-    (raw / "masks").mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    study = load_study(tmp_path)
+    study.prepared_dir.mkdir(parents=True)
     rows, masks = [], [blob(seed).astype(np.uint8) for seed in range(6)]
-    for number, mask in enumerate(masks):
-        path = raw / "masks" / f"case-{number}.png"
-        large = Image.fromarray(mask * 255).resize(ORIGINAL[::-1], Image.Resampling.NEAREST)
-        large.save(path)
-        (raw / "images" / f"case-{number}.png").write_bytes(b"")  # no image is read
-        rows.append((f"case-{number}", "test", *ORIGINAL, sha256(path)))
+    with ZipFile(study.prepared_dir / NATIVE_MASKS, "w") as native_masks:
+        for number, mask in enumerate(masks):
+            large = Image.fromarray(mask * 255).resize(ORIGINAL[::-1], Image.Resampling.NEAREST)
+            file = BytesIO()
+            large.save(file, "PNG")
+            native_masks.writestr(f"case-{number}", file.getvalue())
+            digest = hashlib.sha256(file.getvalue()).hexdigest()
+            rows.append((f"case-{number}", "test", *ORIGINAL, digest))
     table = pd.DataFrame(rows, columns=["id", "split", "height", "width", "mask_sha256"])
     images = np.random.default_rng(0).integers(0, 255, (6, SIDE, SIDE, 3), dtype=np.uint8)
-    study = load_study(REPOSITORY)
-    data = study.data.model_copy(update={"raw": str(raw)})
-    study = study.model_copy(update={"data": data})
     return study, PreparedCases(images, np.stack(masks), table, fingerprint="")
 
 
