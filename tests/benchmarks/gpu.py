@@ -14,8 +14,10 @@ import argparse
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -117,6 +119,7 @@ VARIANTS = {
 }
 
 Rows = list[tuple[str, str]]
+WIDTH = 72  # of the table's first column
 
 
 class Bench:
@@ -187,7 +190,7 @@ def check_outputs(bench: Bench) -> Rows:
     difference = largest_difference(model, plain, bench.side)
     torch.backends.cudnn.allow_tf32 = before
     if not difference < 1e-4:
-        raise SystemExit(f"our logits differ from the plain network's by {difference}")
+        raise RuntimeError(f"our logits differ from the plain network's by {difference}")
     make_deterministic(True)
     rows = [("logits against the written-out network, largest difference", f"{difference:.1e}")]
     for name, config in VARIANTS.items():
@@ -355,15 +358,31 @@ def main(arguments: list[str] | None = None) -> Rows:
         ("precision", str(bench.dtype)),
         ("images", f"{bench.side}x{bench.side}, batch {bench.batch}"),
     ]
-    for part in (check_outputs, training, variants):
-        rows += part(bench)
+    tell(rows)
+    parts: list[Callable[[], Rows]] = [
+        partial(part, bench) for part in (check_outputs, training, variants)
+    ]
     if given.prepared:
-        rows += trained_on(bench, given.prepared, given.epochs)
-    rows.append(("all of this took", f"{time.perf_counter() - start:.0f} s"))
-    width = max(len(what) for what, _ in rows)
-    for what, figure in rows:
-        print(f"{what:<{width}}  {figure}")
+        parts.append(partial(trained_on, bench, given.prepared, given.epochs))
+    failed = False
+    for part in parts:  # each is told when it is done: the next may fail, or be stopped
+        try:
+            told = part()
+        except Exception:
+            traceback.print_exc()
+            failed = True
+            continue
+        tell(told)
+        rows += told
+    tell([("all of this took", f"{time.perf_counter() - start:.0f} s")])
+    if failed:
+        raise SystemExit(1)
     return rows
+
+
+def tell(rows: Rows) -> None:
+    for what, figure in rows:
+        print(f"{what:<{WIDTH}}  {figure}", flush=True)
 
 
 if __name__ == "__main__":
