@@ -17,8 +17,8 @@ when a network is built.
 
 from __future__ import annotations
 
+import ast
 import hashlib
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 HERE = Path(__file__).parent
-IMPORTED_FAMILY = r"^\s*(?:from|import)\s+models\.(\w+)"
 
 
 @cache
@@ -74,25 +73,44 @@ def load_weights(model: nn.Module, config: NetworkConfig, state: Mapping[str, Te
 def source_hashes(config: NetworkConfig) -> dict[str, str]:
     """The sha256 of each file that makes this variant's network, and no other's alone.
 
-    Of the suite's families seen from its root, of a study's own from its folder; families whose
-    parts a study's own file imports are among them. Raises
-    NetworkError for a study's own file that builds none: it is built to see what it imports.
+    Of the suite's families seen from its root, of a study's own from its folder; families and
+    modules of the suite that a study's own file imports are among them. Raises NetworkError for a
+    study's own file that builds none: it is built to see what it imports.
     """
     own: list[Path] = []
     if hasattr(_network(config), "sources"):
         own = _network(config).sources(config)
-    used = {config.family}
-    for file in own:
-        used.update(re.findall(IMPORTED_FAMILY, file.read_text(encoding="utf-8"), re.MULTILINE))
+    names = {name for file in own for name in _imported(file)}
+    used = {config.family} | {family for family in families() if f"models.{family}" in names}
     shared = [HERE / "__init__.py", HERE / "config.py"]
     for family in sorted(used):
         shared += sorted((HERE / family).glob("*.py"))
+    for name in sorted(names):
+        file = HERE.parent / f"{name.replace('.', '/')}.py"
+        if name.startswith("pipeline.") and file.is_file():
+            shared.append(file)
     found = {file.relative_to(HERE.parent): file for file in shared}
     found |= {file.relative_to(config.folder): file for file in own}
     return {
         name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for name, file in found.items()
     }
+
+
+def _imported(file: Path) -> set[str]:
+    """The names of what a Python file imports, and of what these are parts of: `from a.b import c`
+    gives a, a.b and a.b.c."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            found.update(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return found
 
 
 def _network(config: NetworkConfig) -> Any:

@@ -44,8 +44,8 @@ def main(partial: bool = False) -> None:
                 save_webp(figure, folder / f"{variant}.webp")
                 drawn += 1
     print(
-        f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, "
-        f"seed {study.seeds[0]}"
+        f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, of each "
+        "variant's first seed"
     )
 
 

@@ -24,8 +24,9 @@ from pipeline.evaluation.surface import score_surfaces
 from pipeline.evaluation.thresholds import THRESHOLDS, dice_by_threshold
 from pipeline.study.blocks import Evaluate
 from pipeline.study.errors import run_command
-from pipeline.study.files import replacing, write_json
+from pipeline.study.files import replacing, sha256, write_json
 from pipeline.study.heartbeat import beating
+from pipeline.study.inputs import source_hashes
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, parse_run
 
@@ -95,11 +96,8 @@ def evaluate_run(study: Study, run: Run) -> dict[str, float]:
     """Score one run and write its folder `evaluation`; returns metrics.json."""
     cases = PreparedCases.open(study.prepared_dir, run.fold)
     make_deterministic()
-    model = load_model(
-        study.models[run.variant],
-        study.run_dir(*run) / "weights.safetensors",
-        choose_device(),
-    )
+    weights = study.run_dir(*run) / "weights.safetensors"
+    model = load_model(study.models[run.variant], weights, choose_device())
     table, predictions, binned = evaluate(model, cases, study)
     thresholds = sweep_thresholds(model, cases, study.evaluate)
     folder = study.evaluation_dir(*run)
@@ -112,6 +110,14 @@ def evaluate_run(study: Study, run: Run) -> dict[str, float]:
     metrics = summarise(table) | {
         "expected_calibration_error": float(expected_calibration_error(binned.sum(axis=0)))
     }
+    record = {
+        **run._asdict(),
+        "weights_sha256": sha256(weights),
+        "sources": source_hashes("evaluate"),
+        "data_fingerprint": cases.fingerprint,
+        "params": study.model_dump(mode="json", include={"evaluate", "focal"}),
+    }
+    write_json(folder / "evaluation.json", record)
     write_json(folder / "metrics.json", metrics)
     return metrics
 

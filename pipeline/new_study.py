@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from pipeline import ROOT
 from pipeline.data.raw import RawCase, find_cases
@@ -29,6 +29,7 @@ from pipeline.study.reading import load_study
 from pipeline.study.values import SPLITS, Split
 
 FEWEST = 9  # cases: three folds of three
+SMALLEST = 3  # cases of a split that tell anything apart
 FEW = 10  # cases of a split below which its figures say little
 RUNS = 10  # of a variant, over seeds and folds: fewer settle little (docs/verdict.md)
 LONGEST = 256  # pixels of a prepared side: the paper's
@@ -46,7 +47,7 @@ CONFIG = """[core]
 
 class Counted(NamedTuple):
     """What was counted of a folder of cases: `official`, cases of each official split, none where
-    the layout has no splits; height and width, medians in pixels."""
+    the layout has no splits or one has next to no cases; height and width, medians in pixels."""
 
     cases: int
     official: dict[Split, int]
@@ -71,7 +72,7 @@ def count_cases(folder: Path) -> Counted:
     heights, widths = (sorted(side) for side in zip(*sizes, strict=True))
     counts = Counter(case.split for case in cases)
     official = {split: counts[split] for split in SPLITS if counts[split]}
-    if counts[None] or len(official) < len(SPLITS):
+    if counts[None] or len(official) < len(SPLITS) or min(official.values()) < SMALLEST:
         official = {}
     return Counted(len(cases), official, heights[len(sizes) // 2], widths[len(sizes) // 2])
 
@@ -90,28 +91,40 @@ def suit(counted: Counted) -> dict[str, Any]:
     The official split where the folders have one; else a random one, or folds where a random one
     would leave few cases to test on. As many seeds as give each variant RUNS runs, two at least.
     """
-    folds = [0]
+    folds, sizes = [0], list[int]()
     split: dict[str, Any]
     if counted.official:
         split = {"method": "official"}
-        training, least = counted.official["training"], min(counted.official.values())
+        sizes = [counted.official["training"]]
+        least = min(counted.official.values())
     elif counted.cases >= 100:
         split = {"method": "random", "seed": 0, "training": 0.7, "validation": 0.1, "test": 0.2}
-        training, least = int(0.7 * counted.cases), int(0.1 * counted.cases)
+        nearly = int(0.7 * counted.cases)  # groups of near-duplicates move it a little
+        sizes, least = list(range(nearly - 2, nearly + 3)), int(0.1 * counted.cases)
     else:
         k = 5 if counted.cases >= 15 else 3
         split = {"method": "folds", "seed": 0, "k": k}
         folds = list(range(k))
-        training, least = counted.cases * (k - 2) // k, counted.cases // k
+        smallest, largest = counted.cases // k, -(-counted.cases // k)
+        sizes, least = list(range((k - 2) * smallest, (k - 2) * largest + 1)), smallest
     side = min(LONGEST, 32 * max(1, min(counted.height, counted.width) // 32))
     return {
         "split": split,
         "folds": folds,
         "seeds": list(range(max(2, RUNS // len(folds)))),
         "side": side,
-        "batch_size": max(1, min(16, training // 2)),
+        "batch_size": batch_size(sizes),
         "least": least,
     }
+
+
+def batch_size(sizes: Sequence[int]) -> int:
+    """The paper's 16 or half of the training cases; less, or else more, where a last batch of one
+    image would be left, which small images do not train on. sizes: what their number may be."""
+    most = max(1, min(16, min(sizes) // 2))
+    sizes_to_try: list[int] = [*range(most, 1, -1), *range(most + 1, max(sizes) + 1)]
+    fitting = (size for size in sizes_to_try if all(number % size != 1 for number in sizes))
+    return next(fitting, most)
 
 
 def make_for(folder: Path, data: Path) -> str:
@@ -183,41 +196,79 @@ def _make(folder: Path, params: Any, about: str, networks: Path = ROOT / "networ
 
 @contextmanager
 def _undone_on_error(folder: Path) -> Iterator[None]:
-    there = folder.exists()
+    before = set(folder.iterdir()) if folder.is_dir() else None
     try:
         yield
     except BaseException:
-        if not there:
+        if before is None:
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for made in set(folder.iterdir()) - before:
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
         raise
 
 
 def renew(folder: Path) -> bool:
     """Give the study its copy of the pipeline, in place of an old one or a link, and make it a DVC
-    repository where it is none. Returns whether anything changed. Raises UserError outside git."""
+    repository where it is none; plots and ignored files of its own are kept. Returns whether
+    anything changed. Raises UserError outside git."""
+    whole = folder.resolve()
+    if not any((above / ".git").exists() for above in (whole, *whole.parents)):
+        raise UserError(
+            f"{folder} cannot become a DVC repository; a study lies in a git repository, such as a "
+            "clone of this project: git init makes one"
+        )
+    cache = _seen(ROOT / ".dvc" / "cache", folder / ".dvc")
+    contents = {
+        "dvc.yaml": _pipeline(folder / "dvc.yaml"),
+        ".dvcignore": _with_own_lines(folder / ".dvcignore"),
+        "networks/README.md": (ROOT / "networks" / "README.md").read_text(encoding="utf-8"),
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+    }
+    if not _text(folder / ".dvc" / "config").strip():  # not what a user has set since
+        contents[".dvc/config"] = CONFIG.format(cache=cache)
     changed = False
-    for name in ("dvc.yaml", ".dvcignore", "networks/README.md"):
-        own, content = folder / name, (ROOT / name).read_bytes()
-        if own.is_symlink() or not own.is_file() or own.read_bytes() != content:
+    for name, content in contents.items():
+        own = folder / name
+        if own.is_symlink() or _text(own) != content:
             with replacing(own) as temporary:
-                temporary.write_bytes(content)
+                temporary.write_text(content, encoding="utf-8")
             changed = True
-    if not (folder / ".dvc").is_dir():
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        try:
-            logging.getLogger("dvc").setLevel(logging.WARNING)  # it bids welcome
-            Repo.init(str(folder), subdir=True).close()
-        except DvcException as error:
-            raise UserError(
-                f"{folder} cannot become a DVC repository: {error}; a study lies in a git "
-                "repository, such as a clone of this project: git init makes one"
-            ) from None
-        cache = _seen(ROOT / ".dvc" / "cache", folder / ".dvc")
-        (folder / ".dvc" / "config").write_text(CONFIG.format(cache=cache))
-        changed = True
     return changed
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _pipeline(own: Path) -> str:
+    """The root's dvc.yaml, with the plots that the study's own has beside the root's."""
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    if own.is_symlink() or not own.is_file():
+        return text
+    pipeline = _read(ROOT / "dvc.yaml")
+    names = {_plot_name(plot) for plot in pipeline["plots"]}
+    try:
+        written = _read(own)
+        plots = [plot for plot in written.get("plots", []) if _plot_name(plot) not in names]
+    except (YAMLError, AttributeError, TypeError):
+        return text  # no pipeline
+    if not plots:
+        return text
+    stream = StringIO()
+    _yaml().dump({"plots": plots}, stream)
+    return text.rstrip("\n") + "\n" + stream.getvalue().removeprefix("plots:\n")
+
+
+def _plot_name(plot: Any) -> str:
+    return plot if isinstance(plot, str) else next(iter(plot))
+
+
+def _with_own_lines(own: Path) -> str:
+    """The root's .dvcignore, with the lines that the study's own has beside the root's."""
+    text = (ROOT / ".dvcignore").read_text(encoding="utf-8")
+    added = [line for line in _text(own).splitlines() if line not in text.splitlines()]
+    return text + "".join(f"{line}\n" for line in added)
 
 
 def studies(root: Path) -> list[Path]:

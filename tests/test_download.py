@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -547,3 +549,17 @@ def test_ctrl_c_stops_at_once_without_a_traceback_and_keeps_what_came(
     process.communicate()
     assert process.returncode == 0
     assert contents(tmp_path / "raw") == unpacked(official)
+
+
+@pytest.mark.slow
+def test_two_studies_that_begin_together_fetch_each_archive_once(
+    tmp_path, server, stage, archives, official
+):
+    server.always = faults.slowly(40, 0.1)  # as long as one may come later than the other
+    with ThreadPoolExecutor(2) as pool:
+        processes = list(pool.map(start, [stage, stage]))
+    told = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert sum("another process is filling" in each for each in told) == 1
+    assert contents(tmp_path / "raw") == unpacked(official)
+    assert Counter(path for path, *_ in server.asked).most_common(1)[0][1] == 1

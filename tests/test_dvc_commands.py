@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 import yaml
 from clones import copy_project
+from PIL import Image
+
+from pipeline.data.synthetic import draw_case
 
 pytestmark = pytest.mark.slow
 
@@ -289,3 +292,61 @@ def test_older_commits_are_checked_out_fetched_from_and_collected(restored, plac
     restored.run(".", "git", "checkout", "-q", "HEAD~1")
     restored.dvc(place, "pull")  # what was pushed is not lost
     assert restored.dice(place) == before
+
+
+def test_a_folder_of_ones_own_is_found_from_everywhere_and_wanted_by_preprocess_alone(
+    restored, elsewhere
+):
+    folder, place = restored.root.parent / "cases", "studies/cases"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number in range(12):
+        image, mask = draw_case(0, number, height=40, width=48)
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    restored.run(".", "python", "-m", "pipeline.new_study", place, "--data", "../cases")
+    own, tiny = (
+        yaml.safe_load((restored.root / study / "params.yaml").read_text())
+        for study in (place, "studies/tiny")
+    )
+    assert own["data"]["source"] == "directory"
+    params = tiny | {key: own[key] for key in ("name", "data")}
+    params["prepare"]["split"] = {
+        "method": "random",
+        "seed": 0,
+        "training": 0.5,
+        "validation": 0.25,
+        "test": 0.25,
+    }
+    file = restored.root / place / "params.yaml"
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
+    restored.commit("cases")
+    evaluate = "evaluate@resunet-0-0"
+    assert ran(restored.dvc(place, "repro", evaluate))[-1] == evaluate
+
+    # From the copy of the repository that DVC makes for an experiment.
+    told = restored.dvc(place, "exp", "run", "--temp", "-S", "prepare.height=64", "preprocess")
+    assert "preprocess" in ran(told)
+    restored.dvc(place, "exp", "remove", "-A")
+
+    # A second study of the same cases.
+    restored.run(".", "python", "-m", "pipeline.new_study", "studies/again", "--like", place)
+    restored.dvc("studies/again", "repro", "preprocess")
+    prepared = [restored.root / study / "data" / "prepared" for study in (place, "studies/again")]
+    assert len({(each / "images.npy").read_bytes() for each in prepared}) == 1
+    restored.dvc("studies/again", "repro", "--single-item", "--force", "preprocess")
+
+    # Without the folder: here, and in a clone that pulled what was pushed.
+    restored.commit("both")
+    restored.dvc(place, "remote", "add", "-d", "store", str(restored.root.parent / "store"))
+    restored.dvc(place, "push")
+    folder.rename(folder.with_name("gone"))
+    restored.set_threshold(place, 0.05)
+    assert ran(restored.dvc(place, "repro", evaluate)) == [evaluate]
+    elsewhere.run(".", "git", "pull", "-q")
+    elsewhere.dvc(place, "remote", "add", "-d", "store", str(restored.root.parent / "store"))
+    elsewhere.dvc(place, "pull", evaluate)
+    elsewhere.set_threshold(place, 0.1)
+    assert ran(elsewhere.dvc(place, "repro", evaluate)) == [evaluate]
+    shutil.rmtree(restored.root / place)
+    shutil.rmtree(restored.root / "studies" / "again")

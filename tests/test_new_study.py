@@ -86,13 +86,16 @@ def test_few_cases_are_all_tested_in_folds(tmp_path, capsys, count, folds, seeds
     assert ("its figures say little" in capsys.readouterr().err) == warned
 
 
-def test_folders_with_an_official_split_keep_it(tmp_path):
+@pytest.mark.parametrize(("validation", "method"), [(4, "official"), (2, "folds")])
+def test_folders_with_an_official_split_keep_it_where_each_part_has_cases(
+    tmp_path, validation, method
+):
     raw = tmp_path / "raw"
     flat = make_cases(tmp_path / "cases", 30)
     for split, numbers in (
         ("Training", range(20)),
-        ("Validation", range(20, 24)),
-        ("Test", range(24, 30)),
+        ("Validation", range(20, 20 + validation)),
+        ("Test", range(20 + validation, 30)),
     ):
         for kind, name, ending in (
             ("images", f"ISIC2018_Task1-2_{split}_Input", "jpg"),
@@ -103,8 +106,9 @@ def test_folders_with_an_official_split_keep_it(tmp_path):
                 shutil.copy(flat / kind / f"{number}.{ending}", raw / name)
     make("studies/mine", "--data", raw)
     study = load_study(Path("studies/mine"))
-    assert study.prepare.split.method == "official"
-    assert study.train.batch_size == 10  # two steps an epoch
+    assert study.prepare.split.method == method
+    if method == "official":
+        assert study.train.batch_size == 10  # two steps an epoch
 
 
 @pytest.mark.parametrize(
@@ -189,3 +193,79 @@ def test_outside_of_git_it_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="a study lies in a git repository"):
         make("studies/mine", "--like", "studies/demo")
     assert not Path("studies/mine").exists()
+
+
+def test_renewing_keeps_the_plots_and_the_ignored_files_of_ones_own():
+    make("studies/mine", "--like", "studies/demo")
+    file, ignored = Path("studies/mine/dvc.yaml"), Path("studies/mine/.dvcignore")
+    plots = "  - reports/own.csv\n  - Own curve:\n      x: epoch\n      y: reports/own.csv\n"
+    older = file.read_text().replace("stages:", "stages:\n  older:\n    cmd: 'true'", 1)
+    file.write_text(older + plots)
+    ignored.write_text(ignored.read_text() + "notes/\n")
+    make("studies/mine", "--renew")
+    assert file.read_text() == Path("dvc.yaml").read_text() + plots
+    assert ignored.read_text() == Path(".dvcignore").read_text() + "notes/\n"
+    load_study(Path("studies/mine"))
+    assert not new_study.renew(Path("studies/mine"))
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty configuration"])
+def test_a_study_that_is_no_repository_of_its_own_is_told_and_made_one(left):
+    make("studies/mine", "--like", "studies/demo")
+    config = Path("studies/mine/.dvc/config")
+    whole = config.read_text()
+    if left == "nothing":
+        shutil.rmtree(config.parent)
+        with pytest.raises(UserError, match=r"is no DVC repository of its own, .* --renew"):
+            load_study(Path("studies/mine"))
+    else:
+        config.write_text("")  # as dvc init leaves it
+    make("studies/mine", "--renew")
+    assert config.read_text() == whole
+    load_study(Path("studies/mine"))
+    config.write_text(whole + "    site_cache_dir = /tmp\n")  # the user's own setting
+    assert not new_study.renew(Path("studies/mine"))
+
+
+def test_gits_index_is_the_users_own():
+    make("studies/mine", "--like", "studies/demo")
+    told = subprocess.run(
+        ["git", "status", "--porcelain", "studies"], capture_output=True, text=True, check=True
+    )
+    assert {line[:2] for line in told.stdout.splitlines()} == {"??"}
+
+
+def test_what_a_folder_held_before_is_kept_when_the_study_cannot_be_made(tmp_path, monkeypatch):
+    mine = Path("studies/mine")
+    mine.mkdir()
+    (mine / "notes.txt").write_text("the user's")
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(new_study, "renew", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(mine, "--like", "studies/demo")
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    make(mine, "--like", "studies/demo")
+    assert (mine / "notes.txt").read_text() == "the user's"
+
+
+@pytest.mark.parametrize("sizes", [[17], [33], range(3, 7), range(20, 25), range(689, 694), [2]])
+def test_a_batch_size_leaves_no_batch_of_one(sizes):
+    """Of those that are not far from the paper's 16."""
+    chosen = new_study.batch_size(list(sizes))
+    assert chosen <= max(16, max(sizes))
+    if max(sizes) > 2:
+        assert all(number % chosen != 1 for number in sizes)
+    assert new_study.batch_size([1600]) == 16
+
+
+@pytest.mark.parametrize("name", ["off", "on", "yes", "no"])
+def test_a_study_may_have_a_name_that_older_yaml_takes_for_a_boolean(name):
+    make(f"studies/{name}", "--like", "studies/demo")
+    try:
+        assert load_study(Path("studies") / name).name == name
+    finally:
+        shutil.rmtree(f"studies/{name}")

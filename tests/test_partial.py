@@ -181,7 +181,7 @@ def test_the_gate_and_the_stages_refuse_a_partial_result(part, study):
 
 def test_without_any_run_there_is_one_sentence_and_nothing_is_written(study):
     shutil.rmtree(study.folder / "runs")
-    with pytest.raises(UserError, match="no run is trained and evaluated yet; wait for one"):
+    with pytest.raises(UserError, match="no run is trained and evaluated as it would be now"):
         compare.main(partial=True)
     assert not study.partial_dir.exists()
     with pytest.raises(UserError, match=r"run the command python -m pipeline.compare --partial"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
@@ -28,8 +30,8 @@ from pipeline.data.archives import (
 from pipeline.data.fetch import Bar, Download, RetryPolicy, fetch, mismatch
 from pipeline.data.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS, find_cases
 from pipeline.study.blocks import Synthetic
-from pipeline.study.errors import UserError
-from pipeline.study.files import read_json, replacing, sha256, write_json
+from pipeline.study.errors import UserError, warn
+from pipeline.study.files import read_json, replacing, sha256, write_json, writing
 from pipeline.study.params import Study
 from pipeline.study.values import Split
 
@@ -124,20 +126,52 @@ def fetch_isic2018(
 
     They are downloaded into `raw_dir`/archives, all at once, and stay there if `keep`; or the
     user's, in the folder `own`, are verified and read where they are. Raises UserError naming each
-    archive that failed; what the others and an interrupted call brought is kept.
+    archive that failed; what the others and an interrupted call brought is kept. One process at a
+    time: studies that begin together share the folder.
     """
     store = raw_dir / "archives"
-    missing = [archive for archive in ARCHIVES if not (raw_dir / archive.name).is_dir()]
+    if _missing(raw_dir):
+        with _alone(raw_dir):  # another process may have brought them meanwhile
+            _fill(raw_dir, _missing(raw_dir), own, policy, keep=keep)
+    if own is None and not keep:  # with `own` no archive is removed: `own` may be that very folder
+        for archive in ARCHIVES:  # of an earlier call that kept them, or was killed
+            (store / archive.file).unlink(missing_ok=True)
+        if store.is_dir() and not any(store.iterdir()):
+            store.rmdir()
+
+
+def _missing(raw_dir: Path) -> list[Archive]:
+    return [archive for archive in ARCHIVES if not (raw_dir / archive.name).is_dir()]
+
+
+@contextmanager
+def _alone(raw_dir: Path) -> Iterator[None]:
+    """Be the only process that fills `raw_dir`; waits for another, and says so."""
+    lock = FileLock(raw_dir.parent / f".{raw_dir.name}.lock")
+    with writing(raw_dir):
+        raw_dir.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            warn(f"another process is filling {raw_dir}: waiting for it")
+            held = lock.acquire()
+    with held:
+        yield
+
+
+def _fill(
+    raw_dir: Path, missing: list[Archive], own: Path | None, policy: RetryPolicy, *, keep: bool
+) -> None:
+    store = raw_dir / "archives"
     downloads = {archive: _download(archive, store) for archive in missing}
-    if missing:
-        if own is not None:
-            _check_own(missing, own)
-        to_fetch = [] if own is not None else downloads.values()
-        check_disk(
-            sum(max(download.bytes - download.downloaded(), 0) for download in to_fetch),
-            sum(_left_to_unpack(archive, raw_dir) for archive in missing),
-            raw_dir,
-        )
+    if own is not None:
+        _check_own(missing, own)
+    to_fetch = [] if own is not None else downloads.values()
+    check_disk(
+        sum(max(download.bytes - download.downloaded(), 0) for download in to_fetch),
+        sum(_left_to_unpack(archive, raw_dir) for archive in missing),
+        raw_dir,
+    )
 
     def put_in_place(archive: Archive, bar: Bar, stop: Event) -> None:
         if own is None:
@@ -155,11 +189,6 @@ def fetch_isic2018(
             path.unlink()
 
     _in_threads(put_in_place, missing)
-    if own is None and not keep:  # with `own` no archive is removed: `own` may be that very folder
-        for archive in ARCHIVES:  # of an earlier call that kept them, or was killed
-            (store / archive.file).unlink(missing_ok=True)
-        if store.is_dir() and not any(store.iterdir()):
-            store.rmdir()
 
 
 def _download(archive: Archive, store: Path) -> Download:

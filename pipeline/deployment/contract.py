@@ -38,6 +38,10 @@ from pipeline.training.provenance import forward_gflops
 CLOSE = 1e-4  # of a logit: batches of other sizes add in another order
 
 
+class NotCheckedError(Exception):
+    """What is missing to check this, and how to get it."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One demand: its name and how the network did; `passed` is None where it was not checked."""
@@ -83,8 +87,10 @@ def shape(subject: Subject) -> str:
 def other_size(subject: Subject) -> str:
     """Of use where images of another size are to be tried; nothing needs it."""
     size = (subject.size[0] + 32, subject.size[1] + 64)
+    model = subject.build().eval()
+    logits_of(model, subject.images(1))
     try:
-        logits_of(subject.build().eval(), subject.images(1, size))
+        logits_of(model, subject.images(1, size))
     except Exception as error:  # whatever the network raises: it is a piece of news
         return f"this size alone, not {size[0]}x{size[1]} ({type(error).__name__}): no fault"
     return f"{size[0]}x{size[1]} as well"
@@ -96,6 +102,8 @@ def one_image(subject: Subject) -> str:
     try:
         model(subject.images(1))
     except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
         raise UserError(
             f"a batch of one image fails in training mode ({error}): normalise no layer of one "
             "value, such as BatchNorm after global pooling; or choose a batch size that leaves no "
@@ -200,8 +208,10 @@ def cost(subject: Subject) -> str:
 
 def onnx(subject: Subject) -> str:
     if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if not find_spec(name)]:
-        raise ModuleNotFoundError(f"{', '.join(missing)}: pip install lesion-ablation[export]")
+        raise NotCheckedError(f"without {', '.join(missing)}: pip install lesion-ablation[export]")
     segmenter = Segmenter(subject.build().eval())
+    with torch.no_grad():  # its own faults are none of the export's
+        segmenter(torch.zeros(1, *subject.size, 3, dtype=torch.uint8))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
@@ -236,7 +246,7 @@ def check(subject: Subject) -> Iterator[Check]:
     for name, demand in CHECKS.items():
         try:
             yield Check(name, True, demand(subject))
-        except ModuleNotFoundError as absent:
+        except NotCheckedError as absent:
             yield Check(name, None, str(absent))
         except (NetworkError, UserError) as fault:
             yield Check(name, False, str(fault))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
 from pipeline.study.files import read_json
+from pipeline.study.inputs import Inputs
 from pipeline.study.params import Run, Study
 from pipeline.study.values import Averaging
 
@@ -22,14 +23,9 @@ AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of ave
 
 
 def missing_runs(study: Study) -> list[Run]:
-    """Those that are not trained and evaluated yet: metrics.json is what an evaluation writes last,
-    and a training's start removes run.json."""
-    return [
-        run
-        for run in study.runs()
-        if not (study.run_dir(*run) / "run.json").is_file()
-        or not (study.evaluation_dir(*run) / "metrics.json").is_file()
-    ]
+    """Those that are not trained and evaluated yet, or of which DVC would repeat one of both."""
+    inputs = Inputs(study)
+    return [run for run in study.runs() if not inputs.is_current(run)]
 
 
 def read_histories(study: Study) -> pd.DataFrame:
@@ -56,12 +52,16 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
 
     The folds of a variant and seed together have scored each case once. Raises UserError if a file
-    is missing or its cases are not the prepared test cases.
+    is missing, is of other weights or of other cases than the prepared test cases.
     """
-    tables = []
+    tables, inputs = [], Inputs(study)
     for run in study.runs():
         path = study.evaluation_dir(*run) / "cases.csv"
         table = _read_csv(path, "evaluate")
+        if inputs.evaluated(run) is None:
+            raise UserError(
+                f"{path} is not of the weights that the run has now; run the stage evaluate again"
+            )
         expected = test_ids(cases, run.fold)
         if table["id"].tolist() != expected:
             raise UserError(

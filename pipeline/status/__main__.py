@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def main() -> None:
     arguments = parse()
     study = load_study(arguments.study)
-    study.check_inputs()
     if not study.prepared_dir.is_dir():
         study.check_own_cases()
     runs = look(study)
     estimate = None
     if arguments.estimate:
+        study.check_inputs()
         from pipeline.status.trial import estimate_study  # with torch: seconds
 
         estimate = estimate_study(study)
@@ -110,15 +110,15 @@ def _time_left(left: Remaining) -> list[str]:
 
 
 def _changes(runs: Sequence[RunStatus]) -> list[str]:
-    """Which finished trainings DVC would repeat, by what run.json says that they were made of."""
+    """Of which runs DVC would repeat what is finished, by what they say they are made of."""
     stale = [run for run in runs if run.changed]
     if not stale:
         return []
     names = list(dict.fromkeys(name for run in stale for name in run.changed))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [
-        f"Out of date: {_number(len(stale), 'finished training')} will run again, because of "
-        f"{', '.join(names[:3])}{more}"
+        f"Out of date: {_number(len(stale), 'run')}, of which DVC will repeat the training or the "
+        f"evaluation, because of {', '.join(names[:3])}{more}"
     ]
 
 

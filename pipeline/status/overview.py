@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipeline import ROOT
-from pipeline.study.files import sha256
 from pipeline.study.heartbeat import Work, heartbeat_file, is_held
+from pipeline.study.inputs import Inputs, read
 from pipeline.study.params import Run, Study
 
 State = Literal["done", "running", "evaluating", "trained", "interrupted", "failed", "waiting"]
@@ -27,8 +25,8 @@ class RunStatus:
     epoch, of epochs: of a training that is on its way or was interrupted; None where not known.
     images_per_second: of the epoch that it is in, or was. epoch_share: of that epoch's training
     images, 0 to 1. seconds_per_epoch: the mean of its finished ones; in the first what it would be
-    without validation. error: the last line of what ended it. changed: what a finished training was
-    made with that is another now, as DVC would find it: it would train again.
+    without validation. error: the first line of what ended it. changed: what a finished training or
+    evaluation was made with that is another now: DVC would repeat it.
     training_seconds, evaluation_seconds: what a finished training and evaluation took.
     """
 
@@ -47,52 +45,20 @@ class RunStatus:
 
 def look(study: Study) -> list[RunStatus]:
     """Every run of the study, in the order of params.yaml."""
-    now = _Inputs(study)
-    return [look_at(study, run, now) for run in study.runs()]
+    inputs = Inputs(study)
+    return [look_at(study, run, inputs) for run in study.runs()]
 
 
-class _Inputs:
-    """What trainings would be made with now, read once for all runs."""
-
-    def __init__(self, study: Study) -> None:
-        self.folder = study.folder
-        self.fingerprint = (read(study.prepared_dir / "prepared.json") or {}).get("fingerprint")
-        blocks = study.model_dump(mode="json", include={"train", "focal"})
-        self.params = {
-            name: blocks | {"model": json.loads(json.dumps(asdict(study.models[name])))}
-            for name in study.variants
-        }
-        self.sources: dict[str, str | None] = {}
-
-    def changed(self, record: dict[str, Any]) -> tuple[str, ...]:
-        """Of what run.json says that it was made with, what is another now."""
-        told = record.get("params", {})
-        now = self.params[record["variant"]] if record.get("variant") in self.params else {}
-        found = [
-            f"params.yaml: {key}" for key, value in now.items() if told.get(key, value) != value
-        ]
-        if self.fingerprint and record.get("data_fingerprint", "") not in ("", self.fingerprint):
-            found.append("data/prepared")
-        for name, checksum in record.get("sources", {}).items():
-            if name not in self.sources:
-                # A study's own networks are named as seen from it.
-                path = (self.folder if name.startswith("networks/") else ROOT) / name
-                self.sources[name] = sha256(path) if path.is_file() else None
-            if self.sources[name] != checksum:
-                found.append(name)
-        return tuple(found)
-
-
-def look_at(study: Study, run: Run, inputs: _Inputs) -> RunStatus:
+def look_at(study: Study, run: Run, inputs: Inputs) -> RunStatus:
     """One run: a lock that is held says that a process is at it, files say what is done."""
     records = {work: read(heartbeat_file(study, run, work)) for work in ("train", "evaluate")}
-    facts = read(study.run_dir(*run) / "run.json")
+    facts = inputs.trained(run)
     if _is_at(study, run, "train"):
         return _training(run, "running", records["train"] or {})
     trained: dict[str, Any] = {}
     if facts is not None:
         trained = {
-            "changed": inputs.changed(facts),
+            "changed": inputs.changed(run),
             "training_seconds": facts.get("wall_seconds"),
             "seconds_per_epoch": facts.get("seconds_per_epoch"),
             "images_per_second": facts.get("images_per_second"),
@@ -100,7 +66,7 @@ def look_at(study: Study, run: Run, inputs: _Inputs) -> RunStatus:
     if _is_at(study, run, "evaluate"):
         return RunStatus(run, "evaluating", **trained)
     evaluation = records["evaluate"] or {}
-    if facts is not None and (study.evaluation_dir(*run) / "metrics.json").is_file():
+    if inputs.evaluated(run) is not None:
         return RunStatus(run, "done", evaluation_seconds=evaluation.get("seconds"), **trained)
     if facts is not None:
         error = evaluation.get("error")
@@ -130,15 +96,6 @@ def _training(run: Run, state: State, record: dict[str, Any]) -> RunStatus:
         seconds_per_epoch=record.get("seconds_per_epoch") or (images / speed if speed else None),
         error=record.get("error"),
     )
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None where there is none, or it is being replaced."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def disk_use(study: Study) -> dict[str, int]:

@@ -24,7 +24,7 @@ from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluate import evaluate, sweep_thresholds
 from pipeline.statistics.power import EXPECTED_DEVIATION, expected_difference
-from pipeline.study.blocks import FoldSplit, RandomSplit
+from pipeline.study.blocks import FoldSplit, ListSplit, RandomSplit
 from pipeline.study.errors import UserError
 from pipeline.study.faults import machine_faults_told
 from pipeline.study.params import Study
@@ -151,9 +151,22 @@ def expected_numbers(study: Study) -> dict[Split, int]:
         shares = {"training": split.training, "validation": split.validation, "test": split.test}
     elif isinstance(split, FoldSplit):
         shares = {"training": 1 - 2 / split.k, "validation": 1 / split.k, "test": 1 / split.k}
+    elif isinstance(split, ListSplit):
+        return {name: _listed(study, name, getattr(split, name).file) for name in official}
     else:
         return official
     return {name: max(1, round(shares[name] * total)) for name in official}
+
+
+def _listed(study: Study, split: Split, file: str) -> int:
+    """How many ids a list has. Raises UserError where there is none."""
+    path = study.folder / file
+    if not path.is_file():
+        raise UserError(
+            f"{study.folder / 'params.yaml'}: prepare.split.{split}.file must be an existing file, "
+            f"got {file!r}"
+        )
+    return len(path.read_text(encoding="utf-8-sig").split())
 
 
 def seconds_to_start() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -37,9 +38,13 @@ def run_command(main: Callable[[], None]) -> None:
     on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
     try:
         main()
+        sys.stdout.flush()
     except (UserError, NetworkError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # 128 + SIGPIPE
     except KeyboardInterrupt:
         print("stopped; run again to complete it", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT

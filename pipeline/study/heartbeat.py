@@ -46,7 +46,10 @@ def alone(lock: Path, label: str, doing: str = "trained") -> Iterator[None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether another process is in `alone` with this lock; asks, and never takes it."""
+    """Whether another process is in `alone` with this lock; asks, and never takes it.
+
+    Not to be asked of a lock that this process holds: closing the file would let it go.
+    """
     try:
         with lock.open("rb") as file:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -60,8 +63,8 @@ class Heartbeat:
     """The record of one run's training or evaluation: a small JSON file, replaced as it goes on.
 
     epoch, epochs, images, images_per_second, seconds_per_epoch: of a training, as far as it is.
-    error: the last line of what ended it. seconds: what an evaluation took, once it has ended well;
-    a training's are in run.json, and its record is gone then.
+    error: the first line of what ended it. seconds: what an evaluation took, once it has ended
+    well; a training's are in run.json, and its record is gone then.
     A disk that refuses is passed over: a view of a run must not cost the run.
     """
 
@@ -109,7 +112,7 @@ def beating(study: Study, run: Run, work: Work) -> Iterator[Heartbeat]:
             yield heartbeat
         except Exception as error:
             told = str(error).strip().splitlines() or [type(error).__name__]
-            heartbeat.facts["error"] = told[-1]
+            heartbeat.facts["error"] = told[0]
             heartbeat.write()
             raise
         if work == "train":

@@ -277,8 +277,8 @@ class Study(Block):
         if not kept:
             folds = " with all its folds" if len(self.folds) > 1 else ""
             raise UserError(
-                f"{self._folder / 'runs'}: no run{folds} is trained and evaluated yet; wait for "
-                "one (python -m pipeline.status)"
+                f"{self._folder / 'runs'}: no run{folds} is trained and evaluated as it would "
+                "be now; python -m pipeline.status tells what each is at"
             )
         part = self.model_copy(
             update={

@@ -62,6 +62,10 @@ def _check_pipeline(study: Study) -> None:
         raise UserError(f"{own} is a link; a study has a copy, which DVC can follow: {renew}")
     if not (own.is_file() and sources.is_file()):
         return  # a study that DVC does not run
+    if own.resolve() != sources.resolve() and not (study.folder / ".dvc" / "config").is_file():
+        raise UserError(
+            f"{study.folder.resolve()} is no DVC repository of its own, as a study is: {renew}"
+        )
     if own.read_bytes() != sources.read_bytes():
         stages = [yaml.load(path.read_bytes(), Loader=_Loader) for path in (own, sources)]
         if not all(isinstance(each, dict) for each in stages):
@@ -106,9 +110,19 @@ def wants_partial(what: str, arguments: Sequence[str] | None = None) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats, as DVC reads them: 1e-3 is a number, in YAML 1.1 it is a string."""
+    """YAML 1.2's numbers and booleans, as DVC reads them: 1e-3 is a number and `off` is text, where
+    YAML 1.1 has a text and a boolean."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool",
+    re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
+    list("tTfF"),
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),

@@ -38,10 +38,11 @@ def _home() -> Path:
 def _name(study: Study) -> str:
     """The study's, also for what `dvc exp run` makes of it in its folder. An experiment that runs
     in a copy has a name of its own: it may run beside others."""
-    if original(study.folder) == study.folder:
+    project = original(study.folder)
+    if project == study.folder:
         return study.name
-    copy = study.folder.resolve().parts
-    return f"{study.name}: {os.environ.get('DVC_EXP_NAME') or copy[copy.index('exps') + 2]}"
+    copy = study.folder.resolve().relative_to(project).parts  # .dvc/tmp/exps/standalone/<name>
+    return f"{study.name}: {os.environ.get('DVC_EXP_NAME') or copy[4]}"
 
 
 def open_store() -> MlflowClient:

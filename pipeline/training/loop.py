@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -214,13 +213,16 @@ def trains_on_one(model: nn.Module, height: int, width: int) -> bool:
     """Whether a batch of one image gives each BatchNorm more than one value a channel: not where
     the features, or a pooled branch of them (DeepLabV3+'s), are a single pixel."""
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         with torch.no_grad():
-            deepcopy(model).train()(image)
+            model.train()(image)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         return False
+    finally:
+        model.load_state_dict(before)  # its BatchNorms have seen the image
     return True
 
 

@@ -14,16 +14,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 import models
 from models import NetworkConfig, build_model
-from pipeline import ROOT
 from pipeline.engine.compute import choose_dtype, processor
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import weights_file_sha256
 from pipeline.study.errors import UserError
-from pipeline.study.files import read_json, sha256
+from pipeline.study.files import read_json
+from pipeline.study.inputs import source_hashes
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
 from pipeline.training.state import Row
@@ -120,7 +119,7 @@ def describe_training(study: Study, run: Run, device: torch.device) -> dict[str,
     config = study.models[run.variant]
     return {
         **run._asdict(),
-        "sources": source_hashes() | network_sources(study, run.variant),
+        "sources": source_hashes("train") | network_sources(study, run.variant),
         "data_fingerprint": PreparedCases.open(study.prepared_dir).fingerprint,
         "params": {
             **study.model_dump(mode="json", include={"data", "prepare", "train", "focal"}),
@@ -157,24 +156,24 @@ def check_unchanged(study: Study, run: Run, record: dict[str, Any], device: torc
 
 
 def network_sources(study: Study, variant: str) -> dict[str, str]:
-    """The sha256 of each source file of the variant's network. Raises UserError if they are not
-    those that the stage networks described, by which DVC knows what is stale."""
-    hashes = models.source_hashes(study.models[variant])
-    described = study.network_file(variant)
-    if described.is_file() and read_json(described, "networks")["sources"] != hashes:
-        raise UserError(
-            f"models.{variant}: its network's sources are not those of {described}; run the stage "
-            "networks"
-        )
+    """The sha256 of each source file of the variant's network. Raises UserError if they, or its
+    file of weights, are not those that the stage networks described: DVC goes by that."""
+    config = study.models[variant]
+    hashes, path = models.source_hashes(config), study.network_file(variant)
+    if path.is_file():
+        described = read_json(path, "networks")
+        if described["sources"] != hashes:
+            raise UserError(
+                f"models.{variant}: its network's sources are not those of {path}; run the stage "
+                "networks"
+            )
+        if described["weights_sha256"] != weights_file_sha256(config):
+            raise UserError(
+                f"models.{variant}: {config.weights} is not the file of weights that {path} "
+                "describes: put that one back, or train all its seeds from this one: dvc repro "
+                "--force networks, then dvc repro"
+            )
     return hashes
-
-
-def source_hashes() -> dict[str, str]:
-    """The sha256 of each source file that dvc.yaml makes the stage train depend on."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    code = "${code}/"
-    paths = [ROOT / dep[len(code) :] for dep in stages["train"]["deps"] if dep.startswith(code)]
-    return {str(path.relative_to(ROOT)): sha256(path) for path in paths}
 
 
 def identity(record: dict[str, Any]) -> dict[str, str]:

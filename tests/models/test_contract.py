@@ -136,3 +136,10 @@ def test_without_the_extra_the_export_is_not_checked(tmp_path, monkeypatch):
     (last,) = [found for found in contract.check(subject) if found.name == "ONNX"]
     assert last.passed is None
     assert "pip install lesion-ablation[export]" in last.told
+
+
+def test_what_only_its_forward_pass_imports_is_no_reason_to_pass(tmp_path):
+    subject = own(tmp_path, BROKEN + "Broken('logits + __import__(\"nowhere\").x')")
+    found = list(contract.check(subject))
+    assert [each.name for each in found if each.passed] == []
+    assert all("No module named 'nowhere'" in each.told for each in found)

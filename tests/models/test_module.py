@@ -28,7 +28,7 @@ from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
 from pipeline.tracking.sync import sync
 from pipeline.training.loop import trains_on_one
-from pipeline.training.provenance import forward_gflops
+from pipeline.training.provenance import forward_gflops, network_sources
 
 OWN = """
 from dataclasses import dataclass
@@ -173,11 +173,51 @@ def test_arguments_stay_as_params_yaml_has_them(tmp_path):
     assert config.arguments == {"widths": [1, 2]}
 
 
-def test_a_family_whose_parts_it_imports_is_what_it_is_made_of_too(tmp_path):
-    text = "from models.attenresunet.blocks import DoubleConv\ndef build(): return DoubleConv(3, 1)"
-    found = source_hashes(write(tmp_path, own=text))
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from models.attenresunet.blocks import DoubleConv",
+        "from models.attenresunet import blocks; DoubleConv = blocks.DoubleConv",
+        "from models import attenresunet; from models.attenresunet.blocks import DoubleConv",
+        "import torch, models.attenresunet.blocks as blocks; DoubleConv = blocks.DoubleConv",
+        "import pipeline.engine.losses; from models.attenresunet.blocks import DoubleConv",
+    ],
+)
+def test_parts_of_the_suite_that_it_imports_are_what_it_is_made_of_too(tmp_path, line):
+    found = source_hashes(write(tmp_path, own=f"{line}\ndef build(): return DoubleConv(3, 1)"))
     assert "models/attenresunet/blocks.py" in found
     assert "models/smp/network.py" not in found
+    assert ("pipeline/engine/losses.py" in found) == ("losses" in line)
+
+
+def test_another_file_of_weights_than_the_stage_described_is_refused(own_study):
+    (variant,) = own_study.variants
+    file = Path("networks/start.safetensors")
+    state = build_model(own_study.models[variant]).state_dict()
+    save_file(state, file)
+    network = {"family": "module", "file": "networks/own.py", "arguments": {"width": 3}}
+    study = change_params(models={variant: network | {"weights": str(file)}})
+    describe_networks.main()
+    network_sources(study, variant)
+    save_file({name: tensor + 1 for name, tensor in state.items()}, file)
+    with pytest.raises(UserError, match=r"start\.safetensors is not the file of weights that"):
+        network_sources(study, variant)
+
+
+def test_to_try_a_batch_of_one_leaves_the_network_as_it_was(tmp_path):
+    """Copied it cannot be: not every network can, such as one with torch's weight_norm."""
+    text = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 1, 1)), nn.BatchNorm2d(1))
+"""
+    model = build_model(write(tmp_path, own=text))
+    model(torch.rand(2, 3, 32, 32)).sum().backward()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert trains_on_one(model, 32, 32)
+    assert not trains_on_one(model, 1, 1)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
 
 
 # What a network's file is like beside its layer, what its forward pass returns, what is told of it.

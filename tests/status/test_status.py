@@ -17,9 +17,11 @@ import yaml
 from conftest import REPOSITORY
 from fake_study import make_study
 
-from pipeline.status.__main__ import describe, duration
+from pipeline.status import trial
+from pipeline.status.__main__ import describe, duration, main
 from pipeline.status.overview import WIDTH, RunStatus, counts, disk_use, look, table
 from pipeline.status.remaining import remaining
+from pipeline.status.trial import Estimate
 from pipeline.study.files import sha256
 from pipeline.study.heartbeat import heartbeat_file
 from pipeline.study.params import Run
@@ -280,3 +282,60 @@ def test_it_opens_no_network_and_imports_nothing_that_takes_seconds(study):
         check=True,
     )
     assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_networks_of_other_packages_are_not_imported_either(study):
+    path = study.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["models"]["resunet"] = {"family": "smp", "architecture": "Unet", "encoder": "resnet18"}
+    path.write_text(yaml.safe_dump(params))
+    code = (
+        "import sys; sys.argv = ['status']; from pipeline.status.__main__ import main; main();"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=study.folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        check=True,
+    )
+
+
+def test_a_reader_that_has_read_enough_costs_no_traceback(study):
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = subprocess.run(
+        [sys.executable, "-m", "pipeline.status", str(study.folder)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (told.returncode, told.stderr) == (141, "")
+
+
+def test_the_command_tells_all_states_and_what_is_out_of_date(study, monkeypatch, capsys):
+    leave_record(study, ("resunet", 0, 0), "evaluate", seconds=12.0)
+    path = study.run_dir("resunet", 1) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "0" * 64}))
+    shutil.rmtree(study.run_dir("gated_attention", 1))
+    monkeypatch.setattr(sys, "argv", ["status", str(study.folder)])
+    main()
+    told = capsys.readouterr().out
+    assert told.startswith("Study fake, 4 runs: 3 done, 1 waiting\n\nseed ")
+    assert "Out of date: 1 run, of which DVC will repeat the training or the evaluation" in told
+    assert "because of data/prepared" in told
+    assert "Time left: about" in told
+    monkeypatch.setattr(sys, "argv", ["status", "--json", str(study.folder)])
+    main()
+    assert json.loads(capsys.readouterr().out)["counts"] == {"done": 3, "waiting": 1}
+    estimate = Estimate(
+        {"gated_attention": 60.0, "resunet": 7200.0}, 14520.0, "random", 0.004, 0.01
+    )
+    monkeypatch.setattr(trial, "estimate_study", lambda study: estimate)
+    monkeypatch.setattr(sys, "argv", ["status", "--estimate", str(study.folder)])
+    main()
+    told = capsys.readouterr().out
+    assert "4 runs, about 4.0 hours here, one at a time" in told
+    assert "tried on random ones" in told

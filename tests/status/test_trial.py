@@ -17,6 +17,7 @@ from pipeline.status.overview import look
 from pipeline.status.remaining import remaining
 from pipeline.study.blocks import Directory
 from pipeline.study.errors import UserError
+from pipeline.study.files import sha256
 from pipeline.study.reading import load_study
 
 TINY = AttenResUNetConfig(encoder="plain", plain_width=2)
@@ -111,6 +112,18 @@ def test_before_preparing_cases_are_counted_by_the_params(tiny_study, split, exp
         data={"training": 70, "validation": 10, "test": 20}, prepare={"split": split}
     )
     assert tuple(trial.expected_numbers(study).values()) == expected
+
+
+def test_listed_cases_are_counted_in_their_lists(tiny_study, tmp_path):
+    split = {"method": "lists"}
+    for number, name in enumerate(("training", "validation", "test"), start=3):
+        Path(f"{name}.txt").write_text("".join(f"case-{id}\n" for id in range(number)))
+        split[name] = {"file": f"{name}.txt", "sha256": sha256(Path(f"{name}.txt"))}
+    study = change_params(prepare={"split": split})
+    assert trial.expected_numbers(study) == {"training": 3, "validation": 4, "test": 5}
+    Path("test.txt").unlink()
+    with pytest.raises(UserError, match=r"prepare\.split\.test\.file must be an existing file"):
+        trial.expected_numbers(study)
 
 
 def test_a_folder_of_ones_own_must_be_prepared_before(tiny_study):

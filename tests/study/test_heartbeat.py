@@ -82,11 +82,11 @@ def test_a_training_that_ends_well_leaves_no_record_and_an_evaluation_its_second
 
 
 @pytest.mark.parametrize("work", ["train", "evaluate"])
-def test_an_error_leaves_its_last_line_and_ctrl_c_none(study, work):
+def test_an_error_leaves_its_first_line_and_ctrl_c_none(study, work):
     with pytest.raises(UserError), beating(study, RUN, work):
-        raise UserError("first\nlast line ")
+        raise UserError(" first line\nlast")
     record = heartbeat_file(study, RUN, work)
-    assert json.loads(record.read_text()) == {"error": "last line"}
+    assert json.loads(record.read_text()) == {"error": "first line"}
     with pytest.raises(KeyboardInterrupt), beating(study, RUN, work):
         raise KeyboardInterrupt
     assert json.loads(record.read_text()) == {}

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import change_params
+from fake_study import make_study
 
 from pipeline import evaluate, train
 from pipeline.engine.compute import to_input
@@ -23,6 +24,7 @@ from pipeline.engine.weights import load_model
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.tracking import store
 from pipeline.tracking.live import LiveRun
 from pipeline.tracking.store import StudyRecord, open_store
 from pipeline.tracking.sync import sync
@@ -384,3 +386,22 @@ def test_a_store_that_is_no_database_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(UserError, match=r"MLflow's store at sqlite:.* cannot be used: .*database"):
         open_store()
+
+
+@pytest.mark.parametrize("above", ["", "exps/lab"])
+def test_an_experiment_in_a_copy_has_a_name_of_its_own_and_its_projects_store(
+    tmp_path, monkeypatch, above
+):
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    project = tmp_path / above / "project"
+    (project / "pipeline").mkdir(parents=True)
+    study = make_study(project, variants=[VARIANT], seeds=[0])
+    copied = study.folder / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1" / "studies"
+    shutil.copytree(study.folder, copied / "fake", ignore=shutil.ignore_patterns(".dvc"))
+    copy = load_study(copied / "fake")
+    assert store._name(study) == "fake"
+    assert store._name(copy) == "fake: tmp1"
+    monkeypatch.setenv("DVC_EXP_NAME", "wide")
+    assert store._name(copy) == "fake: wide"
+    monkeypatch.setattr(store, "ROOT", copied.parent)
+    assert store._home() == project

@@ -13,8 +13,9 @@ from conftest import REPOSITORY
 
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
+from pipeline.study.inputs import source_hashes
 from pipeline.training import provenance
-from pipeline.training.provenance import differences, identity, source_hashes
+from pipeline.training.provenance import differences, identity
 
 RECORD = {
     "variant": "unet",
@@ -62,7 +63,7 @@ def test_whatever_decides_a_training_makes_it_another(path, value, told):
 
 
 def test_the_sources_of_a_training_are_those_that_dvc_follows():
-    hashes = source_hashes()
+    hashes = source_hashes("train")
     assert {"pipeline/train.py", "pipeline/training/resume.py"} <= hashes.keys()
     assert not {"pipeline/report.py", "pipeline/tracking/store.py"} & hashes.keys()
     assert not [name for name in hashes if name.startswith("models/")]  # those of its variant are
