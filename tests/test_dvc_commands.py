@@ -157,9 +157,14 @@ def test_nothing_is_to_be_done_after_repro(clone, place):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_experiment_with_nothing_to_do_is_quick(clone, place):
-    start = time.perf_counter()
-    assert ran(clone.dvc(place, "exp", "run")) == []
-    assert time.perf_counter() - start < 60  # benchmarks have the real bound
+    """DVC reads two repositories for it, where a plain repro reads one; with the studies' stages in
+    one repository it took twenty times as long."""
+    seconds = {}
+    for command in (("repro",), ("exp", "run")):
+        start = time.perf_counter()
+        assert ran(clone.dvc(place, *command)) == []
+        seconds[command] = time.perf_counter() - start
+    assert seconds["exp", "run"] < 6 * seconds["repro",]
     clone.dvc(place, "exp", "remove", "-A")
 
 
@@ -345,7 +350,7 @@ def test_a_folder_of_ones_own_is_found_from_everywhere_and_wanted_by_preprocess_
     assert ran(restored.dvc(place, "repro", evaluate)) == [evaluate]
     elsewhere.run(".", "git", "pull", "-q")
     elsewhere.dvc(place, "remote", "add", "-d", "store", str(restored.root.parent / "store"))
-    elsewhere.dvc(place, "pull", evaluate)
+    elsewhere.dvc(place, "pull", "--with-deps", evaluate)
     elsewhere.set_threshold(place, 0.1)
     assert ran(elsewhere.dvc(place, "repro", evaluate)) == [evaluate]
     shutil.rmtree(restored.root / place)
