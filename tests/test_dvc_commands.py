@@ -348,7 +348,7 @@ def test_a_folder_of_ones_own_is_found_from_everywhere_and_wanted_by_preprocess_
     folder.rename(folder.with_name("gone"))
     restored.set_threshold(place, 0.05)
     assert ran(restored.dvc(place, "repro", evaluate)) == [evaluate]
-    elsewhere.run(".", "git", "pull", "-q")
+    elsewhere.run(".", "git", "pull", "-q", "origin", "HEAD")
     elsewhere.dvc(place, "remote", "add", "-d", "store", str(restored.root.parent / "store"))
     elsewhere.dvc(place, "pull", "--with-deps", evaluate)
     elsewhere.set_threshold(place, 0.1)

@@ -22,6 +22,7 @@ from pipeline.report import model_cards
 from pipeline.reporting.tables import all_tables, cost_table
 from pipeline.statistics.results import load_results
 from pipeline.study.errors import UserError
+from pipeline.study.files import sha256
 from pipeline.study.reading import load_study
 
 FILES = ["export.json", "model.onnx", "model.pt2"]
@@ -32,7 +33,9 @@ def exported(tmp_path_factory):
     """A fake study in which a small network of the first seed was exported, and that network."""
     root = tmp_path_factory.mktemp("exported")
     study = make_study(root, variants=["own-variant", "resunet"], seeds=[3, 1])
-    _, network = make_run(study.folder, 3, variant="own-variant", size=(32, 32))
+    run_dir, network = make_run(study.folder, 3, variant="own-variant", size=(32, 32))
+    evaluation = study.evaluation_dir("own-variant", 3) / "evaluation.json"
+    evaluation.write_text(json.dumps({"weights_sha256": sha256(run_dir / "weights.safetensors")}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(study.folder)
         study = change_params(export=["own-variant"])
@@ -136,11 +139,14 @@ def test_comparing_without_an_export_that_is_asked_for_names_its_file(tmp_path, 
 def test_an_export_of_other_weights_is_told(exported, monkeypatch):
     folder, _, _ = exported
     monkeypatch.chdir(folder.parents[1])
-    record = Path("runs/own-variant/3/0/run.json")
-    text = record.read_text()
-    record.write_text(text.replace(json.loads(text)["weights_sha256"], "0" * 64))
+    folder = Path("runs/own-variant/3/0")
+    records = {file: file.read_text() for file in (folder / "run.json", *folder.glob("*/*.json"))}
     try:
+        for file, text in records.items():  # trained and evaluated anew
+            now = json.loads(text)
+            file.write_text(json.dumps(now | {"weights_sha256": "0" * 64}))
         with pytest.raises(UserError, match=r"export.json is of other weights; run the stage exp"):
             compare.main()
     finally:
-        record.write_text(text)
+        for file, text in records.items():
+            file.write_text(text)

@@ -58,7 +58,7 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     for run in study.runs():
         path = study.evaluation_dir(*run) / "cases.csv"
         table = _read_csv(path, "evaluate")
-        if inputs.evaluated(run) is None:
+        if inputs.trained(run) is not None and inputs.evaluated(run) is None:
             raise UserError(
                 f"{path} is not of the weights that the run has now; run the stage evaluate again"
             )

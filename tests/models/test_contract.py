@@ -33,6 +33,10 @@ FAULTS = {
     "Broken('logits - logits.mean()')": ("each image alone", "what else is in the batch"),
     "Broken('logits + numpy.random.rand()')": ("repeatability", "differ in training"),
     "Pooled()": ("batch of one", "fails in training mode .* BatchNorm after global pooling"),
+    "Broken('logits if images.sum() > -1e9 else images[:, :1]')": (
+        "ONNX",
+        "cannot be exported .*: leave the variant out of export",
+    ),
     "Tied()": ("file of weights", "let no two entries share their tensor"),
 }
 BROKEN = """
@@ -143,3 +147,8 @@ def test_what_only_its_forward_pass_imports_is_no_reason_to_pass(tmp_path):
     found = list(contract.check(subject))
     assert [each.name for each in found if each.passed] == []
     assert all("No module named 'nowhere'" in each.told for each in found)
+
+
+def test_a_network_of_one_size_alone_is_no_fault(tmp_path):
+    subject = own(tmp_path, BROKEN + "Broken('logits + torch.zeros(32, 32)')")
+    assert CHECKS["other sizes"](subject) == "this size alone, not 64x96 (RuntimeError): no fault"

@@ -17,7 +17,7 @@ import yaml
 from conftest import REPOSITORY
 from fake_study import make_study
 
-from pipeline.status import trial
+from pipeline.status import overview, trial
 from pipeline.status.__main__ import describe, duration, main
 from pipeline.status.overview import WIDTH, RunStatus, counts, disk_use, look, table
 from pipeline.status.remaining import remaining
@@ -339,3 +339,27 @@ def test_the_command_tells_all_states_and_what_is_out_of_date(study, monkeypatch
     told = capsys.readouterr().out
     assert "4 runs, about 4.0 hours here, one at a time" in told
     assert "tried on random ones" in told
+
+
+def test_each_state_has_its_word_in_the_table_or_its_sign_and_a_line_below(study):
+    run = Run("resunet", 0, 0)
+    states = [
+        RunStatus(run, "running"),
+        RunStatus(run, "running", 2, 9),
+        RunStatus(run, "evaluating"),
+        RunStatus(run, "interrupted"),
+        RunStatus(run, "interrupted", 4, 9),
+        RunStatus(run, "trained"),
+    ]
+    words = ["starting", "epoch 2 of 9", "evaluating", "interrupted", "interrupted in epoch 4"]
+    assert [overview._word(found) for found in states] == [*words, "trained"]
+    signs = ["start", "2/9", "eval", "!", "4/9!", "+eval"]
+    assert [overview._sign(found) for found in states] == signs
+    for found, told in (
+        (states[1], "running: resunet, seed 0: epoch 2 of 9"),
+        (states[2], "evaluating: resunet, seed 0"),
+        (states[4], "interrupted: resunet, seed 0 in epoch 4 of 9; run again, and it goes on"),
+    ):
+        other = [RunStatus(each, "waiting") for each in study.runs() if each != run]
+        text = "\n".join(describe(study, [found, *other], remaining([], 9), None))
+        assert told in text

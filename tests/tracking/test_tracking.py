@@ -24,6 +24,7 @@ from pipeline.engine.weights import load_model
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.tracking import __main__ as command
 from pipeline.tracking import store
 from pipeline.tracking.live import LiveRun
 from pipeline.tracking.store import StudyRecord, open_store
@@ -405,3 +406,16 @@ def test_an_experiment_in_a_copy_has_a_name_of_its_own_and_its_projects_store(
     assert store._name(copy) == "fake: wide"
     monkeypatch.setattr(store, "ROOT", copied.parent)
     assert store._home() == project
+
+
+def test_the_command_records_runs_and_tells_of_a_store_that_is_lost(tracked, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tracking", "sync"])
+    command.main()
+    assert "0 runs recorded, 1 already there" in capsys.readouterr().out
+
+    def lost(study):
+        raise mlflow.exceptions.MlflowException("no answer\nmore")
+
+    monkeypatch.setattr(command, "sync", lost)
+    with pytest.raises(UserError, match=r"store was lost \(no answer\): the runs are in their"):
+        command.main()

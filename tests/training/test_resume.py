@@ -535,7 +535,6 @@ def test_dvc_refuses_a_second_repro_and_resumes_a_killed_one(folder, whole):
     (folder / "data").unlink()
     (folder / "data").mkdir()
     (folder / "data" / "prepared").symlink_to(shared / "prepared")
-    run("describe_networks", folder)
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
@@ -553,6 +552,7 @@ def test_dvc_refuses_a_second_repro_and_resumes_a_killed_one(folder, whole):
         )
 
     assert dvc("init", "--no-scm", "-q").wait() == 0
+    run("describe_networks", folder)
     stage = ("repro", "--single-item", f"train@{VARIANT}-0-0")
     first = dvc(*stage)
     while not state_of(folder).exists():
