@@ -242,14 +242,24 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
 
 
 def check(subject: Subject) -> Iterator[Check]:
-    """Every demand in turn; what one raises is told, and the others go on."""
+    """Every demand in turn; what one raises is told, and the others go on. Where the first fails,
+    that of the shape, no other is checked: each would fail of the same."""
     for name, demand in CHECKS.items():
-        try:
-            yield Check(name, True, demand(subject))
-        except NotCheckedError as absent:
-            yield Check(name, None, str(absent))
-        except (NetworkError, UserError) as fault:
-            yield Check(name, False, str(fault))
-        except Exception as error:  # the network's own
-            told = told_of_own_code(error) or f"{type(error).__name__}: {error}"
-            yield Check(name, False, f"its forward pass fails: {' '.join(told.split())[:300]}")
+        found = _check(name, demand, subject)
+        yield found
+        if name == "shape" and not found.passed:
+            for other in list(CHECKS)[1:]:
+                yield Check(other, None, "mend the shape first")
+            return
+
+
+def _check(name: str, demand: Callable[[Subject], str], subject: Subject) -> Check:
+    try:
+        return Check(name, True, demand(subject))
+    except NotCheckedError as absent:
+        return Check(name, None, str(absent))
+    except (NetworkError, UserError) as fault:
+        return Check(name, False, str(fault))
+    except Exception as error:  # the network's own
+        told = told_of_own_code(error) or f"{type(error).__name__}: {error}"
+        return Check(name, False, f"its forward pass fails: {' '.join(told.split())[:300]}")
