@@ -223,10 +223,14 @@ def renew(folder: Path) -> bool:
         "dvc.yaml": _pipeline(folder / "dvc.yaml"),
         ".dvcignore": _with_own_lines(folder / ".dvcignore"),
         "networks/README.md": (ROOT / "networks" / "README.md").read_text(encoding="utf-8"),
-        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
     }
-    if not _text(folder / ".dvc" / "config").strip():  # not what a user has set since
-        contents[".dvc/config"] = CONFIG.format(cache=cache)
+    repository = {
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+        ".dvc/config": CONFIG.format(cache=cache),
+    }
+    for name, content in repository.items():
+        if not _text(folder / name).strip():  # not what a user has set since
+            contents[name] = content
     changed = False
     for name, content in contents.items():
         own = folder / name

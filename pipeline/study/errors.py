@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -33,6 +34,13 @@ def warn(message: str) -> None:
     tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
+def _reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more: `| head`, which has read enough."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
     on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
@@ -42,7 +50,9 @@ def run_command(main: Callable[[], None]) -> None:
     except (UserError, NetworkError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # of `| head`, which has read enough
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise  # another pipe's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE
     except KeyboardInterrupt:

@@ -41,8 +41,10 @@ def _name(study: Study) -> str:
     project = original(study.folder)
     if project == study.folder:
         return study.name
-    copy = study.folder.resolve().relative_to(project).parts  # .dvc/tmp/exps/standalone/<name>
-    return f"{study.name}: {os.environ.get('DVC_EXP_NAME') or copy[4]}"
+    # .dvc/tmp/exps/<name>, or .dvc/tmp/exps/standalone/<name>
+    below = study.folder.resolve().relative_to(project.resolve()).parts[3:]
+    copy = next(part for part in below if part != "standalone")
+    return f"{study.name}: {os.environ.get('DVC_EXP_NAME') or copy}"
 
 
 def open_store() -> MlflowClient:

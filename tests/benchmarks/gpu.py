@@ -358,7 +358,7 @@ def main(arguments: list[str] | None = None) -> Rows:
         ("precision", str(bench.dtype)),
         ("images", f"{bench.side}x{bench.side}, batch {bench.batch}"),
     ]
-    tell(rows)
+    show(rows)
     parts: list[Callable[[], Rows]] = [
         partial(part, bench) for part in (check_outputs, training, variants)
     ]
@@ -372,15 +372,15 @@ def main(arguments: list[str] | None = None) -> Rows:
             traceback.print_exc()
             failed = True
             continue
-        tell(told)
+        show(told)
         rows += told
-    tell([("all of this took", f"{time.perf_counter() - start:.0f} s")])
+    show([("all of this took", f"{time.perf_counter() - start:.0f} s")])
     if failed:
         raise SystemExit(1)
     return rows
 
 
-def tell(rows: Rows) -> None:
+def show(rows: Rows) -> None:
     for what, figure in rows:
         print(f"{what:<{WIDTH}}  {figure}", flush=True)
 

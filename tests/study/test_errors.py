@@ -60,3 +60,9 @@ def test_what_a_studys_own_file_raises_is_told_with_its_line(tmp_path, capsys, m
 def test_a_fault_of_the_suite_itself_keeps_its_traceback(capsys):
     with pytest.raises(ZeroDivisionError):
         ending(ZeroDivisionError("in the suite"), capsys)
+
+
+def test_a_broken_pipe_of_another_process_keeps_its_traceback(capfd):
+    """Not that of `| head`: here somebody reads what is printed."""
+    with pytest.raises(BrokenPipeError):
+        run_command(lambda: (_ for _ in ()).throw(BrokenPipeError()))

@@ -389,15 +389,16 @@ def test_a_store_that_is_no_database_is_one_clear_error(tmp_path, monkeypatch):
         open_store()
 
 
+@pytest.mark.parametrize("within", ["standalone/tmp1", "tmp1"])  # --temp, --queue
 @pytest.mark.parametrize("above", ["", "exps/lab"])
 def test_an_experiment_in_a_copy_has_a_name_of_its_own_and_its_projects_store(
-    tmp_path, monkeypatch, above
+    tmp_path, monkeypatch, above, within
 ):
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     project = tmp_path / above / "project"
     (project / "pipeline").mkdir(parents=True)
     study = make_study(project, variants=[VARIANT], seeds=[0])
-    copied = study.folder / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1" / "studies"
+    copied = study.folder / ".dvc" / "tmp" / "exps" / within / "studies"
     shutil.copytree(study.folder, copied / "fake", ignore=shutil.ignore_patterns(".dvc"))
     copy = load_study(copied / "fake")
     assert store._name(study) == "fake"
