@@ -297,6 +297,22 @@ def test_a_network_added_to_a_finished_study_trains_itself_alone(restored):
     assert (restored.root / STUDY / "runs/stranger/0/0/weights.safetensors").is_file()
 
 
+def test_a_seed_taken_out_is_shown_nowhere_and_put_back_it_trains_nothing(restored):
+    folder = restored.root / STUDY
+    whole = restored.params.read_bytes()
+    restored.change_params(lambda params: params.update(seeds=SEEDS[:1], averaging=[]))
+    assert {name for name in restored.repro() if "@" in name} == set()
+    table = pd.read_csv(folder / "reports/table.csv")
+    assert set(table["seeds"]) == {1}
+    mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["tiny"])
+    assert len(runs) == len(VARIANTS) + 1
+    shutil.rmtree(folder / "runs" / VARIANTS[0] / str(SEEDS[1]))
+    restored.params.write_bytes(whole)
+    assert {name for name in restored.repro() if "@" in name} == set()
+    assert (folder / "runs" / VARIANTS[0] / str(SEEDS[1]) / "0/weights.safetensors").is_file()
+
+
 def test_a_fold_added_to_a_finished_study_trains_itself_alone(restored):
     split = {"method": "folds", "seed": 0, "k": 3}
     restored.change_params(lambda params: params["prepare"].update(split=split))
