@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipeline.study.heartbeat import Work, heartbeat_file, is_held
+from pipeline.study.heartbeat import Work, heartbeat_file
 from pipeline.study.inputs import Inputs, read
+from pipeline.study.locks import is_held
 from pipeline.study.params import Run, Study
 
 State = Literal["done", "running", "evaluating", "trained", "interrupted", "failed", "waiting"]

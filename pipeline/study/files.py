@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
+import platform
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +43,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     It takes the name of `path` only when the block ends without an error; else it is removed and
     what was there before stays. A file's bytes are on the disk before the rename, and the new name
-    is when the block has ended. Raises UserError where the disk refuses.
+    is when the block has ended. Raises UserError where the disk refuses, and what `before_placing`
+    raises.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")
-        _remove(temporary)
+        remove_leftovers(path.parent, path.name)
+        temporary = temporary_path(path)
         try:
             yield temporary
+            for check in before_placing:
+                check(path)
             if temporary.is_file():
                 with temporary.open("rb+") as written:
                     os.fsync(written.fileno())
@@ -55,6 +63,56 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             _remove(temporary)
+
+
+# Called with each path that `replacing` is about to put in place; what one raises keeps it away.
+before_placing: list[Callable[[Path], None]] = []
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden path beside `path` that no other writer has, of this process or any other."""
+    return path.with_name(
+        f".{_short(path.name)}.{_machine()}-{os.getpid()}-{next(_NUMBER)}.partial"
+    )
+
+
+_NUMBER = itertools.count()
+_TEMPORARY = re.compile(r"\.(?P<name>.*)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.partial", re.S)
+_OLD = 24 * 3600  # seconds
+
+
+def _short(name: str) -> str:
+    """Of a name as much as leaves room for more: a file's has at most 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:190])
+
+
+@cache
+def _machine() -> str:
+    """Names this machine, or the container: its processes know each other by their ids."""
+    processes = Path("/proc/self/ns/pid")
+    known = f"{platform.node()} {processes.stat().st_ino if processes.exists() else 0}"
+    return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove the temporary paths of writers that were killed: those for `name`, or all."""
+    for entry in os.scandir(folder):
+        found = _TEMPORARY.fullmatch(entry.name)
+        if found and (not name or found["name"] == _short(name)):
+            with suppress(FileNotFoundError):  # another process was first
+                over = found["machine"] == _machine() and not _runs(int(found["pid"]))
+                if over or time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:
+                    _remove(Path(entry.path))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # another user's
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

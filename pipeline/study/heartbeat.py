@@ -5,58 +5,19 @@ Both lie beside the run's state in `.resume/` of the study. No result depends on
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.study.errors import UserError
-from pipeline.study.files import writing
+from pipeline.study.locks import alone
 from pipeline.study.params import Run, Study
 
 Work = Literal["train", "evaluate"]
 INTERVAL = 1.0  # seconds between two records: each takes a tenth of a millisecond
-_FLOCK = "hhqqi"  # Linux' struct flock: type, whence, start, length, pid
-
-
-@contextmanager
-def alone(lock: Path, label: str, doing: str = "trained") -> Iterator[None]:
-    """Raise UserError if another process is in such a block with the same `lock`.
-
-    A POSIX lock, which goes with its process however that ends. One by flock, as filelock takes,
-    would be inherited by the loader's workers and outlive a killed training by some seconds.
-    """
-    with writing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise UserError(
-                f"{label} is being {doing} by another process, which holds {lock}: wait until it "
-                "is done, or stop it; nothing was changed"
-            ) from None
-        yield
-
-
-def is_held(lock: Path) -> bool:
-    """Whether another process is in `alone` with this lock; asks, and never takes it.
-
-    Not to be asked of a lock that this process holds: closing the file would let it go.
-    """
-    try:
-        with lock.open("rb") as file:
-            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            told = fcntl.fcntl(file, fcntl.F_GETLK, asked)
-    except OSError:
-        return False
-    return bool(struct.unpack_from("h", told)[0] != fcntl.F_UNLCK)
 
 
 class Heartbeat:

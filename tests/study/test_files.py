@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.study.errors import UserError
-from pipeline.study.files import replacing, sha256, write_json
+from pipeline.study.files import remove_leftovers, replacing, sha256, write_json
 
 
 def test_a_file_takes_the_place_of_the_old_one_when_the_block_ends(tmp_path):
@@ -88,18 +91,6 @@ def test_an_error_leaves_nothing_where_nothing_was(tmp_path, write):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_no_part_of_the_next_result(tmp_path):
-    with replacing(tmp_path / "prepared") as left_behind:
-        left_behind.mkdir()
-    left_behind.mkdir()
-    (left_behind / "half").touch()
-    with replacing(tmp_path / "prepared") as temporary:
-        assert temporary == left_behind
-        temporary.mkdir()
-    assert list((tmp_path / "prepared").iterdir()) == []
-    assert not left_behind.exists()
-
-
 def test_a_folder_that_was_a_link_is_replaced_and_what_it_led_to_is_left_alone(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -140,3 +131,62 @@ def test_sha256_equals_the_standards_example(tmp_path):
     assert sha256(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+def test_two_writers_of_one_path_do_not_meet_and_the_last_one_stays(tmp_path):
+    path = tmp_path / "history.csv"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_and_wait(path: Path, writing) -> None:
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "file").touch()
+        writing.set()
+        signal.pause()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_and_a_living_ones_stays(tmp_path):
+    path = tmp_path / "prepared"
+    context = multiprocessing.get_context("fork")
+    writing = context.Event()
+    process = context.Process(target=write_and_wait, args=(path, writing))
+    process.start()
+    assert writing.wait(30)
+    (left,) = tmp_path.iterdir()
+    with replacing(path) as temporary:
+        temporary.mkdir()
+    assert sorted(tmp_path.iterdir()) == [left, path]
+    process.kill()
+    process.join()
+    with replacing(tmp_path / "another") as temporary:
+        temporary.touch()
+    (tmp_path / "another").unlink()
+    assert left.is_dir()  # of another path
+    with replacing(path) as temporary:
+        temporary.mkdir()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_another_machine_left_goes_after_a_day(tmp_path):
+    path = tmp_path / "prepared"
+    left = tmp_path / ".prepared.00000000-1-0.partial"
+    left.mkdir()
+    for age, stays in ((0, True), (25, False)):
+        os.utime(left, (time.time() - age * 3600,) * 2)
+        remove_leftovers(tmp_path)
+        assert left.exists() == stays
+    with replacing(path) as temporary:
+        temporary.mkdir()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_of_255_bytes_can_be_replaced(tmp_path):
+    path = tmp_path / ("ü" * 127 + "a")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert list(tmp_path.iterdir()) == [path]

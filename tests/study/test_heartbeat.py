@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from pipeline.study import heartbeat
 from pipeline.study.errors import UserError
-from pipeline.study.heartbeat import Heartbeat, alone, beating, heartbeat_file, is_held
+from pipeline.study.heartbeat import Heartbeat, beating, heartbeat_file
 from pipeline.study.params import Run
 from pipeline.study.reading import load_study
 
@@ -26,30 +23,6 @@ def study(tmp_path):
     folder.mkdir(parents=True)
     (folder / "params.yaml").write_text(DEMO.read_text())
     return load_study(folder)
-
-
-def hold(lock: Path, held) -> None:
-    with alone(lock, "the test"):
-        held.set()
-        signal.pause()
-
-
-def test_a_lock_is_held_while_another_process_lives_and_asking_does_not_take_it(tmp_path):
-    lock = tmp_path / "a.lock"
-    assert not is_held(lock)
-    context = multiprocessing.get_context("fork")
-    held = context.Event()
-    process = context.Process(target=hold, args=(lock, held))
-    process.start()
-    assert held.wait(30)
-    assert is_held(lock)
-    with pytest.raises(UserError, match="another process"), alone(lock, "the test"):
-        pass
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert not is_held(lock)
-    with alone(lock, "the test"):
-        pass
 
 
 def test_a_record_is_written_at_once_for_a_new_epoch_and_else_now_and_then(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.heartbeat import alone
+from pipeline.study.locks import alone
 from pipeline.study.reading import load_study
 from pipeline.training import loop
 from pipeline.training.resume import ResumeFile
