@@ -21,19 +21,29 @@ from pipeline.study.errors import UserError
 
 # What a disk or its owner refuses: full, over quota, read-only, not allowed, broken.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# No path for a file or a folder: below a file, too long, a loop of links, in the way, mounted.
+_IMPOSSIBLE = (
+    *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EEXIST, errno.EISDIR, errno.EBUSY),
+)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise UserError where the disk refuses that `path` be written: full, read-only, broken."""
+    """Raise UserError where the disk refuses that `path` be written: full, read-only, broken, or
+    no place for it."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno in _REFUSALS:
+            advice = "make room or allow writing, then run again"
+        elif error.errno in _IMPOSSIBLE:
+            advice = "name another path, or move away what is in its place"
+        else:
             raise
         raise UserError(
             f"{path} cannot be written: {os.strerror(error.errno)}; what was there before is kept: "
-            "make room or allow writing, then run again"
+            f"{advice}"
         ) from None
 
 
