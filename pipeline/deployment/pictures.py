@@ -148,6 +148,8 @@ def escaped(name: str) -> str:
 
 def _unfit(name: str) -> str | None:
     """Why no result can have that name."""
+    if name.isprintable():
+        return None
     kinds = {unicodedata.category(character) for character in name}
     if "Cs" in kinds:
         return f"has a name that is not in {sys.getfilesystemencoding()}: rename it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import sys
@@ -44,6 +45,8 @@ def _reader_is_gone() -> bool:
 def run_command(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
     on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what its encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()
