@@ -370,6 +370,29 @@ def test_a_name_too_long_for_its_results_is_skipped(trained, images, tmp_path, m
     assert len(pd.read_csv(out / "lesions.csv")) == 6
 
 
+def test_an_image_whose_result_would_stand_in_anothers_place_is_skipped(
+    trained, images, tmp_path, monkeypatch
+):
+    (images / "case-0.png.png").mkdir()
+    shutil.copy(images / "case-1.png", images / "case-0.png.png")
+    shutil.copy(images / "case-0.png", images / "case-0.PNG")  # all keep their endings
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], images, "--out", out, "--batch-size=1") == 1
+    ((image, reason),) = pd.read_csv(out / "skipped.csv").to_numpy().tolist()
+    assert image in ("case-0.png", "case-0.png.png/case-1.png")
+    assert reason.startswith("has a name that no result can have (")
+    assert len(pd.read_csv(out / "lesions.csv")) == 6
+
+
+def test_a_file_of_another_program_is_no_leftover(trained, images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".download.partial").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        predict_with(monkeypatch, trained[0], images, "--out", out)
+    assert content(out) == {".download.partial": b"mine"}
+
+
 def test_earlier_results_among_the_images_are_no_images(
     trained, images, tmp_path, monkeypatch, capsys
 ):

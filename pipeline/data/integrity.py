@@ -25,6 +25,7 @@ from pipeline.study.blocks import Prepare
 # filter that follows decides; its longer side to no less than LEAST, for near-duplicates.
 MARGIN = 1.25
 LEAST = 256
+MOST_BYTES = 2**30  # of a file: the most pixels that are read have fewer, uncompressed as well
 UPRIGHT = {  # EXIF's orientation -> what undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -147,8 +148,11 @@ def decode_mask(id: str, path: Path, content: bytes, findings: list[Finding]) ->
 
 def _read(path: Path, checksums: dict[Path, Checksum]) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device might never end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device might never end
             raise UnusableError("unreadable", "cannot be read: it is a folder, a pipe or a device")
+        if status.st_size > MOST_BYTES:
+            raise UnusableError("too large", f"has more than {MOST_BYTES} bytes; save it smaller")
         content = path.read_bytes()
     except OSError as error:
         raise UnusableError("unreadable", f"cannot be read: {error.strerror}") from None

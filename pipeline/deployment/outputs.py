@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.study.errors import UserError
-from pipeline.study.files import replacing, sha256, temporary_path, write_json, writing
+from pipeline.study.files import (
+    is_temporary,
+    replacing,
+    sha256,
+    temporary_path,
+    write_json,
+    writing,
+)
 from pipeline.study.locks import alone
 
 RECORD = "predict.json"
@@ -40,11 +47,14 @@ COLUMNS = {
 }
 Row = dict[str, Any]  # of lesions.csv
 FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 - what OWASP names for CSV injection
-UNNAMABLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+UNNAMABLE = (  # what the file system does not take, and what another image's results stand in
+    *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
+)
 
 
 class UnnamableError(Exception):
-    """Why the file system takes no file of that name."""
+    """Why a result cannot have its name."""
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
@@ -156,7 +166,7 @@ def owned(out: Path, made_with: dict[str, Any]) -> Iterator[Lesions]:
         _check_resumable(out, made_with)  # another process may have been faster
         with writing(out):
             for folder, _, names in os.walk(out):
-                for name in filter(_is_leftover, names):
+                for name in filter(is_temporary, names):  # of no process that lives
                     Path(folder, name).unlink()
         if not (out / RECORD).is_file():
             write_json(out / RECORD, made_with)
@@ -187,15 +197,10 @@ def check_new(out: Path) -> None:
             names = os.listdir(out)  # noqa: PTH208
         except FileNotFoundError:
             return
-    if any(name != LOCK and not _is_leftover(name) for name in names):
+    if any(name != LOCK and not is_temporary(name) for name in names):
         raise UserError(
             f"{out} is not empty: name a new or an empty folder, nothing is overwritten"
         )
-
-
-def _is_leftover(name: str) -> bool:
-    """Whether a killed process left that; who owns the folder knows that no other writes there."""
-    return name.startswith(".") and name.endswith(".partial")
 
 
 def has_results(folder: Path) -> bool:

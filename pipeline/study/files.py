@@ -104,6 +104,11 @@ def _machine() -> str:
     return hashlib.sha256(known.encode()).hexdigest()[:8]
 
 
+def is_temporary(name: str) -> bool:
+    """Whether it is a name that `temporary_path` gives."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove the temporary paths of writers that were killed: those for `name`, or all."""
     for entry in os.scandir(folder):

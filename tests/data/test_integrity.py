@@ -125,6 +125,16 @@ def test_an_image_with_a_defect_leaves_the_case_out(tmp_path, name):
     assert checked.mask is None
 
 
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    case = RawCase("a", None, tmp_path / "a.jpg", tmp_path / "a.png")
+    case.mask.write_bytes(encoded(MASK))
+    with case.image.open("wb") as file:
+        file.truncate(2**40)  # sparse
+    (finding,) = check_case(case, prepare()).findings
+    assert finding.defect == "too large"
+    assert finding.detail == "has more than 1073741824 bytes; save it smaller"
+
+
 MASK_DEFECTS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "empty": (lambda: encoded(0 * MASK), "empty mask", "all of its pixels are 0"),
     "full": (lambda: encoded(0 * MASK + 255), "full mask", "all of its pixels are 255"),
