@@ -359,8 +359,8 @@ def segment(
                 if isinstance(outcome, Skipped):
                     skipped.append(outcome)
                     for path in result_files(names[outcome.image], wanted, out).values():
-                        with suppress(OSError):  # there is none, nor can be
-                            path.unlink()  # of what was in its place before
+                        with suppress(OSError):  # of the file that was in its place before
+                            path.unlink()
                 else:
                     lesions.add(outcome)
                     turned += outcome["turned"]
@@ -408,7 +408,8 @@ def tell(
         warn(f"skipped {len(skipped) - TOLD} more: see {out / 'skipped.csv'}")
     done = len(found.pictures) - before - (len(skipped) - len(found.skipped))
     print(
-        f"predict: {_count(done, 'image')} segmented in {out}, {done / seconds:.1f} images/s"
+        f"predict: {_count(done, 'image')} segmented in {out}"
+        + (f", {done / seconds:.1f} images/s" if done else "")
         + (f", {turned} of them turned upright (EXIF)" if turned else "")
         + (f", {before} done before" if before else "")
         + (f", {len(skipped)} skipped (skipped.csv)" if skipped else "")
