@@ -560,6 +560,6 @@ def test_two_studies_that_begin_together_fetch_each_archive_once(
         processes = list(pool.map(start, [stage, stage]))
     told = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
-    assert sum("another process is filling" in each for each in told) == 1
+    assert sum("another process is at" in each for each in told) == 1
     assert contents(tmp_path / "raw") == unpacked(official)
     assert Counter(path for path, *_ in server.asked).most_common(1)[0][1] == 1

@@ -11,19 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from pipeline import ROOT
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study
+from pipeline.study.stages import CODE, read_stage
 
 
 def source_hashes(stage: Literal["train", "evaluate"]) -> dict[str, str]:
     """The sha256 of each source file that dvc.yaml makes the stage depend on, by its path in the
     sources."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    code = "${code}/"
-    paths = [ROOT / dep[len(code) :] for dep in stages[stage]["deps"] if dep.startswith(code)]
+    deps = read_stage(stage)["deps"]
+    paths = [ROOT / dep[len(CODE) :] for dep in deps if dep.startswith(CODE)]
     return {str(path.relative_to(ROOT)): sha256(path) for path in paths}
 
 

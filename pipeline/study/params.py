@@ -108,6 +108,7 @@ class Study(Block):
     export: Annotated[list[Name], AfterValidator(unique)]
 
     _folder: Path = PrivateAttr(default=Path())
+    _text: str | None = PrivateAttr(default=None)  # of params.yaml, as it was read
     _missing: frozenset[Run] | None = PrivateAttr(default=None)  # None: of a whole study
 
     @field_validator("folds")
@@ -181,6 +182,10 @@ class Study(Block):
     @property
     def folder(self) -> Path:
         return self._folder
+
+    @property
+    def text(self) -> str | None:
+        return self._text
 
     def input(self, path: str) -> Path:
         """Where a file or folder is that the user has and params.yaml names.

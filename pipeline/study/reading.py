@@ -24,7 +24,8 @@ def load_study(folder: Path = Path()) -> Study:
     """
     path = folder / "params.yaml"
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: run in a study's folder (the root, or studies/<name>)"
@@ -47,7 +48,7 @@ def load_study(folder: Path = Path()) -> Study:
             f"{path}: name must be that of its folder, {here.name!r}, got {study.name!r}: MLflow "
             "knows a study by its name"
         )
-    study._folder = folder
+    study._folder, study._text = folder, text
     study.models.update({name: network.at(folder) for name, network in study.models.items()})
     _check_pipeline(study)
     return study

@@ -6,6 +6,7 @@ import argparse
 
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage
 from pipeline.tracking.sync import sync
 
 
@@ -19,7 +20,8 @@ def main() -> None:
 
     study = load_study()
     try:
-        recorded, unchanged = sync(study)
+        with at_stage(study, "track"):
+            recorded, unchanged = sync(study)
     except MlflowException as error:
         raise UserError(
             f"MLflow's store was lost ({str(error).splitlines()[0]}): the runs are in their "

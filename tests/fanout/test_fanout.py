@@ -45,9 +45,9 @@ from pipeline.fanout.worker import (
     computing_with,
     run_away,
     run_job,
-    state,
 )
 from pipeline.study.errors import UserError
+from pipeline.study.stages import state
 
 pytestmark = pytest.mark.slow
 
@@ -246,7 +246,7 @@ def test_a_result_is_not_recorded_when_what_decides_it_changed_meanwhile(
 
     with pytest.raises(UserError, match=r"stages failed, . are recorded"):
         fanout.fan_out(cluster, matrix, jobs, run, {})
-    key = {"code": "../../work.py", "data": "data.txt", "params": "params.yaml:train"}[what]
+    key = {"code": "../../work.py", "data": "data.txt", "params": "params.yaml: train.epochs"}[what]
     assert f"train@encoder_attention-0-0: {key} changed while it ran" in capsys.readouterr().out
     assert not any("train@encoder_attention-0-0" in name for name in study.locked())
     assert not any("evaluate@encoder_attention-0-0" in name for name in study.locked())

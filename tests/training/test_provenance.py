@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import copy
 import subprocess
-from pathlib import Path
 
 import pytest
-import torch
-import yaml
 from conftest import REPOSITORY
 
-from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.inputs import source_hashes
 from pipeline.training import provenance
@@ -68,17 +64,6 @@ def test_the_sources_of_a_training_are_those_that_dvc_follows():
     assert not {"pipeline/report.py", "pipeline/tracking/store.py"} & hashes.keys()
     assert not [name for name in hashes if name.startswith("models/")]  # those of its variant are
     assert all(hashes[name] == sha256(REPOSITORY / name) for name in hashes)
-
-
-def test_params_without_the_variant_at_the_end_of_its_training_are_told(tiny_study):
-    run = tiny_study.runs()[0]
-    record = provenance.describe_training(tiny_study, run, torch.device("cpu"))
-    content = yaml.safe_load(Path("params.yaml").read_text())
-    content["models"]["renamed"] = content["models"].pop(run.variant)
-    content["variants"] = ["renamed"]
-    Path("params.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=rf"'{run.variant}' is gone since the training"):
-        provenance.check_unchanged(tiny_study, run, record, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("folder", [".", "studies/a"])

@@ -393,7 +393,7 @@ def test_a_change_while_it_was_trained_is_told_and_nothing_written(
 
     monkeypatch.setattr(train, "fit", edited)
     with pytest.raises(
-        UserError, match=r"^train\.batch_size changed while gated_attention, seed 0"
+        UserError, match=r"^params\.yaml: train\.batch_size changed while gated_attention, seed 0"
     ):
         train.main()
     assert not Path("runs").exists()
