@@ -59,6 +59,11 @@ def raw_in_place(study: Study) -> Iterator[None]:
             yield
         return
     if data.source == "isic2018":
+        if (raw_dir / MARK).exists():  # its folders have the official names
+            raise UserError(
+                f"params.yaml: data.raw must be a folder of ISIC 2018 or a new one, it holds drawn "
+                f"cases, as {raw_dir / MARK} tells: name another, or remove that one yourself"
+            )
         own = None if data.archives is None else study.input(data.archives)
         fetch_isic2018(raw_dir, own=own, keep=data.keep_archives)
     else:
