@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from models import build_model
-from pipeline.engine.batches import compose
+from pipeline.engine.batches import AugmentedCases
 from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_start, save_weights
@@ -66,8 +66,8 @@ def train_run(study: Study, run: Run, heartbeat: Heartbeat) -> None:
         "fingerprint": fingerprint(decisive),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    if study.train.augmentation:
-        compose(study.train.augmentation)  # bad arguments are told before a record is replaced
+    # A transform that cannot be used is told before a record is replaced.
+    AugmentedCases(cases, study.train.augmentation, run.seed)
     if study.tracking.live:
         from pipeline.tracking.live import live_run
 
