@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from models import NetworkError, told_of_own_code
+from pipeline.study.limits import limit_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -48,7 +49,9 @@ def run_command(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except (UserError, NetworkError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # What could not be read for want of file handles is not at fault, whatever was made of it.
+        met = error.__context__ if isinstance(error.__context__, OSError) else None
+        print(f"error: {limit_of(met) or error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         if not _reader_is_gone():
@@ -59,7 +62,7 @@ def run_command(main: Callable[[], None]) -> None:
         print("stopped; run again to complete it", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT
     except Exception as error:
-        told = told_of_own_code(error)
+        told = limit_of(error) or told_of_own_code(error)
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.study.errors import UserError
+from pipeline.study.limits import limit_of
 
 # What a disk or its owner refuses: full, over quota, read-only, not allowed, broken.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -29,7 +30,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in _REFUSALS or limit_of(error):
             raise
         raise UserError(
             f"{path} cannot be written: {os.strerror(error.errno)}; what was there before is kept: "
