@@ -446,10 +446,10 @@ def _environment(facts: Iterable[dict[str, Any]]) -> dict[str, str]:
     return {name: "; ".join(values) for name, values in stated.items()}
 
 
-def _commit(run: dict[str, Any]) -> str | None:
+def _commit(run: dict[str, Any]) -> str:
     commit = run.get("commit")
     if not commit:
-        return None
+        return "not recorded, so that its sources cannot be told"
     return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
 
 

@@ -375,11 +375,20 @@ def test_the_lowest_focal_loss_is_the_best(study, monkeypatch):
     assert "| 0.3000 ± 0.0000" in text
 
 
-def test_runs_of_two_commits_are_both_named_and_none_is_checked_out(study, monkeypatch):
+@pytest.mark.parametrize(
+    ("commit", "told"),
+    [
+        ({"commit": "fedc", "dirty": True}, "fedc with uncommitted changes"),
+        ({"commit": None, "dirty": None}, "not recorded, so that its sources cannot be told"),
+    ],
+)
+def test_runs_of_two_commits_are_both_named_and_none_is_checked_out(
+    study, monkeypatch, commit, told
+):
     path = study.run_dir("own-variant", 1) / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "fedc", "dirty": True}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | commit))
     words = " ".join(Page(write_reports(study, monkeypatch)["index.html"]).words)
-    assert "0123456789abcdef0123456789abcdef01234567; fedc with uncommitted changes" in words
+    assert f"0123456789abcdef0123456789abcdef01234567; {told}" in words
     assert "git checkout" not in words
 
 

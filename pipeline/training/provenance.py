@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +21,7 @@ from models import NetworkConfig, build_model
 from pipeline.engine.compute import choose_dtype, processor
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import weights_file_sha256, weights_path
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, warn
 from pipeline.study.files import read_json
 from pipeline.study.inputs import source_hashes
 from pipeline.study.params import Run, Study
@@ -35,9 +36,7 @@ def describe_machine(
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        if on_gpu
-        else None,
+        "driver": _driver() if on_gpu else None,
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -54,25 +53,38 @@ def _version(package: str) -> str | None:
 
 
 def describe_commit(folder: Path) -> dict[str, Any]:
-    """The commit of the sources and whether tracked files differ from it; None outside git.
+    """The commit of the sources and whether tracked files differ from it.
 
-    But for dvc.lock, which changes while a study runs and decides nothing.
+    But for dvc.lock, which changes while a study runs and decides nothing. None, with a warning
+    that says why, where git does not tell them.
     """
+    git = ("git", "-C", str(folder))
     tracked = ("--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
-    status = _output("git", "-C", str(folder), "status", *tracked)
-    return {
-        "commit": _output("git", "-C", str(folder), "rev-parse", "HEAD"),
-        "dirty": None if status is None else status != "",
-    }
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints; None where there is none such, or it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        commit, status = _output(*git, "rev-parse", "HEAD"), _output(*git, "status", *tracked)
+    except _FAILED as error:
+        told = (getattr(error, "stderr", None) or "").strip().splitlines() or ["git is missing"]
+        warn(
+            f"no commit is recorded for this run ({told[0]}): nobody can tell later which sources "
+            "made it"
+        )
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": status != ""}
+
+
+_FAILED = (OSError, subprocess.CalledProcessError)
+
+
+def _output(*command: str) -> str:
+    """What a command prints. Raises one of _FAILED where there is none such, or it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     return done.stdout.strip()
+
+
+def _driver() -> str | None:
+    with suppress(*_FAILED):
+        return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return None
 
 
 def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:

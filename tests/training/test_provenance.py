@@ -86,5 +86,22 @@ def test_a_commit_is_dirty_by_tracked_sources_and_not_by_a_studys_lock(tmp_path,
     assert provenance.describe_commit(tmp_path)["dirty"] is True
 
 
-def test_outside_git_there_is_no_commit(tmp_path):
+def test_outside_git_there_is_no_commit_and_a_warning_says_so(tmp_path, capsys):
     assert provenance.describe_commit(tmp_path) == {"commit": None, "dirty": None}
+    assert (
+        "no commit is recorded for this run (fatal: not a git repository" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("why", ["missing", "refused"])
+def test_without_gits_word_there_is_no_commit_and_a_warning_says_why(
+    tmp_path, monkeypatch, capsys, why
+):
+    told = "fatal: detected dubious ownership in repository"
+    if why == "refused":
+        (tmp_path / "git").write_text(f"#!/bin/sh\necho '{told}' >&2\nexit 128\n")
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if why == "refused" else str(tmp_path))
+    assert provenance.describe_commit(tmp_path) == {"commit": None, "dirty": None}
+    expected = {"missing": "(git is missing)", "refused": f"({told})"}[why]
+    assert expected in capsys.readouterr().err
