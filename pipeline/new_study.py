@@ -24,6 +24,7 @@ from pipeline import ROOT
 from pipeline.data.raw import RawCase, find_cases
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
+from pipeline.study.locks import owning
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.study.values import SPLITS, Split
@@ -349,9 +350,12 @@ def main() -> None:
             f"{folder} must lie in the project, such as studies/mine: a study finds the sources "
             "from its folder"
         )
-    if (folder / "params.yaml").exists():
-        raise UserError(f"{folder} is a study already: name another folder, or change its files")
-    made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
+    with owning(folder):
+        if (folder / "params.yaml").exists():
+            raise UserError(
+                f"{folder} is a study already: name another folder, or change its files"
+            )
+        made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
     study = load_study(folder)
     print(
         f"new_study: {folder}: {made}; {study.prepare.width}x{study.prepare.height} pixels, "
