@@ -49,8 +49,7 @@ def state(
 def _state_of(path: Path, small: int = _SMALL) -> str:
     """small: bytes up to which a file is read, not only looked at."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        files = [file for file in files if "__pycache__" not in file.parts]
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not _ignored(file))
         parts = [f"{file} {_state_of(file, small)}" for file in files]
         return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
     try:
@@ -60,6 +59,11 @@ def _state_of(path: Path, small: int = _SMALL) -> str:
         return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
     except OSError:
         return "absent"
+
+
+def _ignored(file: Path) -> bool:
+    """Whether DVC passes it over, as .dvcignore says."""
+    return "__pycache__" in file.parts or "/reports/partial/" in f"/{file.as_posix()}"
 
 
 @cache

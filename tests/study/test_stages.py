@@ -188,6 +188,15 @@ def test_a_part_of_a_study_is_compared_while_its_runs_change(tiny_study, sources
         Path("runs").mkdir()
 
 
+def test_what_dvc_ignores_may_change(tiny_study, sources, monkeypatch):
+    stage = {"stages": {"compare": {"deps": ["reports"], "params": ["compare"]}}}
+    (sources / "dvc.yaml").write_text(yaml.safe_dump(stage))
+    Path("reports/partial").mkdir(parents=True)
+    compare(append("reports/partial/table.md"), out="notes.txt")
+    with pytest.raises(UserError, match=r"^reports changed"):
+        compare(append("reports/table.md"), out="notes.txt")
+
+
 def test_a_large_input_is_known_by_its_size_and_time_of_change(tiny_study, sources, monkeypatch):
     monkeypatch.setattr(stages, "_SMALL", 3)
     Path("runs").mkdir()
