@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, NamedTuple
 import yaml
 
 from pipeline import ROOT
+from pipeline.study.credentials import without_credentials
 from pipeline.study.files import sha256, write_json
 
 TOPIC = "lesion-fanout"  # of the events by which workers tell what they began
@@ -293,7 +294,7 @@ def run_command(name: str, command: str, folder: Path, environment: Mapping[str,
         lines = _lines(printed)
     if process.returncode != 0:
         told = "\n".join(lines[-20:]) or f"exit status {process.returncode}"
-        raise StageFailedError(name, told)
+        raise StageFailedError(name, without_credentials(told))
     return lines[-1] if lines else ""
 
 
