@@ -19,7 +19,7 @@ from pipeline.study.errors import UserError
 
 @pytest.mark.slow
 def test_a_run_in_mlflow_predicts_as_its_folder_does(tiny_study, tmp_path, monkeypatch):
-    study = make_recorded(tiny_study)
+    study = make_recorded()
     folder = study.run_dir(VARIANT, 0)
     image = tmp_path / "image.png"
     pixels = np.random.default_rng(0).integers(0, 255, (40, 70, 3), np.uint8)

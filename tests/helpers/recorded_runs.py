@@ -15,8 +15,9 @@ from pipeline.tracking.sync import sync
 VARIANT = "gated_attention"
 
 
-def make_recorded(study: Study) -> Study:
-    """A study of two seeds with one variant, made and recorded in MLflow's store."""
+def make_recorded() -> Study:
+    """The working folder's study as one of a variant and two seeds, made and recorded in MLflow's
+    store."""
     study = change_params(variants=[VARIANT], seeds=[0, 1], models={VARIANT: asdict(GATED)})
     for seed in study.seeds:
         folder, _ = make_run(study.folder, seed, variant=VARIANT)

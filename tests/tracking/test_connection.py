@@ -18,7 +18,7 @@ from typing import ClassVar
 import mlflow
 import numpy as np
 import pytest
-from conftest import REPOSITORY, change_params
+from conftest import REPOSITORY
 from recorded_runs import make_recorded
 
 from pipeline.deployment.loading import opened
@@ -92,7 +92,7 @@ def test_a_folders_name_may_hold_what_an_address_may_not(tiny_study, tmp_path, m
     monkeypatch.chdir(root / "study")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setattr(connection, "ROOT", root)
-    study = make_recorded(change_params())
+    study = make_recorded()
     assert {path.name for path in root.iterdir()} == {
         "pipeline", "study", "mlflow.db", ".mlflow.lock", "mlruns",
     }  # fmt: skip
