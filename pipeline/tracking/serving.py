@@ -63,10 +63,11 @@ def checked(given: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 def _refused(size: tuple[int, int], got: str) -> MlflowException:
     height, width = size
-    return MlflowException.invalid_parameter_value(
+    refused: MlflowException = MlflowException.invalid_parameter_value(
         f"images must have the shape (N, {height}, {width}, 3), RGB, and whole numbers from 0 to "
         f"255; got {got}"
     )
+    return refused
 
 
 mlflow.models.set_model(LesionSegmenter())

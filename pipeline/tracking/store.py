@@ -277,8 +277,8 @@ def small_files(run_dir: Path) -> list[Path]:
 
 def content(run_dir: Path, record: dict[str, Any]) -> str:
     """What a recorded run stands for: equal when, and only when, the run folder is."""
-    sums = [record["weights_sha256"], *(sha256(path) for path in small_files(run_dir))]
-    return hashlib.sha256("".join(sums).encode()).hexdigest()
+    files = [f"{path.relative_to(run_dir)} {sha256(path)}" for path in small_files(run_dir)]
+    return hashlib.sha256("\n".join([record["weights_sha256"], *files]).encode()).hexdigest()
 
 
 def hush() -> None:

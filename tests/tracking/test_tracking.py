@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import change_params
 from fake_study import make_study
+from recorded_runs import make_recorded
 
 from pipeline import evaluate, train
 from pipeline.engine.compute import to_input
@@ -151,6 +152,95 @@ def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
     assert paths == ["reports/figures", "reports/table.md"]
     (figure,) = client.list_artifacts(parent, "reports/figures")
     assert figure.path == "reports/figures/a.svg"
+
+
+def test_files_that_are_gone_leave_the_stores_view(tracked):
+    """Of the study and of its runs. A variant's maps, for one, that the study does not have now."""
+    maps = tracked.reports_dir / "attention" / "maps"
+    maps.mkdir(parents=True)
+    for name in ("kept.png", "gone.png"):
+        (maps / name).write_text("made")
+    kept, gone = (f"reports/attention/maps/{name}" for name in ("kept.png", "gone.png"))
+    assert sync(tracked) == (0, 1)
+    record = StudyRecord.open(tracked)
+    assert record.files(record.parent_id) == {"params.yaml", kept, gone}
+    assert sync(tracked) == (0, 1)
+    assert StudyRecord.open(tracked).parent_id == record.parent_id  # nothing is gone
+
+    (maps / "gone.png").unlink()
+    extra = tracked.evaluation_dir(VARIANT, 0) / "metrics.json"
+    extra.rename(extra.with_name("other.json"))
+    assert sync(tracked) == (1, 0)
+    record = StudyRecord.open(tracked)
+    assert record.files(record.parent_id) == {"params.yaml", kept}
+    run = only_run(tracked)
+    assert len(recorded(tracked)) == 2
+    assert run["tags.mlflow.parentRunId"] == record.parent_id
+    files = record.files(run["run_id"])
+    assert "evaluation/other.json" in files
+    assert "evaluation/metrics.json" not in files
+    assert "metrics.test_dice" not in run or pd.isna(run["metrics.test_dice"])
+
+
+@pytest.fixture
+def namesakes(tiny_study, tmp_path, monkeypatch):
+    """`studies/a/t` and `studies/b/t` of one project, each with two runs and the name `tiny`."""
+    root = tmp_path / "project"
+    (root / "pipeline").mkdir(parents=True)
+    monkeypatch.setattr(connection, "ROOT", root)
+    folders = [root / "studies" / name / "t" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in ("params.yaml", "data"):
+            (folder / name).symlink_to(tiny_study.folder.resolve() / name)
+    change_params(code="../../..")
+    return folders
+
+
+def synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    monkeypatch.chdir(folder)
+    return sync(load_study())
+
+
+def test_two_folders_of_one_name_stay_apart(namesakes, monkeypatch, capsys):
+    for folder in namesakes:
+        monkeypatch.chdir(folder)
+        make_recorded()
+    told = capsys.readouterr().err
+    assert (
+        "the study in studies/a/t by the name tiny: this one, in studies/b/t, is 'tiny: st" in told
+    )
+    for folder in namesakes:
+        assert synced(folder, monkeypatch) == (0, 2)
+    for name in ("tiny", "tiny: studies/b/t"):
+        runs = mlflow.search_runs(experiment_names=[name])
+        assert sorted(runs["tags.role"]) == ["run", "run", "study"]
+
+
+def test_a_study_that_was_moved_keeps_its_experiment(namesakes, monkeypatch, capsys):
+    before, _ = namesakes
+    monkeypatch.chdir(before)
+    study = make_recorded()
+    runs = recorded(study)
+    monkeypatch.chdir(before.parents[1])
+    moved = before.parents[1] / "c" / "t"
+    moved.parent.mkdir()
+    before.rename(moved)
+    assert synced(moved, monkeypatch) == (0, 2)
+    pd.testing.assert_frame_equal(recorded(study), runs)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_on_a_server_another_clones_study_of_one_name_stays_apart(namesakes, monkeypatch, tmp_path):
+    """It may lie in a folder that this clone does not have."""
+    first, second = namesakes
+    client = open_store()
+    monkeypatch.setattr(store, "database", lambda: None)
+    monkeypatch.chdir(first)
+    assert store._experiment(client, load_study()).name == "tiny"
+    shutil.rmtree(first)
+    monkeypatch.chdir(second)
+    assert store._experiment(client, load_study()).name == "tiny: studies/b/t"
 
 
 def tracking_folder() -> Path:
@@ -407,6 +497,7 @@ def test_an_experiment_in_a_copy_has_a_name_of_its_own_and_its_projects_store(
     copy = load_study(copied / "fake")
     assert store._name(study) == "fake"
     assert store._name(copy) == "fake: tmp1"
+    assert store._folder(copy) == store._folder(study)
     monkeypatch.setenv("DVC_EXP_NAME", "wide")
     assert store._name(copy) == "fake: wide"
     monkeypatch.setattr(connection, "ROOT", copied.parent)
