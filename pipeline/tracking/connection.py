@@ -13,7 +13,6 @@ from filelock import FileLock
 from pipeline import ROOT
 from pipeline.study.credentials import part_credentials
 from pipeline.study.errors import UserError
-from pipeline.study.files import replacing
 from pipeline.study.params import original
 
 if TYPE_CHECKING:
@@ -41,22 +40,11 @@ def open_store() -> MlflowClient:
 
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or _uri(home() / "mlflow.db"))
     try:
-        with locked():
-            file = database()
-            if file is not None and not file.exists():
-                # Whole or absent: of a store with some of its tables MLflow can make none.
-                with replacing(file) as temporary:
-                    _connect(_uri(temporary))
-            return _connect(mlflow.get_tracking_uri())
+        with locked():  # a client already makes the tables
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
     except Exception as error:  # SQLAlchemy's, the disk's, a driver's that is missing
         raise UserError(fault(error)) from None
-
-
-def _connect(uri: str) -> MlflowClient:
-    import mlflow
-
-    client = mlflow.MlflowClient(uri)
-    client.search_experiments(max_results=1)
     return client
 
 
@@ -74,12 +62,16 @@ def database() -> Path | None:
     """The SQLite file that is the store; None for a server or a database of another kind."""
     import mlflow
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    uri = mlflow.get_tracking_uri()
-    if not uri.startswith("sqlite"):
+    try:
+        url = make_url(mlflow.get_tracking_uri())
+    except ArgumentError:  # a folder's path, or nobody's
         return None
-    file = make_url(uri).database or ":memory:"
-    return None if file.startswith((":memory:", "file:")) else Path(file).resolve()
+    file = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:")):
+        return None
+    return Path(file).resolve()
 
 
 @contextmanager

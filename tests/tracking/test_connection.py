@@ -6,11 +6,9 @@ import base64
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -65,23 +63,6 @@ def test_processes_that_open_a_new_store_at_once_share_it(tiny_study, tmp_path, 
     assert len({printed for printed, _ in ended}) == 1
     store = tmp_path / "new" if uri else roots[0]
     assert {path.name for path in store.iterdir()} - {"pipeline"} == {"mlflow.db", ".mlflow.lock"}
-
-
-def test_a_process_killed_while_it_makes_the_store_spoils_nothing(tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    making = process(
-        "from pipeline.tracking.connection import open_store; open_store()", MLFLOW_TRACKING_URI=uri
-    )
-    until = time.monotonic() + 120
-    while time.monotonic() < until and making.poll() is None:  # until some of its tables are there
-        if any(path.stat().st_size > 100_000 for path in tmp_path.glob("*mlflow.db*")):
-            break
-        time.sleep(0.01)
-    assert making.poll() is None
-    making.send_signal(signal.SIGKILL)
-    making.communicate()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert open_store().search_experiments()
 
 
 def test_a_folders_name_may_hold_what_an_address_may_not(tiny_study, tmp_path, monkeypatch):
