@@ -19,7 +19,7 @@ import pipeline.engine.compute  # noqa: F401
 from pipeline import download, preprocess
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
-from pipeline.tracking.store import open_store
+from pipeline.tracking.connection import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

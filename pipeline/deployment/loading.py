@@ -204,7 +204,8 @@ def _download_runs(source: str, seeds: Seeds, temporary: Path) -> list[TrainedRu
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from pipeline.tracking.store import hush, open_store
+    from pipeline.tracking.connection import open_store, said
+    from pipeline.tracking.store import hush
 
     hush()
     client = open_store()
@@ -237,7 +238,7 @@ def _download_runs(source: str, seeds: Seeds, temporary: Path) -> list[TrainedRu
     except (MlflowException, OSError) as error:
         raise UserError(
             f"{source} cannot be downloaded from MLflow's store at {mlflow.get_tracking_uri()}: "
-            f"{str(error).splitlines()[0]}; correct it, or MLFLOW_TRACKING_URI"
+            f"{said(error, 'correct it, or MLFLOW_TRACKING_URI')}"
         ) from None
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pipeline import ROOT
+from pipeline.study.credentials import without_credentials
 from pipeline.study.files import write_json
 from pipeline.study.stages import state
 
@@ -255,7 +256,7 @@ def run_command(name: str, command: str, folder: Path, environment: Mapping[str,
         lines = _lines(printed)
     if process.returncode != 0:
         told = "\n".join(lines[-20:]) or f"exit status {process.returncode}"
-        raise StageFailedError(name, told)
+        raise StageFailedError(name, without_credentials(told))
     return lines[-1] if lines else ""
 
 

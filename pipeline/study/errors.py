@@ -6,12 +6,15 @@ import gc
 import os
 import select
 import sys
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from models import NetworkError, told_of_own_code
+from pipeline.study.credentials import without_credentials
 from pipeline.study.limits import limit_of
 
 if TYPE_CHECKING:
@@ -32,7 +35,19 @@ def first_fault(invalid: ValidationError) -> str:
 
 def warn(message: str) -> None:
     """Tell, in one line on stderr, of something that does not end the stage; above any bars."""
-    tqdm.write(f"warning: {message}", file=sys.stderr)
+    tqdm.write(f"warning: {without_credentials(message)}", file=sys.stderr)
+
+
+def _print_error(message: str) -> None:
+    print(f"error: {without_credentials(message)}", file=sys.stderr)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, where: TracebackType | None
+) -> None:
+    """As Python does, without the credentials that a library may have put into its words."""
+    lines = traceback.format_exception(kind, error, where)
+    print(without_credentials("".join(lines)), end="", file=sys.stderr)
 
 
 def _reader_is_gone() -> bool:
@@ -45,13 +60,14 @@ def _reader_is_gone() -> bool:
 def run_command(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
     on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
+    sys.excepthook = _print_traceback
     try:
         main()
         sys.stdout.flush()
     except (UserError, NetworkError) as error:
         # What could not be read for want of file handles is not at fault, whatever was made of it.
         met = error.__context__ if isinstance(error.__context__, OSError) else None
-        print(f"error: {limit_of(met) or error}", file=sys.stderr)
+        _print_error(limit_of(met) or str(error))
         sys.exit(1)
     except BrokenPipeError:
         if not _reader_is_gone():
@@ -65,7 +81,7 @@ def run_command(main: Callable[[], None]) -> None:
         told = limit_of(error) or told_of_own_code(error)
         if told is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        _print_error(told)
         sys.exit(1)
     finally:
         # At exit Python walks every object that torch's import left, for a second or more; frozen

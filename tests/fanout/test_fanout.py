@@ -30,6 +30,7 @@ from pipeline.fanout import __main__ as fanout
 from pipeline.fanout.cluster import (
     Workers,
     check_offered,
+    environment,
     local,
     local_slots,
     open_client,
@@ -368,6 +369,27 @@ def test_a_worker_that_lacks_the_folder_says_so(tmp_path, cluster):
     job = Job("train@a-0-0", "true", str(tmp_path / "elsewhere"), (), (), (), ())
     future = cluster.submit(run_job, job, environment={}, taken={}, pure=False)
     with pytest.raises(StageFailedError, match=r"elsewhere is not on .* needs --remote"):
+        future.result()
+
+
+def test_workers_are_given_the_servers_password_apart_from_its_address(
+    monkeypatch, cluster, tmp_path
+):
+    """They log in with it; an address is said in many places, a stage's own words too."""
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set is gone with it
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:sesame@host:5000")
+    given = environment(fanout.parse(["--threads-per-run", "1"]))
+    assert {name: given[name] for name in given if name.startswith("MLFLOW_TRACKING_")} == {
+        "MLFLOW_TRACKING_URI": "http://host:5000",
+        "MLFLOW_TRACKING_USERNAME": "ann",
+        "MLFLOW_TRACKING_PASSWORD": "sesame",
+    }
+    command = "echo no answer: http://ann:sesame@host; false"
+    job = Job("train@a-0-0", command, str(tmp_path), (), (), (), ())
+    future = cluster.submit(run_job, job, environment={}, taken={}, pure=False)
+    with pytest.raises(StageFailedError, match=r"no answer: http://\*\*\*@host"):
         future.result()
 
 
