@@ -24,9 +24,9 @@ HEADLINES = ("dice", "iou", "focal_loss")  # the paper's columns
 
 
 class Record(BaseModel):
-    """A part of the file: no unknown key, no NaN."""
+    """A part of the file: no unknown key, no conversion of types, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Interval(Record):
