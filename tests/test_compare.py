@@ -302,7 +302,9 @@ def test_averages_of_another_protocol_name_the_stage_to_run(tmp_path, monkeypatc
     table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
     for wrong in (table[1:], table[::-1], table.drop(columns="fold"), table[:0]):
         wrong.to_csv(study.averaged_file, index=False)
-        with pytest.raises(UserError, match=r"averaged.csv (does not hold the 30 rows|has no) .* average"):
+        with pytest.raises(
+            UserError, match=r"averaged.csv (does not hold the 30|has no) .* average"
+        ):
             compare.main()
     study.averaged_file.unlink()
     with pytest.raises(UserError, match=r"averaged.csv is missing .*run the stage average"):

@@ -7,7 +7,8 @@
 
 `--update-baseline` stores what it is now. pipeline/gate/regression.py says what tier C allows.
 Prints a line of verdict and a Markdown table fit for a pull request's comment. Exit status 0: pass;
-1: something regressed, or is missing or not finite; 2: the two do not compare, and why.
+1: something regressed, or is missing or not finite; 2: no verdict, and why: the two do not compare,
+or the gate itself failed.
 """
 
 from __future__ import annotations
@@ -194,4 +195,4 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, failure=CANNOT_COMPARE)

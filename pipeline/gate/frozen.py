@@ -155,11 +155,17 @@ def update(tier: Tier, folder: Path = FOLDER) -> Path:
 def load(folder: Path, tier: Tier) -> Frozen:
     path = _file(folder, tier)
     try:
-        return Frozen.model_validate(read_finite(path))
+        stored = Frozen.model_validate(read_finite(path))
     except ValidationError as invalid:
         raise UserError(
             f"{path}: {first_fault(invalid)}; store it anew: --tier {tier} --update-baseline"
         ) from None
+    if stored.figures.keys() != PARTS[tier]:
+        raise UserError(
+            f"{path}: figures must be of {', '.join(sorted(PARTS[tier]))}, got "
+            f"{', '.join(sorted(stored.figures))}; store it anew: --tier {tier} --update-baseline"
+        )
+    return stored
 
 
 def weights_file(folder: Path) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -41,29 +43,32 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def run_command(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None], failure: int = 1) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
-    on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
+    on stderr and the exit status `failure`, Ctrl-C the shell's status for it and no traceback. Any
+    other exception has its traceback, and the same status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file may be any bytes
     try:
         main()
         sys.stdout.flush()
     except (UserError, NetworkError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise  # another pipe's
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # 128 + SIGPIPE
+        sys.exit(failure)
     except KeyboardInterrupt:
         print("stopped; run again to complete it", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)  # 128 + SIGPIPE
         told = told_of_own_code(error)
         if told is None:
-            raise
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(1)
+            traceback.print_exc()
+        else:
+            print(f"error: {told}", file=sys.stderr)
+        sys.exit(failure)
     finally:
         # At exit Python walks every object that torch's import left, for a second or more; frozen
         # ones it passes over.
