@@ -255,7 +255,7 @@ def _pipeline(own: Path) -> str:
     try:
         written = _read(own)
         plots = [plot for plot in written.get("plots", []) if _plot_name(plot) not in names]
-    except (YAMLError, AttributeError, TypeError):
+    except (YAMLError, ValueError, RecursionError, AttributeError, TypeError, StopIteration):
         return text  # no pipeline
     if not plots:
         return text

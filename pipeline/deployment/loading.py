@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from models import NetworkConfig, source_hashes
 from pipeline.data.geometry import Size
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import sha256
 from pipeline.study.params import Network, needs
@@ -264,7 +264,8 @@ def _logged(folder: Path) -> tuple[Path, str]:
     Raises OSError for a model of another kind.
     """
     found = sorted(folder.glob("model/**/MLmodel"))  # of a run's it is a folder deeper
-    run_id = yaml.safe_load(found[0].read_text()).get("run_id") if found else None
+    content = read_yaml(found[0]) if found else None
+    run_id = content.get("run_id") if isinstance(content, dict) else None
     if run_id is None:
         raise OSError("it is no model that a run of this pipeline logged")
     return found[0].parent, str(run_id)

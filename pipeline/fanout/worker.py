@@ -26,9 +26,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import yaml
-
 from pipeline import ROOT
+from pipeline.study.documents import read_yaml
+from pipeline.study.errors import UserError
 from pipeline.study.files import sha256, write_json
 
 TOPIC = "lesion-fanout"  # of the events by which workers tell what they began
@@ -123,8 +123,8 @@ def _state_of(path: Path) -> str:
 
 def _read_params(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        return read_yaml(path)
+    except (OSError, UserError) as error:
         return str(error)
 
 

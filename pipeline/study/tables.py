@@ -31,8 +31,9 @@ def read_table(path: Path, stage: str, columns: Sequence[str]) -> pd.DataFrame:
     if missing or table.empty:
         told = f"has no column {', '.join(missing)}" if missing else "has no rows"
         raise UserError(f"{path} {told}; run the stage {stage} again")
-    for name in table.columns.difference(TEXTS, sort=False):
-        _check(table, str(name), path, stage)
+    for name in table.columns:
+        if name not in TEXTS:
+            _check(table, name, path, stage)
     return table
 
 
