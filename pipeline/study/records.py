@@ -14,7 +14,7 @@ from pipeline.study.files import read_json
 
 # How the names of columns and metrics end that are shares; those of counts, and whole names.
 SHARES = ("dice", "iou", "jaccard", "sensitivity", "specificity", "brier", "_error", "threshold")
-COUNTS = ("_positives", "_negatives", "epoch", "fold")
+COUNTS = ("_positives", "_negatives", "epoch", "fold", "height", "width")
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 Amount = Annotated[float, Field(ge=0, le=1e18)] | None

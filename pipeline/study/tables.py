@@ -11,7 +11,7 @@ from pipeline.study.errors import UserError
 from pipeline.study.records import is_count, range_of
 from pipeline.study.values import shown
 
-TEXTS = ("id", "variant", "averaging")
+TEXTS = ("id", "variant", "averaging", "split", "group", "image_sha256", "mask_sha256")
 
 
 def read_table(path: Path, stage: str, columns: Sequence[str]) -> pd.DataFrame:
