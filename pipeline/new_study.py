@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import ROOT
-from pipeline.data.raw import RawCase, find_cases
+from pipeline.data.raw import RawCase, find_cases, mask_names
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
@@ -59,9 +59,11 @@ def count_cases(folder: Path) -> Counted:
     """Raises UserError for a folder with too few cases to be divided."""
     cases, findings = find_cases(folder)
     if len(cases) < FEWEST:
-        told = (
-            f"; {len(findings)} files belong to no case, such as {findings[0]}" if findings else ""
-        )
+        told = ""
+        if findings:
+            told = f"; {len(findings)} files belong to no case, such as {findings[0]}"
+        if any(finding.defect == "missing mask" for finding in findings):
+            told += f"; {mask_names(findings)}"
         raise UserError(
             f"{folder} must hold at least {FEWEST} cases, in images/ and masks/ or in the folders "
             f"of the official archives, got {len(cases)}{told}"

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from pipeline.data import duplicates
 from pipeline.data.geometry import Size, lay_image, lay_mask, place
 from pipeline.data.integrity import Checksum, check_case
-from pipeline.data.raw import Finding, RawCase, find_cases
+from pipeline.data.raw import Finding, RawCase, find_cases, tell
 from pipeline.data.sources import check_described, put_in_place
 from pipeline.data.splits import AnySplit, divide, listed_cases
 from pipeline.engine.prepared import NATIVE_MASKS, ArrayWriter, PreparedCases, seal
@@ -301,14 +301,14 @@ def _divide(
     try:
         return divide(own, groups, split)
     except UserError as error:
-        lost = [str(finding) for finding in findings if finding.outcome == "left out"]
+        lost = [finding for finding in findings if finding.outcome == "left out"]
         told = f"{error}; {len(lost)} files could not be used" if lost else str(error)
-        raise UserError("\n       ".join([told, *lost])) from None
+        raise UserError("\n       ".join([told, *tell(lost)])) from None
 
 
 def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
     """Raise UserError if a finding leaves a case out and that is not wanted, or leaves none."""
-    problems = [str(finding) for finding in findings if finding.outcome == "left out"]
+    problems = [finding for finding in findings if finding.outcome == "left out"]
     if problems and (study.data.on_problem == "stop" or usable == 0):
         files = "file" if len(problems) == 1 else "files"
         advice = (
@@ -316,7 +316,7 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
             "with data.on_problem: skip"
         )
         raise UserError(
-            "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *problems])
+            "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *tell(problems)])
         )
 
 

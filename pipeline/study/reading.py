@@ -15,6 +15,8 @@ from pipeline.study.errors import UserError
 from pipeline.study.params import Run, Study
 from pipeline.study.values import shown
 
+MOST_TOLD = 20  # mistakes in params.yaml
+
 
 def load_study(folder: Path = Path()) -> Study:
     """Read and validate `folder`/params.yaml.
@@ -32,7 +34,9 @@ def load_study(folder: Path = Path()) -> Study:
         # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
         study = Study.model_validate_json(json.dumps(content))
     except ValidationError as invalid:
-        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()]
+        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()[:MOST_TOLD]]
+        if invalid.error_count() > MOST_TOLD:
+            lines.append(f"... and {invalid.error_count() - MOST_TOLD} more")
         raise UserError("\n       ".join(lines)) from None
     here = folder.resolve()
     if here.parent.name == "studies" and study.name != here.name:
