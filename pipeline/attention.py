@@ -19,6 +19,7 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
+from pipeline.study.values import quantity
 
 DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
 
@@ -44,8 +45,8 @@ def main(partial: bool = False) -> None:
                 save_webp(figure, folder / f"{variant}.webp")
                 drawn += 1
     print(
-        f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, of each "
-        "variant's first seed"
+        f"attention: maps of {quantity(drawn, 'variant')} in {study.reports_dir / 'attention'}, of "
+        "each variant's first seed"
     )
 
 

@@ -17,6 +17,7 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.values import quantity
 
 COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 
@@ -28,7 +29,7 @@ def main() -> None:
         table.to_csv(temporary, index=False)
     print(
         f"average: {study.averaged_file}: {', '.join(study.averaging) or 'nothing is averaged'}, "
-        f"{len(table)} rows"
+        f"{quantity(len(table), 'row')}"
     )
 
 

@@ -26,7 +26,7 @@ from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
-from pipeline.study.values import SPLITS, Split
+from pipeline.study.values import SPLITS, Split, quantity
 
 FEWEST = 9  # cases: three folds of three
 SMALLEST = 3  # cases of a split that tell anything apart
@@ -61,7 +61,7 @@ def count_cases(folder: Path) -> Counted:
     if len(cases) < FEWEST:
         told = ""
         if findings:
-            told = f"; {len(findings)} files belong to no case, such as {findings[0]}"
+            told = f"; {quantity(len(findings), 'file')} outside of any case, such as {findings[0]}"
         if any(finding.defect == "missing mask" for finding in findings):
             told += f"; {mask_names(findings)}"
         raise UserError(
@@ -357,8 +357,8 @@ def main() -> None:
     study = load_study(folder)
     print(
         f"new_study: {folder}: {made}; {study.prepare.width}x{study.prepare.height} pixels, "
-        f"{len(study.variants)} variants, {len(study.seeds)} seeds, {len(study.folds)} folds: "
-        f"{len(study.runs())} runs\n"
+        f"{quantity(len(study.variants), 'variant')}, {quantity(len(study.seeds), 'seed')}, "
+        f"{quantity(len(study.folds), 'fold')}: {quantity(len(study.runs()), 'run')}\n"
         f"next: look at {folder / 'params.yaml'}, then: cd {folder} && dvc repro"
     )
 

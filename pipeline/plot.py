@@ -48,7 +48,7 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
-from pipeline.study.values import Resize
+from pipeline.study.values import Resize, quantity
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}
@@ -82,7 +82,7 @@ def main(partial: bool = False) -> None:
         folder.mkdir()
         write_curves(histories, folder)
     print(
-        f"plot: {len(drawn)} figures in {study.reports_dir / 'figures'}, "
+        f"plot: {quantity(len(drawn), 'figure')} in {study.reports_dir / 'figures'}, "
         f"runs drawn: {len(study.runs())}"
     )
 

@@ -25,7 +25,7 @@ from pipeline.reporting.tables import DASH
 from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError, run_command
-from pipeline.study.values import Fraction, NotNegative, option
+from pipeline.study.values import Fraction, NotNegative, option, quantity
 
 PASSED, REGRESSED, CANNOT_COMPARE = 0, 1, 2
 HEADER = ("Compared", "Metric", "Baseline", "Candidate", "Worse by", "Allowed", "Verdict", "")
@@ -127,7 +127,8 @@ def gate_study(arguments: argparse.Namespace) -> int:
             print(f"**Gate: no baseline written.** Missing or not finite: {told}")
             return REGRESSED
         save_baseline(arguments.baseline, candidate)
-        print(f"gate: {arguments.baseline} holds the figures of {len(candidate.runs)} runs")
+        runs = quantity(len(candidate.runs), "run")
+        print(f"gate: {arguments.baseline} holds the figures of {runs}")
         return PASSED
     baseline = load_figures(arguments.baseline)
     checks = compare_means(baseline, candidate, alpha=arguments.alpha, floor=arguments.floor)
@@ -154,7 +155,7 @@ def gate_speed(arguments: argparse.Namespace) -> int:
     found = read_benchmarks(arguments.speed)
     if arguments.update_baseline:
         save_speeds(arguments.baseline, found)
-        print(f"gate: {arguments.baseline} holds {len(found.ratios)} ratios")
+        print(f"gate: {arguments.baseline} holds {quantity(len(found.ratios), 'ratio')}")
         return PASSED
     stored = load_speeds(arguments.baseline)
     return report("speed", compare_speeds(stored, found, arguments.tolerance))

@@ -42,6 +42,7 @@ from pipeline.study.errors import UserError, first_fault, warn
 from pipeline.study.files import write_json
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.values import quantity
 from pipeline.training.loop import fit
 from pipeline.training.provenance import describe_machine
 
@@ -120,7 +121,7 @@ def compare(
 ) -> Check:
     """A check of the place where the two differ most."""
     if len(stored) != len(found):
-        note = f"{len(found)} values instead of {len(stored)}"
+        note = f"{quantity(len(found), 'value')} instead of {len(stored)}"
         return Check(part, metric, None, None, None, allowed, note)
     apart = [
         math.inf if now is None or then is None else abs(now - then)

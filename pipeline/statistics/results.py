@@ -358,7 +358,7 @@ class Partial(Record):
         """What a reader must know first."""
         told = f"Partial: {self.runs} of {self.of} runs."
         if self.waiting:
-            told += f" {self.waiting} more wait for the other folds of their seed."
+            told += f" Waiting for the other folds of their seed: {self.waiting} more."
         missing = self._missing_in_words()
         return [
             told,

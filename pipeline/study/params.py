@@ -161,6 +161,16 @@ class Study(Block):
         return export
 
     @model_validator(mode="after")
+    def _compares_with_a_variant(self) -> Study:
+        baseline = self.compare.baseline
+        if baseline is not None and baseline not in self.variants:
+            raise ValueError(
+                f"compare.baseline must be among variants ({', '.join(self.variants)}), or null, "
+                f"got {baseline!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _have_packages(self) -> Study:
         for variant in self.variants:
             if needed := needs(self.models[variant]):

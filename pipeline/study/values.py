@@ -50,6 +50,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def quantity(number: int, noun: str) -> str:
+    """`1 case`, `1,200 cases`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def unique(values: list[Any]) -> list[Any]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
