@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
-from pipeline.study.tables import read_table
 from pipeline.study.values import SPLITS, Split
 
 NATIVE_MASKS = "native_masks.zip"  # the masks' raw files, each by its case's id

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, metrics_of
+from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
 from pipeline.study.inputs import Inputs
 from pipeline.study.params import Run, Study
 from pipeline.study.records import read_run
-from pipeline.study.tables import read_table
 from pipeline.study.values import Averaging
 
 Binned = NDArray[np.float64]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.columns import read_table
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
 from pipeline.study.records import read_run
-from pipeline.study.tables import read_table
 from pipeline.tracking.store import NEEDED, StudyRecord, content, hush, run_of
 
 if TYPE_CHECKING:
