@@ -20,6 +20,7 @@ from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
+from pipeline.study.values import quantity
 
 DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
 
@@ -30,8 +31,8 @@ def main(partial: bool = False) -> None:
         study, results = open_results(whole, partial)
         drawn = draw(study, results)
     print(
-        f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, of each "
-        "variant's first seed"
+        f"attention: maps of {quantity(drawn, 'variant')} in {study.reports_dir / 'attention'}, of "
+        "each variant's first seed"
     )
 
 

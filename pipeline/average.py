@@ -18,6 +18,7 @@ from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.study.stages import at_stage
+from pipeline.study.values import quantity
 
 COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 
@@ -30,7 +31,7 @@ def main() -> None:
             table.to_csv(temporary, index=False)
     print(
         f"average: {study.averaged_file}: {', '.join(study.averaging) or 'nothing is averaged'}, "
-        f"{len(table)} rows"
+        f"{quantity(len(table), 'row')}"
     )
 
 

@@ -49,7 +49,7 @@ from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
-from pipeline.study.values import Resize
+from pipeline.study.values import Resize, quantity
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}
@@ -61,7 +61,8 @@ def main(partial: bool = False) -> None:
         study, results = open_results(whole, partial)
         drawn = draw(study, results)
     print(
-        f"plot: {drawn} figures in {study.reports_dir / 'figures'}, runs drawn: {len(study.runs())}"
+        f"plot: {quantity(drawn, 'figure')} in {study.reports_dir / 'figures'}, runs drawn: "
+        f"{len(study.runs())}"
     )
 
 

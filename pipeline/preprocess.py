@@ -32,7 +32,7 @@ from tqdm import tqdm
 from pipeline.data import duplicates
 from pipeline.data.geometry import Size, lay_image, lay_mask, place
 from pipeline.data.integrity import Checksum, check_case
-from pipeline.data.raw import Finding, RawCase, find_cases
+from pipeline.data.raw import Finding, RawCase, find_cases, tell
 from pipeline.data.sources import check_described, raw_in_place
 from pipeline.data.splits import AnySplit, divide, listed_cases
 from pipeline.engine.prepared import NATIVE_MASKS, ArrayWriter, PreparedCases, seal
@@ -42,7 +42,7 @@ from pipeline.study.files import read_json, replacing, writing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.study.stages import at_stage
-from pipeline.study.values import Split
+from pipeline.study.values import Split, quantity
 
 CHUNK = 8  # cases that a process is given at a time
 
@@ -94,7 +94,7 @@ def _lost_in_preparation(
     """What to say of a mask that is empty or full at the prepared size, and was not before."""
     lesion = original.histogram()[255]
     made = f"at {prepare.width}x{prepare.height} after resize: {prepare.resize}"
-    share = f"{lesion} of {original.width * original.height} pixels are lesion in the original"
+    share = f"lesion in the original: {lesion} of {original.width * original.height} pixels"
     if mask.any():
         return Finding(case.id, case.mask, "full mask", f"holds nothing but lesion {made}; {share}")
     return Finding(case.id, case.mask, "empty mask", f"holds no lesion {made}; {share}")
@@ -316,22 +316,23 @@ def _divide(
     try:
         return divide(own, groups, split)
     except UserError as error:
-        lost = [str(finding) for finding in findings if finding.outcome == "left out"]
-        told = f"{error}; {len(lost)} files could not be used" if lost else str(error)
-        raise UserError("\n       ".join([told, *lost])) from None
+        lost = [finding for finding in findings if finding.outcome == "left out"]
+        told = f"{error}; {quantity(len(lost), 'file')} could not be used" if lost else str(error)
+        raise UserError("\n       ".join([told, *tell(lost)])) from None
 
 
 def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
     """Raise UserError if a finding leaves a case out and that is not wanted, or leaves none."""
-    problems = [str(finding) for finding in findings if finding.outcome == "left out"]
+    problems = [finding for finding in findings if finding.outcome == "left out"]
     if problems and (study.data.on_problem == "stop" or usable == 0):
-        files = "file" if len(problems) == 1 else "files"
         advice = (
             "mend or remove them, then run dvc repro --force preprocess; or leave their cases out "
             "with data.on_problem: skip"
         )
         raise UserError(
-            "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *problems])
+            "\n       ".join(
+                [f"{quantity(len(problems), 'file')} cannot be used; {advice}", *tell(problems)]
+            )
         )
 
 
@@ -346,7 +347,7 @@ def main() -> None:
             counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
         with writing(study.manifest_file):
             (study.prepared_dir / "manifest.csv").replace(study.manifest_file)
-    print(f"preprocess: {len(prepared.table)} cases ({counts}) in {study.prepared_dir}")
+    print(f"preprocess: {quantity(len(prepared.table), 'case')} ({counts}) in {study.prepared_dir}")
 
 
 if __name__ == "__main__":

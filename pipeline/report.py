@@ -252,7 +252,12 @@ def data_card(study: Study) -> DataCard:
     """Read the card. Raises UserError if it is missing."""
     folder = study.prepared_dir / "card"
     facts = read_json(folder / "card.json", "preprocess")
-    table = pd.read_csv(folder / "problems.csv", dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(folder / "problems.csv", dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'problems.csv'} is missing or unusable ({error}); run the stage preprocess"
+        ) from None
     problems = table.to_dict("records")
     pictures = [
         inline_figure(folder / name, title, caption, "preprocess")

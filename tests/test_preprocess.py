@@ -286,7 +286,7 @@ def test_a_lesion_lost_in_the_preparation_is_told(tmp_path, resize, place, defec
     mask[place] = 255
     add_case(tmp_path / "raw", "Training", "lost", draw(3, 40, 120)[0], mask)
     study = study_in(tmp_path, height=32, width=32, resize=resize)
-    made = rf"at 32x32 after resize: {resize}; {(mask > 0).sum()} of 4800 pixels are lesion"
+    made = rf"at 32x32 after resize: {resize}; lesion in the original: {(mask > 0).sum()} of 4800 p"
     with pytest.raises(UserError, match=rf"lost_segmentation\.png: holds .* {made}"):
         prepare_cases(study, tmp_path / "prepared")
     study = study_in(tmp_path, height=32, width=32, resize=resize, on_problem="skip")
@@ -316,7 +316,7 @@ def test_a_split_emptied_by_skip_names_the_files_that_emptied_it(tmp_path):
     broken.write_bytes(b"")
     with pytest.raises(UserError) as error:
         prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
-    assert "got cases: 1 training, 0 validation, 1 test; 1 files could not be used" in str(
+    assert "got cases: 1 training, 0 validation, 1 test; 1 file could not be used" in str(
         error.value
     )
     assert f"{broken}: is empty (0 bytes)" in str(error.value)

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import yaml
-
 from pipeline.fanout.worker import computing_with
 from pipeline.study.credentials import part_credentials, without_credentials
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, warn
 
 
@@ -173,11 +172,11 @@ def queued(arguments: argparse.Namespace, jobs: int) -> Any:
     dask_jobqueue = package("dask_jobqueue")
     file = arguments.jobqueue
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file)
         ((kind, options),) = content["jobqueue"].items()
         # One worker a job: with more, each would offer all of the job's GPUs.
         options = {"processes": 1} | options
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} must be a file with `jobqueue:` and under it one batch system, such as slurm, "
             f"with its options ({' '.join(str(error).split())})"

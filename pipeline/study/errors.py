@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import select
 import sys
@@ -57,10 +58,14 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def run_command(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None], failure: int = 1) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
-    on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
+    on stderr and the exit status `failure`, Ctrl-C the shell's status for it and no traceback. Any
+    other exception has its traceback, and the same status."""
     sys.excepthook = _print_traceback
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file may be any bytes
     try:
         main()
         sys.stdout.flush()
@@ -68,21 +73,20 @@ def run_command(main: Callable[[], None]) -> None:
         # What could not be read for want of file handles is not at fault, whatever was made of it.
         met = error.__context__ if isinstance(error.__context__, OSError) else None
         _print_error(limit_of(met) or str(error))
-        sys.exit(1)
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise  # another pipe's
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # 128 + SIGPIPE
+        sys.exit(failure)
     except KeyboardInterrupt:
         print("stopped; run again to complete it", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)  # 128 + SIGPIPE
         told = limit_of(error) or told_of_own_code(error)
         if told is None:
-            raise
-        _print_error(told)
-        sys.exit(1)
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            _print_error(told)
+        sys.exit(failure)
     finally:
         # At exit Python walks every object that torch's import left, for a second or more; frozen
         # ones it passes over.

@@ -11,9 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from pipeline import ROOT
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study
+from pipeline.study.records import read_evaluation, read_run
 from pipeline.study.stages import CODE, read_stage
 
 
@@ -28,7 +31,7 @@ def source_hashes(stage: Literal["train", "evaluate"]) -> dict[str, str]:
 def read(path: Path) -> dict[str, Any] | None:
     """The JSON object in `path`; None where there is none, or it is being replaced."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -49,16 +52,18 @@ class Inputs:
         self.sums: dict[Path, str | None] = {}
 
     def trained(self, run: Run) -> dict[str, Any] | None:
-        """run.json; None where the run is not trained."""
-        return read(self.study.run_dir(*run) / "run.json")
+        """run.json; None where the run is not trained. Raises UserError for an unusable one."""
+        path = self.study.run_dir(*run) / "run.json"
+        return read_run(path) if path.is_file() else None
 
     def evaluated(self, run: Run) -> dict[str, Any] | None:
         """evaluation.json of a run whose evaluation is whole and of the weights that it has now;
-        None where there is none."""
+        None where there is none. Raises UserError for an unusable one."""
         training, folder = self.trained(run), self.study.evaluation_dir(*run)
-        record = read(folder / "evaluation.json")
-        if training is None or record is None or not (folder / "metrics.json").is_file():
+        path = folder / "evaluation.json"
+        if training is None or not path.is_file() or not (folder / "metrics.json").is_file():
             return None
+        record = read_evaluation(path)
         same = record.get("weights_sha256") == training.get("weights_sha256")
         return record if same else None
 

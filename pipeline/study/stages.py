@@ -15,10 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import models
 from pipeline import ROOT, STARTED
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError
 from pipeline.study.files import before_placing, read_json, sha256
 from pipeline.study.locks import alone
@@ -31,8 +30,21 @@ _RUN_AGAIN = "run again, or put back what was there and run again"
 
 def read_stage(name: str) -> dict[str, Any]:
     """The stage's block of dvc.yaml."""
-    stage: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    return dict(stage["stages"][name])
+    return dict(_read(ROOT / "dvc.yaml")["stages"][name])
+
+
+def _read(path: Path) -> Any:
+    """The document in a YAML file; of one that cannot be read what is said of it."""
+    try:
+        found = path.stat()
+        return _document(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    except (OSError, UserError) as error:
+        return str(error)
+
+
+@cache
+def _document(path: Path, *_: int) -> Any:
+    return read_yaml(path)
 
 
 def state(
@@ -71,12 +83,9 @@ def _sha256(path: Path, *_: int) -> str:
     return sha256(path)
 
 
-def params_state(file: Path | str, keys: Sequence[str], text: str | None = None) -> dict[str, str]:
-    """The part of `state` of a params file; text: what it held when it was read."""
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8") if text is None else text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        content = str(error)
+def params_state(file: Path | str, keys: Sequence[str], content: Any = None) -> dict[str, str]:
+    """The part of `state` of a params file; content: what it held when it was read."""
+    content = _read(Path(file)) if content is None else content
     found: dict[str, str] = {}
     for key in keys:
         below = content
@@ -134,7 +143,7 @@ class _Held:
         self.outs = [(study.folder / out).resolve() for out in named("outs") + named("metrics")]
         self.label = f"the stage {name}" if run is None else study.label(run)
         self.check_sources_are_those_imported()
-        self.before = self.state(study.text)
+        self.before = self.state(study.content)
 
     def check_sources_are_those_imported(self) -> None:
         now = time.time()
@@ -146,11 +155,11 @@ class _Held:
         if late:
             raise UserError(f"{', '.join(late)} changed while {self.label} was started: run again")
 
-    def state(self, text: str | None = None) -> dict[str, str]:
+    def state(self, content: Any = None) -> dict[str, str]:
         found = {path.relative_to(ROOT).as_posix(): _state_of(path) for path in self.sources}
         found |= state(self.inputs)
         found |= {str(path): _state_of(path, small=-1) for path in self.also}
-        return found | params_state(self.study.folder / "params.yaml", self.keys, text)
+        return found | params_state(self.study.folder / "params.yaml", self.keys, content)
 
     def check(self, placed: Path | None = None) -> None:
         """Raise UserError if anything is another now. placed: with it only if that is an output."""

@@ -4,7 +4,6 @@ study and under it one run for each of the study's."""
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ import pandas as pd
 from pipeline.study.errors import warn
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study, original
+from pipeline.study.records import read_metrics
 from pipeline.tracking.connection import database, faults_told, home, locked, open_store
 from pipeline.tracking.logged_model import log_model
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities import Run as Recorded
+
+NEEDED = (  # of run.json
+    *("started", "wall_seconds", "peak_memory_bytes", "parameters"),
+    *("epochs_trained", "selected_epoch", "params", "weights_sha256", "data_fingerprint"),
+)
 
 
 def _name(study: Study) -> str:
@@ -188,8 +193,8 @@ class StudyRecord:
                 "variant": run.variant,
                 "seed": str(run.seed),
                 "fold": str(run.fold),
-                "git_commit": str(record["commit"]),
-                "git_dirty": str(record["dirty"]),
+                "git_commit": str(record.get("commit")),
+                "git_dirty": str(record.get("dirty")),
                 "data_fingerprint": record["data_fingerprint"],
             },
         ).info.run_id
@@ -235,8 +240,8 @@ class StudyRecord:
         }
         metrics_file = self.study.evaluation_dir(*run) / "metrics.json"
         if metrics_file.is_file():
-            tested = json.loads(metrics_file.read_text())
-            final |= {f"test_{name}": value for name, value in tested.items()}
+            tested = read_metrics(metrics_file)
+            final |= {f"test_{name}": tested[name] for name in tested if tested[name] is not None}
         self.client.log_batch(
             run_id, metrics=[Metric(name, value, now, 0) for name, value in final.items()]
         )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.columns import read_table
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
-from pipeline.tracking.store import StudyRecord, content, hush, run_of, small_files
+from pipeline.study.records import read_run
+from pipeline.tracking.store import NEEDED, StudyRecord, content, hush, run_of, small_files
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as Recorded
@@ -38,7 +37,7 @@ def sync(study: Study) -> tuple[int, int]:
         run_dir = study.run_dir(*run)
         if not (run_dir / "run.json").is_file():
             continue
-        record = json.loads((run_dir / "run.json").read_text())
+        record = read_run(run_dir / "run.json", NEEDED)
         found = store.find(run)
         if [recorded.data.tags.get("content") for recorded in found] == [content(run_dir, record)]:
             unchanged += 1
@@ -52,7 +51,7 @@ def sync(study: Study) -> tuple[int, int]:
         else:
             store.discard(found)
             run_id = store.create(run, record, cases.table)
-            for row in pd.read_csv(run_dir / "history.csv").to_dict("records"):
+            for row in read_table(run_dir / "history.csv", "train", ["epoch"]).to_dict("records"):
                 store.log_epoch(run_id, int(row["epoch"]), {str(key): row[key] for key in row})
         store.complete(run_id, run, record)
         recorded += 1

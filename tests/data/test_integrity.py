@@ -204,7 +204,7 @@ def test_an_image_that_shows_the_same_is_converted_and_noted(tmp_path, name):
 
 def test_dropped_alpha_says_how_many_pixels_were_not_opaque(tmp_path):
     checked = check(tmp_path, image=encoded(np.dstack([IMAGE, ALPHA])))
-    assert f"{(ALPHA < 255).sum()} pixels not opaque" in checked.findings[0].detail
+    assert f"{(ALPHA < 255).sum():,} pixels not opaque" in checked.findings[0].detail
 
 
 def test_what_was_converted_of_a_case_left_out_is_not_told(tmp_path):
