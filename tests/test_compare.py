@@ -378,3 +378,35 @@ def test_an_unusable_array_is_told(study, make, told):
     make(path)
     with pytest.raises(UserError, match=rf"calibration.npy.*{told}.*run the stage evaluate"):
         compare.main()
+
+
+@pytest.mark.parametrize(
+    ("record", "change", "told"),
+    [
+        ("evaluation/evaluation.json", {"evaluate": {"threshold": 0.9}}, "params.yaml: evaluate"),
+        ("run.json", {"train": {"epochs": 99}}, "params.yaml: train"),
+    ],
+)
+def test_scores_of_other_params_are_not_compared(tmp_path, monkeypatch, record, change, told):
+    """DVC takes its hashes after a stage, and may have them of what was edited since."""
+    study = make_study(tmp_path)
+    monkeypatch.chdir(study.folder)
+    file = study.run_dir("resunet", 1) / record
+    ((block, values),) = change.items()
+    params = {block: study.model_dump(mode="json")[block] | values}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"params": params}))
+    with pytest.raises(UserError) as error:
+        compare.main()
+    assert f"1/0/evaluation/cases.csv was made with another {told} than is there" in str(
+        error.value
+    )
+    assert "dvc repro --force --single-item train@resunet-1-0" in str(error.value)
+
+
+def test_scores_of_other_data_are_not_compared(tmp_path, monkeypatch):
+    study = make_study(tmp_path)
+    monkeypatch.chdir(study.folder)
+    file = study.run_dir("resunet", 1) / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_fingerprint": "0"}))
+    with pytest.raises(UserError, match="made with another data/prepared than is there now"):
+        compare.main()

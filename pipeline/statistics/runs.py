@@ -61,7 +61,8 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
 
     The folds of a variant and seed together have scored each case once. Raises UserError if a file
-    is missing, is of other weights or of other cases than the prepared test cases.
+    is missing, is of other weights, of other cases than the prepared test cases, or was made with
+    other params or data.
     """
     tables, inputs = [], Inputs(study)
     scored = ["id", *(name for name in metrics_of(study) if name in CASE_METRICS), *COUNTS]
@@ -71,6 +72,12 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
         if inputs.trained(run) is not None and inputs.evaluated(run) is None:
             raise UserError(
                 f"{path} is not of the weights that the run has now; run the stage evaluate again"
+            )
+        if others := inputs.otherwise(run):
+            stage = f"{run.variant}-{run.seed}-{run.fold}"
+            raise UserError(
+                f"{path} was made with another {', '.join(others)} than is there now: dvc repro "
+                f"--force --single-item train@{stage} evaluate@{stage}, then dvc repro"
             )
         expected = test_ids(cases, run.fold)
         if table["id"].tolist() != expected:

@@ -67,13 +67,14 @@ class Inputs:
         same = record.get("weights_sha256") == training.get("weights_sha256")
         return record if same else None
 
-    def changed(self, run: Run) -> tuple[str, ...]:
-        """Of what the run's training and evaluation, as far as they are there, were made with, what
-        is another now: keys of params.yaml and files."""
+    def _records(self, run: Run) -> list[dict[str, Any]]:
+        return [found for found in (self.trained(run), self.evaluated(run)) if found is not None]
+
+    def otherwise(self, run: Run) -> list[str]:
+        """The keys of params.yaml, and the data, with which the run's training or evaluation was
+        not made as it would be now."""
         found: dict[str, None] = {}
-        for record in (self.trained(run), self.evaluated(run)):
-            if record is None:
-                continue
+        for record in self._records(run):
             told = record.get("params", {})
             now = self.params | {"model": self.params["models"][run.variant]}
             found |= {
@@ -81,11 +82,17 @@ class Inputs:
                 for key in ("train", "focal", "evaluate", "model")
                 if told.get(key, now[key]) != now[key]
             }
-            if self.fingerprint and record.get("data_fingerprint", "") not in (
-                "",
-                self.fingerprint,
+            if self.fingerprint and (record.get("data_fingerprint") or self.fingerprint) != (
+                self.fingerprint
             ):
                 found["data/prepared"] = None
+        return list(found)
+
+    def changed(self, run: Run) -> tuple[str, ...]:
+        """Of what the run's training and evaluation, as far as they are there, were made with, what
+        is another now: keys of params.yaml and files."""
+        found = dict.fromkeys(self.otherwise(run))
+        for record in self._records(run):
             for name, checksum in record.get("sources", {}).items():
                 # A study's own networks are named as seen from it.
                 root = self.study.folder if name.startswith("networks/") else ROOT

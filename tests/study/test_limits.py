@@ -56,7 +56,8 @@ def test_a_file_that_could_not_be_opened_for_want_of_handles_is_not_blamed(
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    for name in ("read_text", "read_bytes"):
+        monkeypatch.setattr(Path, name, refused)
     with pytest.raises(SystemExit):
         run_command(lambda: read_json(tmp_path / "run.json", "train") and None)
     assert capsys.readouterr().err.startswith("error: file handles ran out, of ")
