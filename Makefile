@@ -27,7 +27,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 \
     --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check setup reproduce mlflow study studies lint lock
+.PHONY: demo test check setup reproduce mlflow study studies lint lock repository
 
 demo: $(READY)
 	dvc --cd studies/demo repro
@@ -66,8 +66,7 @@ lock:
 
 # pip is kept quiet: its messages name the user's package index, which may hold a password.
 # The lock is whole: without --no-deps older pips look for newer releases of packages with extras.
-$(READY): requirements.lock pyproject.toml
-	@command -v git >/dev/null || { echo "git is missing: install it first" >&2; exit 1; }
+$(READY): requirements.lock pyproject.toml | repository
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: install a newer one, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it first (Debian: python3-venv)" >&2; exit 1; }
@@ -76,3 +75,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
+
+# DVC works in git repositories alone, and would say so when the environment is made.
+repository:
+	@command -v git >/dev/null || { echo "git is missing: install it first" >&2; exit 1; }
+	@git rev-parse --git-dir >/dev/null || { echo "DVC needs a git repository here: git clone the project, or, in an unpacked archive, run: git init" >&2; exit 1; }

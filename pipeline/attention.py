@@ -19,14 +19,26 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
+from pipeline.study.stages import at_stage
+from pipeline.study.values import quantity
 
 DISPUTED = 2  # cases on which variants disagree, beside a best, a median and a worst one
 
 
 def main(partial: bool = False) -> None:
-    study = load_study()
+    whole = load_study()
+    with at_stage(whole, "attention", networks=whole.variants, partial=partial):
+        study, results = open_results(whole, partial)
+        drawn = draw(study, results)
+    print(
+        f"attention: maps of {quantity(drawn, 'variant')} in {study.reports_dir / 'attention'}, of "
+        "each variant's first seed"
+    )
+
+
+def draw(study: Study, results: Results) -> int:
+    """Draw the maps of each variant that has any; returns how many have."""
     cases = PreparedCases.open(study.prepared_dir)
-    study, results = open_results(study, partial)
     ids = chosen_cases(study, cases, results)
     positions = {id: place for place, id in enumerate(cases.table["id"])}
     images = cases.images[[positions[id] for id in ids]]
@@ -43,10 +55,7 @@ def main(partial: bool = False) -> None:
                 save(figure, folder / variant, photographs=True)
                 save_webp(figure, folder / f"{variant}.webp")
                 drawn += 1
-    print(
-        f"attention: maps of {drawn} variants in {study.reports_dir / 'attention'}, of each "
-        "variant's first seed"
-    )
+    return drawn
 
 
 def chosen_cases(study: Study, cases: PreparedCases, results: Results) -> list[str]:

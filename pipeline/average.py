@@ -17,18 +17,21 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage
+from pipeline.study.values import quantity
 
 COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 
 
 def main() -> None:
     study = load_study()
-    table = score_averages(study) if study.averaging else pd.DataFrame(columns=COLUMNS)
-    with replacing(study.averaged_file) as temporary:
-        table.to_csv(temporary, index=False)
+    with at_stage(study, "average", networks=study.variants if study.averaging else ()):
+        table = score_averages(study) if study.averaging else pd.DataFrame(columns=COLUMNS)
+        with replacing(study.averaged_file) as temporary:
+            table.to_csv(temporary, index=False)
     print(
         f"average: {study.averaged_file}: {', '.join(study.averaging) or 'nothing is averaged'}, "
-        f"{len(table)} rows"
+        f"{quantity(len(table), 'row')}"
     )
 
 

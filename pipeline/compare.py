@@ -52,6 +52,7 @@ from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import write_json
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, wants_partial
+from pipeline.study.stages import at_stage
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
@@ -61,27 +62,25 @@ CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs su
 
 def main(partial: bool = False) -> None:
     study = load_study()
-    cases = PreparedCases.open(study.prepared_dir)
-    if partial:
-        missing = missing_runs(study)
-        part = study.without(missing)
+    with at_stage(study, "compare", partial=partial):
+        cases = PreparedCases.open(study.prepared_dir)
+        missing = missing_runs(study) if partial else []
+        part = study.without(missing) if partial else study
         results = collect(part, cases)
-        known = describe_part(study, part, missing)
-        results = results.model_copy(
-            update={
-                "partial": known,
-                "params": study.model_dump(mode="json"),
-                "verdict": [*known.sentences(), *results.verdict],
-            }
-        )
-        study = part
-    else:
-        results = collect(study, cases)
-    save_results(study.results_file, results)
-    if not partial:
-        write_json(study.summary_file, headlines(results))
+        if partial:
+            known = describe_part(study, part, missing)
+            results = results.model_copy(
+                update={
+                    "partial": known,
+                    "params": study.model_dump(mode="json"),
+                    "verdict": [*known.sentences(), *results.verdict],
+                }
+            )
+        save_results(part.results_file, results)
+        if not partial:
+            write_json(study.summary_file, headlines(results))
     told = results.verdict[0] if results.verdict else "nothing to compare"
-    print(f"compare: {study.results_file}: {told}")
+    print(f"compare: {part.results_file}: {told}")
 
 
 def describe_part(study: Study, part: Study, missing: Sequence[Run]) -> Partial:
@@ -447,10 +446,10 @@ def _environment(facts: Iterable[dict[str, Any]]) -> dict[str, str]:
     return {name: "; ".join(values) for name, values in stated.items()}
 
 
-def _commit(run: dict[str, Any]) -> str | None:
+def _commit(run: dict[str, Any]) -> str:
     commit = run.get("commit")
     if not commit:
-        return None
+        return "not recorded, so that its sources cannot be told"
     return f"{commit} with uncommitted changes" if run.get("dirty") else str(commit)
 
 

@@ -17,12 +17,13 @@ from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import replacing, write_json
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage
 
 
 def main() -> None:
     study = load_study()
     study.check_inputs()
-    with replacing(study.networks_dir) as folder:
+    with at_stage(study, "networks"), replacing(study.networks_dir) as folder:
         folder.mkdir()
         for variant in study.variants:
             config = study.models[variant]

@@ -6,18 +6,19 @@ has. Writes data/source.json: what the source was and which cases it has.
 
 from __future__ import annotations
 
-from pipeline.data.sources import describe, put_in_place
+from pipeline.data.sources import describe, raw_in_place
 from pipeline.study.errors import run_command
 from pipeline.study.files import write_json
 from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage
 
 
 def main() -> None:
     study = load_study()
     study.check_inputs()
     study.check_exports()
-    put_in_place(study)
-    write_json(study.source_file, describe(study))
+    with raw_in_place(study), at_stage(study, "download"):
+        write_json(study.source_file, describe(study))
     print(f"download: {study.data.source} cases in {study.raw_dir}")
 
 

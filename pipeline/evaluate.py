@@ -29,6 +29,7 @@ from pipeline.study.heartbeat import beating
 from pipeline.study.inputs import source_hashes
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, parse_run
+from pipeline.study.stages import at_stage
 
 
 class Evaluation(NamedTuple):
@@ -84,7 +85,7 @@ def sweep_thresholds(model: nn.Module, cases: PreparedCases, settings: Evaluate)
 def main() -> None:
     study = load_study()
     run = parse_run(study)
-    with beating(study, run, "evaluate"):
+    with beating(study, run, "evaluate"), at_stage(study, "evaluate", run, networks=[run.variant]):
         metrics = evaluate_run(study, run)
     print(
         f"evaluate: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "

@@ -13,11 +13,13 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing, write_json
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage
 
 
 def main() -> None:
     study = load_study()
-    with replacing(study.exported_dir) as folder:
+    networks = study.export
+    with at_stage(study, "export", networks=networks), replacing(study.exported_dir) as folder:
         folder.mkdir()
         write_json(folder / "variants.json", study.export)  # DVC warns of an empty folder
         if study.export:

@@ -21,12 +21,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import ROOT
-from pipeline.data.raw import RawCase, find_cases
+from pipeline.data.raw import RawCase, find_cases, mask_names
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
+from pipeline.study.locks import owning
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
-from pipeline.study.values import SPLITS, Split
+from pipeline.study.values import SPLITS, Split, quantity
 
 FEWEST = 9  # cases: three folds of three
 SMALLEST = 3  # cases of a split that tell anything apart
@@ -59,9 +60,11 @@ def count_cases(folder: Path) -> Counted:
     """Raises UserError for a folder with too few cases to be divided."""
     cases, findings = find_cases(folder)
     if len(cases) < FEWEST:
-        told = (
-            f"; {len(findings)} files belong to no case, such as {findings[0]}" if findings else ""
-        )
+        told = ""
+        if findings:
+            told = f"; {quantity(len(findings), 'file')} outside of any case, such as {findings[0]}"
+        if any(finding.defect == "missing mask" for finding in findings):
+            told += f"; {mask_names(findings)}"
         raise UserError(
             f"{folder} must hold at least {FEWEST} cases, in images/ and masks/ or in the folders "
             f"of the official archives, got {len(cases)}{told}"
@@ -255,7 +258,7 @@ def _pipeline(own: Path) -> str:
     try:
         written = _read(own)
         plots = [plot for plot in written.get("plots", []) if _plot_name(plot) not in names]
-    except (YAMLError, AttributeError, TypeError):
+    except (YAMLError, ValueError, RecursionError, AttributeError, TypeError, StopIteration):
         return text  # no pipeline
     if not plots:
         return text
@@ -349,14 +352,17 @@ def main() -> None:
             f"{folder} must lie in the project, such as studies/mine: a study finds the sources "
             "from its folder"
         )
-    if (folder / "params.yaml").exists():
-        raise UserError(f"{folder} is a study already: name another folder, or change its files")
-    made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
+    with owning(folder):
+        if (folder / "params.yaml").exists():
+            raise UserError(
+                f"{folder} is a study already: name another folder, or change its files"
+            )
+        made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
     study = load_study(folder)
     print(
         f"new_study: {folder}: {made}; {study.prepare.width}x{study.prepare.height} pixels, "
-        f"{len(study.variants)} variants, {len(study.seeds)} seeds, {len(study.folds)} folds: "
-        f"{len(study.runs())} runs\n"
+        f"{quantity(len(study.variants), 'variant')}, {quantity(len(study.seeds), 'seed')}, "
+        f"{quantity(len(study.folds), 'fold')}: {quantity(len(study.runs()), 'run')}\n"
         f"next: look at {folder / 'params.yaml'}, then: cd {folder} && dvc repro"
     )
 

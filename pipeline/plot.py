@@ -48,16 +48,27 @@ from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
-from pipeline.study.values import Resize
+from pipeline.study.stages import at_stage
+from pipeline.study.values import Resize, quantity
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}
 
 
 def main(partial: bool = False) -> None:
-    study = load_study()
+    whole = load_study()
+    with at_stage(whole, "plot", partial=partial):
+        study, results = open_results(whole, partial)
+        drawn = draw(study, results)
+    print(
+        f"plot: {quantity(drawn, 'figure')} in {study.reports_dir / 'figures'}, runs drawn: "
+        f"{len(study.runs())}"
+    )
+
+
+def draw(study: Study, results: Results) -> int:
+    """Draw every figure and write the curves; returns how many figures there are."""
     cases = PreparedCases.open(study.prepared_dir)
-    study, results = open_results(study, partial)
     histories, scores = results.curves(), results.scores()
     examples, disputed = example_cases(scores), disputed_cases(scores)
     ids = list(dict.fromkeys(case.id for case in (*examples, *disputed)))
@@ -81,10 +92,7 @@ def main(partial: bool = False) -> None:
     with replacing(study.reports_dir / "curves") as folder:
         folder.mkdir()
         write_curves(histories, folder)
-    print(
-        f"plot: {len(drawn)} figures in {study.reports_dir / 'figures'}, "
-        f"runs drawn: {len(study.runs())}"
-    )
+    return len(drawn)
 
 
 def result_figures(results: Results) -> dict[str, Figure]:

@@ -17,7 +17,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
@@ -30,8 +32,8 @@ from tqdm import tqdm
 from pipeline.data import duplicates
 from pipeline.data.geometry import Size, lay_image, lay_mask, place
 from pipeline.data.integrity import Checksum, check_case
-from pipeline.data.raw import Finding, RawCase, find_cases
-from pipeline.data.sources import check_described, put_in_place
+from pipeline.data.raw import Finding, RawCase, find_cases, tell
+from pipeline.data.sources import check_described, raw_in_place
 from pipeline.data.splits import AnySplit, divide, listed_cases
 from pipeline.engine.prepared import NATIVE_MASKS, ArrayWriter, PreparedCases, seal
 from pipeline.study.blocks import NearDuplicates, Prepare
@@ -39,7 +41,8 @@ from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing, writing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
-from pipeline.study.values import Split
+from pipeline.study.stages import at_stage
+from pipeline.study.values import Split, quantity
 
 CHUNK = 8  # cases that a process is given at a time
 
@@ -91,7 +94,7 @@ def _lost_in_preparation(
     """What to say of a mask that is empty or full at the prepared size, and was not before."""
     lesion = original.histogram()[255]
     made = f"at {prepare.width}x{prepare.height} after resize: {prepare.resize}"
-    share = f"{lesion} of {original.width * original.height} pixels are lesion in the original"
+    share = f"lesion in the original: {lesion} of {original.width * original.height} pixels"
     if mask.any():
         return Finding(case.id, case.mask, "full mask", f"holds nothing but lesion {made}; {share}")
     return Finding(case.id, case.mask, "empty mask", f"holds no lesion {made}; {share}")
@@ -107,8 +110,7 @@ def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("fork"),
-        signal.signal,  # Ctrl-C is this process's to tell of
-        (signal.SIGINT, signal.SIG_IGN),
+        _begin_process,
     )
     waiting: deque[Future[list[Decoded]]] = deque()  # bounded: results may be large
     try:
@@ -125,6 +127,19 @@ def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    """Ctrl-C is the parent's to tell of; however the parent ends, its processes end too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with(sentinel: int) -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    Thread(target=end_with, args=[parent.sentinel], daemon=True).start()
 
 
 def _decode_some(cases: Sequence[RawCase], prepare: Prepare) -> list[Decoded]:
@@ -301,36 +316,38 @@ def _divide(
     try:
         return divide(own, groups, split)
     except UserError as error:
-        lost = [str(finding) for finding in findings if finding.outcome == "left out"]
-        told = f"{error}; {len(lost)} files could not be used" if lost else str(error)
-        raise UserError("\n       ".join([told, *lost])) from None
+        lost = [finding for finding in findings if finding.outcome == "left out"]
+        told = f"{error}; {quantity(len(lost), 'file')} could not be used" if lost else str(error)
+        raise UserError("\n       ".join([told, *tell(lost)])) from None
 
 
 def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
     """Raise UserError if a finding leaves a case out and that is not wanted, or leaves none."""
-    problems = [str(finding) for finding in findings if finding.outcome == "left out"]
+    problems = [finding for finding in findings if finding.outcome == "left out"]
     if problems and (study.data.on_problem == "stop" or usable == 0):
-        files = "file" if len(problems) == 1 else "files"
         advice = (
             "mend or remove them, then run dvc repro --force preprocess; or leave their cases out "
             "with data.on_problem: skip"
         )
         raise UserError(
-            "\n       ".join([f"{len(problems)} {files} cannot be used; {advice}", *problems])
+            "\n       ".join(
+                [f"{quantity(len(problems), 'file')} cannot be used; {advice}", *tell(problems)]
+            )
         )
 
 
 def main() -> None:
     study = load_study()
     study.check_inputs()
-    put_in_place(study)  # where download was restored from the cache there are none yet
-    check_described(study)
-    with replacing(study.prepared_dir) as folder:
-        prepared = prepare_cases(study, folder)
-        counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
-    with writing(study.manifest_file):
-        (study.prepared_dir / "manifest.csv").replace(study.manifest_file)
-    print(f"preprocess: {len(prepared.table)} cases ({counts}) in {study.prepared_dir}")
+    # Where download was restored from the cache there are no raw cases yet.
+    with raw_in_place(study), at_stage(study, "preprocess", also=[study.raw_dir]):
+        check_described(study)
+        with replacing(study.prepared_dir) as folder:
+            prepared = prepare_cases(study, folder)
+            counts = ", ".join(f"{count} {name}" for name, count in prepared.counts().items())
+        with writing(study.manifest_file):
+            (study.prepared_dir / "manifest.csv").replace(study.manifest_file)
+    print(f"preprocess: {quantity(len(prepared.table), 'case')} ({counts}) in {study.prepared_dir}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
+from pipeline.study.stages import at_stage
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
     "forest.svg": (
@@ -101,23 +102,29 @@ SOMETIMES = (
 
 
 def main(partial: bool = False) -> None:
-    study = load_study()
+    whole = load_study()
+    with at_stage(whole, "report", partial=partial):
+        study, results = open_results(whole, partial)
+        write_reports(study, results)
+    means = {found.variant: found.mean for found in results.estimates if found.metric == "dice"}
+    best = max(means, key=lambda variant: means[variant] or 0.0)
+    print(
+        f"report: {study.reports_dir / 'index.html'}, highest mean per-case Dice "
+        f"{number(means[best])} ({best})"
+    )
+
+
+def write_reports(study: Study, results: Results) -> None:
+    """The tables, the page and, of a whole study, the networks' cards."""
     cases = PreparedCases.open(study.prepared_dir)
-    study, results = open_results(study, partial)
     tables = all_tables(results)
     reports = study.reports_dir
     write(reports / "table.md", markdown(results, tables))
     write(reports / "table.csv", csv(results))
     write(reports / "table.tex", latex(results, tables))
-    if not partial:
+    if results.partial is None:
         write(reports / "model-cards.md", model_cards(study, results))
     write(reports / "index.html", page(study, cases, results, tables))
-    means = {found.variant: found.mean for found in results.estimates if found.metric == "dice"}
-    best = max(means, key=lambda variant: means[variant] or 0.0)
-    print(
-        f"report: {reports / 'index.html'}, highest mean per-case Dice {number(means[best])} "
-        f"({best})"
-    )
 
 
 def model_cards(study: Study, results: Results) -> str:
@@ -245,7 +252,12 @@ def data_card(study: Study) -> DataCard:
     """Read the card. Raises UserError if it is missing."""
     folder = study.prepared_dir / "card"
     facts = read_json(folder / "card.json", "preprocess")
-    table = pd.read_csv(folder / "problems.csv", dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(folder / "problems.csv", dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'problems.csv'} is missing or unusable ({error}); run the stage preprocess"
+        ) from None
     problems = table.to_dict("records")
     pictures = [
         inline_figure(folder / name, title, caption, "preprocess")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from models import build_model
-from pipeline.engine.batches import compose
+from pipeline.engine.batches import AugmentedCases
 from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_start, save_weights
@@ -17,15 +17,16 @@ from pipeline.study.files import replacing, sha256, write_json
 from pipeline.study.heartbeat import Heartbeat, beating
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, parse_run
+from pipeline.study.stages import at_stage
 from pipeline.training.loop import fit, selected_epoch
 from pipeline.training.provenance import (
-    check_unchanged,
     describe_commit,
     describe_training,
     fingerprint,
     forward_gflops,
     identity,
     speeds,
+    start_weights,
 )
 from pipeline.training.resume import ResumeFile
 
@@ -34,7 +35,12 @@ def main() -> None:
     study = load_study()
     run = parse_run(study)
     study.check_inputs()
-    with beating(study, run, "train") as heartbeat, machine_faults_told(study):
+    start = start_weights(study, run.variant)
+    with (
+        beating(study, run, "train") as heartbeat,
+        at_stage(study, "train", run, networks=[run.variant], also=start),
+        machine_faults_told(study),
+    ):
         train_run(study, run, heartbeat)
 
 
@@ -60,8 +66,8 @@ def train_run(study: Study, run: Run, heartbeat: Heartbeat) -> None:
         "fingerprint": fingerprint(decisive),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    if study.train.augmentation:
-        compose(study.train.augmentation)  # bad arguments are told before a record is replaced
+    # A transform that cannot be used is told before a record is replaced.
+    AugmentedCases(cases, study.train.augmentation, run.seed)
     if study.tracking.live:
         from pipeline.tracking.live import live_run
 
@@ -72,8 +78,6 @@ def train_run(study: Study, run: Run, heartbeat: Heartbeat) -> None:
         record["mlflow_run_id"] = live.id
     else:
         history = fit(model, cases, study, run.seed, resume_file=resume_file, beat=heartbeat.beat)
-    check_unchanged(study, run, record, device)
-
     weights = run_dir / "weights.safetensors"
     save_weights(model, weights)
     with replacing(run_dir / "history.csv") as temporary:

@@ -210,7 +210,7 @@ def test_an_evaluation_of_earlier_code_names_the_stage_to_run(study, name):
 def test_bins_of_another_number_are_told(study):
     path = study.evaluation_dir("resunet", 1) / "calibration.npy"
     np.save(path, np.load(path)[:, :4])
-    with pytest.raises(UserError, match=r"must have the shape \(5, 15, 3\), got \(5, 4, 3\)"):
+    with pytest.raises(UserError, match=r"of the shape \(5, 15, 3\), got float64 \(5, 4, 3\)"):
         compare.main()
 
 
@@ -302,7 +302,9 @@ def test_averages_of_another_protocol_name_the_stage_to_run(tmp_path, monkeypatc
     table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
     for wrong in (table[1:], table[::-1], table.drop(columns="fold"), table[:0]):
         wrong.to_csv(study.averaged_file, index=False)
-        with pytest.raises(UserError, match=r"averaged.csv does not hold the 30 rows .* average"):
+        with pytest.raises(
+            UserError, match=r"averaged.csv (does not hold the 30|has no) .* average"
+        ):
             compare.main()
     study.averaged_file.unlink()
     with pytest.raises(UserError, match=r"averaged.csv is missing .*run the stage average"):
@@ -312,3 +314,99 @@ def test_averages_of_another_protocol_name_the_stage_to_run(tmp_path, monkeypatc
 def test_without_averaging_nothing_is_read_and_the_list_is_empty(study):
     assert not study.averaged_file.exists()
     assert results(study).averaged == []
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "value", "told"),
+    [
+        ("evaluation/cases.csv", "dice", "good", "a number from 0 to 1, got 'good'"),
+        ("evaluation/cases.csv", "dice", 7.5, "a number from 0 to 1, got 7.5"),
+        ("evaluation/cases.csv", "iou", True, "a number from 0 to 1, got"),
+        ("evaluation/cases.csv", "native_dice", -0.1, "a number from 0 to 1, got -0.1"),
+        ("evaluation/cases.csv", "focal_loss", -1, "a number of at least 0, got -1"),
+        ("evaluation/cases.csv", "true_positives", 0.5, "a whole number of at least 0, got 0.5"),
+        ("evaluation/cases.csv", "true_positives", None, "a whole number of at least 0, got noth"),
+        ("evaluation/thresholds.csv", "dice", "nan", "a number from 0 to 1, got 'nan'"),
+        ("history.csv", "validation_dice", 85, "a number from 0 to 1, got 85"),
+        ("history.csv", "epoch", "first", "a whole number of at least 0, got 'first'"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_file_row_and_column(
+    study, file, column, value, told
+):
+    path = study.run_dir("resunet", 1) / file
+    table = pd.read_csv(path, dtype={"id": str})
+    table[column] = table[column].astype(object)
+    table.loc[1, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(UserError) as caught:
+        compare.main()
+    of = f" of {NASTY_IDS[1]}" if file.endswith("cases.csv") else ""
+    assert f"{path.name}, line 3: {column}{of} must be {told}" in str(caught.value)
+    assert not study.results_file.exists()
+
+
+@pytest.mark.parametrize("column", ["id", "dice", "false_negatives"])
+def test_a_table_without_a_column_is_told(study, column):
+    path = study.evaluation_dir("resunet", 1) / "cases.csv"
+    pd.read_csv(path, dtype={"id": str}).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(UserError, match=rf"cases.csv has no column {column}; run the stage evalua"):
+        compare.main()
+
+
+def test_averaged_scores_are_held_to_the_same_ranges(tmp_path, monkeypatch):
+    study = make_study(tmp_path, averaging=["flips"])
+    monkeypatch.chdir(study.folder)
+    table = pd.read_csv(study.averaged_file, dtype={"id": str})
+    table.loc[0, "dice"] = 7.5
+    table.to_csv(study.averaged_file, index=False)
+    with pytest.raises(UserError, match=r"averaged.csv, line 2: dice of .* from 0 to 1, got 7.5"):
+        compare.main()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.write_bytes(b""), "is missing or unusable"),
+        (lambda path: np.savez(path.open("wb"), np.zeros(3)), "got several arrays"),
+        (lambda path: np.save(path, np.load(path).astype(str)), "must be float64"),
+        (lambda path: np.save(path, -np.load(path) - 1), "finite numbers of at least 0"),
+    ],
+)
+def test_an_unusable_array_is_told(study, make, told):
+    path = study.evaluation_dir("resunet", 1) / "calibration.npy"
+    make(path)
+    with pytest.raises(UserError, match=rf"calibration.npy.*{told}.*run the stage evaluate"):
+        compare.main()
+
+
+@pytest.mark.parametrize(
+    ("record", "change", "told"),
+    [
+        ("evaluation/evaluation.json", {"evaluate": {"threshold": 0.9}}, "params.yaml: evaluate"),
+        ("run.json", {"train": {"epochs": 99}}, "params.yaml: train"),
+    ],
+)
+def test_scores_of_other_params_are_not_compared(tmp_path, monkeypatch, record, change, told):
+    """DVC takes its hashes after a stage, and may have them of what was edited since."""
+    study = make_study(tmp_path)
+    monkeypatch.chdir(study.folder)
+    file = study.run_dir("resunet", 1) / record
+    ((block, values),) = change.items()
+    params = {block: study.model_dump(mode="json")[block] | values}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"params": params}))
+    with pytest.raises(UserError) as error:
+        compare.main()
+    assert f"1/0/evaluation/cases.csv was made with another {told} than is there" in str(
+        error.value
+    )
+    assert "dvc repro --force --single-item train@resunet-1-0" in str(error.value)
+
+
+def test_scores_of_other_data_are_not_compared(tmp_path, monkeypatch):
+    study = make_study(tmp_path)
+    monkeypatch.chdir(study.folder)
+    file = study.run_dir("resunet", 1) / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_fingerprint": "0"}))
+    with pytest.raises(UserError, match="made with another data/prepared than is there now"):
+        compare.main()

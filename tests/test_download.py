@@ -26,15 +26,17 @@ from conftest import REPOSITORY
 from faulty_server import FaultyServer, serving
 from PIL import Image
 
-from pipeline import download
+from pipeline import download, preprocess
 from pipeline.data import archives as official_archives
 from pipeline.data import sources
 from pipeline.data.archives import Archive
 from pipeline.data.fetch import RetryPolicy
-from pipeline.data.sources import draw_cases, fetch_isic2018
+from pipeline.data.sources import draw_cases, fetch_isic2018, raw_in_place
 from pipeline.data.synthetic import draw_case
+from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Synthetic
 from pipeline.study.errors import UserError
+from pipeline.study.reading import load_study
 
 ISIC2018 = {
     "source": "isic2018",
@@ -54,6 +56,7 @@ DATA = Synthetic(
     validation=1,
     test=2,
 )
+DRAWN = DATA.model_dump(mode="json")
 QUICK = RetryPolicy(attempts=3, first_wait=0.001, longest_wait=0.01, timeout=0.5, progress=1000)
 FOLDERS = {  # of the official archives, as the challenge names them
     "ISIC2018_Task1-2_Training_Input": "jpg",
@@ -79,6 +82,7 @@ def work_in_study(folder: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str,
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params["data"] = data
     params["train"]["optimizer"]["learning_rate"] = 0.001
+    folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(folder)
 
@@ -168,6 +172,58 @@ def test_the_stage_draws_the_studys_cases_and_says_what_the_source_was(
         "archives": [],
     }
     assert capsys.readouterr().out == "download: synthetic cases in raw\n"
+
+
+def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any]) -> str:
+    """The fingerprint of a study's prepared cases, after its first two stages."""
+    work_in_study(folder, monkeypatch, data)
+    download.main()
+    preprocess.main()
+    return PreparedCases.open(Path("data/prepared")).fingerprint
+
+
+def test_cases_of_other_params_are_not_taken_for_those_of_these(tmp_path, monkeypatch):
+    """When params are put back, DVC puts source.json back, and not the raw cases."""
+    folder = tmp_path / "study"
+    first = prepared(folder, monkeypatch, DRAWN)
+    described = Path("data/source.json").read_bytes()
+    assert prepared(folder, monkeypatch, DRAWN | {"seed": 8, "test": 3}) != first
+    work_in_study(folder, monkeypatch, DRAWN)
+    Path("data/source.json").write_bytes(described)
+    preprocess.main()
+    assert PreparedCases.open(Path("data/prepared")).fingerprint == first
+
+
+def test_two_studies_that_draw_into_one_folder_have_each_its_own_cases(tmp_path, monkeypatch):
+    shared = DRAWN | {"raw": str(tmp_path / "raw")}
+    first = prepared(tmp_path / "one", monkeypatch, shared)
+    assert prepared(tmp_path / "two", monkeypatch, shared | {"seed": 8}) != first
+    monkeypatch.chdir(tmp_path / "one")
+    preprocess.main()
+    assert PreparedCases.open(Path("data/prepared")).fingerprint == first
+
+
+def test_a_study_waits_with_its_drawing_while_another_reads_the_folder(tmp_path, monkeypatch):
+    shared = DRAWN | {"raw": str(tmp_path / "raw")}
+    work_in_study(tmp_path / "one", monkeypatch, shared)
+    one = load_study()
+    work_in_study(tmp_path / "two", monkeypatch, shared | {"seed": 8})
+    with ThreadPoolExecutor(1) as pool, raw_in_place(one):
+        before = contents(tmp_path / "raw")
+        other = pool.submit(download.main)
+        with pytest.raises(TimeoutError):
+            other.result(1)
+        assert contents(tmp_path / "raw") == before
+    assert contents(tmp_path / "raw") != before
+
+
+def test_drawn_cases_are_not_taken_for_the_official_ones(tmp_path, monkeypatch):
+    work_in_study(tmp_path / "study", monkeypatch, DRAWN)
+    download.main()
+    work_in_study(tmp_path / "study", monkeypatch, ISIC2018)
+    for stage in (download, preprocess):
+        with pytest.raises(UserError, match=r"it holds drawn cases, as raw/drawn\.json tells"):
+            stage.main()
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path, monkeypatch):
@@ -560,6 +616,6 @@ def test_two_studies_that_begin_together_fetch_each_archive_once(
         processes = list(pool.map(start, [stage, stage]))
     told = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
-    assert sum("another process is filling" in each for each in told) == 1
+    assert sum("another process is at" in each for each in told) == 1
     assert contents(tmp_path / "raw") == unpacked(official)
     assert Counter(path for path, *_ in server.asked).most_common(1)[0][1] == 1

@@ -53,6 +53,17 @@ def make(*arguments: object) -> None:
         new_study.main()
 
 
+def test_a_study_that_another_process_makes_is_left_to_it(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise BlockingIOError
+
+    cases = make_cases(tmp_path / "cases", 120)
+    monkeypatch.setattr("fcntl.lockf", refused)
+    with pytest.raises(UserError, match=r"studies/mine is being written by another process"):
+        make("studies/mine", "--data", cases)
+    assert not Path("studies/mine").exists()
+
+
 def test_a_study_suits_its_cases(tmp_path, capsys):
     make("studies/mine", "--data", make_cases(tmp_path / "cases", 120))
     told = capsys.readouterr()

@@ -94,7 +94,8 @@ def test_a_seed_that_lacks_a_fold_waits_for_it(tmp_path, monkeypatch):
     found = partial_results(study)
     assert (found.partial.runs, found.partial.waiting) == (9, 2)
     assert (
-        found.verdict[0] == "Partial: 9 of 12 runs. 2 more wait for the other folds of their seed."
+        found.verdict[0]
+        == "Partial: 9 of 12 runs. Waiting for the other folds of their seed: 2 more."
     )
     assert found.verdict[1] == "Missing: resunet seed 1 (fold 2)."
     assert found.comparison.cases == 8

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from PIL import Image
 
 from pipeline import preprocess
 from pipeline.data import sources
-from pipeline.data.raw import RawCase
+from pipeline.data.raw import RawCase, find_cases
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import prepare_cases
@@ -283,7 +286,7 @@ def test_a_lesion_lost_in_the_preparation_is_told(tmp_path, resize, place, defec
     mask[place] = 255
     add_case(tmp_path / "raw", "Training", "lost", draw(3, 40, 120)[0], mask)
     study = study_in(tmp_path, height=32, width=32, resize=resize)
-    made = rf"at 32x32 after resize: {resize}; {(mask > 0).sum()} of 4800 pixels are lesion"
+    made = rf"at 32x32 after resize: {resize}; lesion in the original: {(mask > 0).sum()} of 4800 p"
     with pytest.raises(UserError, match=rf"lost_segmentation\.png: holds .* {made}"):
         prepare_cases(study, tmp_path / "prepared")
     study = study_in(tmp_path, height=32, width=32, resize=resize, on_problem="skip")
@@ -313,10 +316,51 @@ def test_a_split_emptied_by_skip_names_the_files_that_emptied_it(tmp_path):
     broken.write_bytes(b"")
     with pytest.raises(UserError) as error:
         prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
-    assert "got cases: 1 training, 0 validation, 1 test; 1 files could not be used" in str(
+    assert "got cases: 1 training, 0 validation, 1 test; 1 file could not be used" in str(
         error.value
     )
     assert f"{broken}: is empty (0 bytes)" in str(error.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_its_processes_end_when_it_is_killed(tmp_path, monkeypatch, number):
+    add_three_cases(tmp_path / "raw")
+    study = study_in(tmp_path)
+    cases, _ = find_cases(study.raw_dir)
+    told = tmp_path / "told"
+    told.mkdir()
+
+    def wait(case: RawCase, _: object) -> None:
+        (told / str(os.getpid())).touch()
+        signal.pause()
+
+    def decode() -> None:
+        monkeypatch.setattr(preprocess, "CHUNK", 1)
+        monkeypatch.setattr(preprocess, "decode_case", wait)
+        list(preprocess.decode_all(cases, study.prepare))
+
+    process = multiprocessing.get_context("fork").Process(target=decode)
+    process.start()
+    wanted = min(len(cases), len(os.sched_getaffinity(0)))
+    until(lambda: len(list(told.iterdir())) == wanted)
+    os.kill(process.pid, number)
+    process.join()
+    until(lambda: not any(runs(child.name) for child in told.iterdir()))
+
+
+def runs(pid: str) -> bool:
+    """Whether the process runs; one that nobody asked for its status does not."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_process_that_is_killed_ends_the_stage_with_one_error(tmp_path, monkeypatch):

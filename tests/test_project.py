@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -24,6 +25,7 @@ STUDIES = sorted(path.parent for path in REPOSITORY.glob("studies/**/params.yaml
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "pydantic_core": "pydantic",  # which pins it
     "ruamel": "ruamel-yaml",
     "segmentation_models_pytorch": "segmentation-models-pytorch",
     "yaml": "pyyaml",
@@ -138,6 +140,24 @@ def test_dvc_and_the_makefile_turn_usage_statistics_off():
     makefile = (REPOSITORY / "Makefile").read_text()
     for line in ("DVC_NO_ANALYTICS := 1", "MLFLOW_DISABLE_TELEMETRY := true"):
         assert f"export {line}" in makefile
+
+
+@pytest.mark.parametrize("target", ["demo", "setup", "reproduce", "study", "studies", "test"])
+def test_make_says_what_an_unpacked_archive_needs_before_it_makes_anything(tmp_path, target):
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    done = subprocess.run(
+        ["make", target, "PYTHON=false"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "DVC needs a git repository here: git clone the project, or" in done.stderr
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)

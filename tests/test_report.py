@@ -295,8 +295,8 @@ def test_cases_left_out_and_near_duplicates_across_splits_are_told_at_the_top(st
     card["near_duplicates"] |= {"pairs_across_splits": 2, "test_cases_with_one_elsewhere": 3}
     path.write_text(json.dumps(card))
     words = " ".join(" ".join(Page(write_reports(study, monkeypatch)["index.html"]).words).split())
-    assert "7 raw cases could not be used and were left out" in words
-    assert "3 test cases have a near-duplicate in another split" in words
+    assert "7 raw cases could not be used" in words
+    assert "With a near-duplicate in another split: 3 test cases" in words
 
 
 def averaged_study(root, **changes):
@@ -375,11 +375,20 @@ def test_the_lowest_focal_loss_is_the_best(study, monkeypatch):
     assert "| 0.3000 ± 0.0000" in text
 
 
-def test_runs_of_two_commits_are_both_named_and_none_is_checked_out(study, monkeypatch):
+@pytest.mark.parametrize(
+    ("commit", "told"),
+    [
+        ({"commit": "fedc", "dirty": True}, "fedc with uncommitted changes"),
+        ({"commit": None, "dirty": None}, "not recorded, so that its sources cannot be told"),
+    ],
+)
+def test_runs_of_two_commits_are_both_named_and_none_is_checked_out(
+    study, monkeypatch, commit, told
+):
     path = study.run_dir("own-variant", 1) / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "fedc", "dirty": True}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | commit))
     words = " ".join(Page(write_reports(study, monkeypatch)["index.html"]).words)
-    assert "0123456789abcdef0123456789abcdef01234567; fedc with uncommitted changes" in words
+    assert f"0123456789abcdef0123456789abcdef01234567; {told}" in words
     assert "git checkout" not in words
 
 

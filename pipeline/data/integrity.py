@@ -20,6 +20,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pipeline.data.geometry import Size, place
 from pipeline.data.raw import Defect, Finding, RawCase
 from pipeline.study.blocks import Prepare
+from pipeline.study.limits import limit_of
+from pipeline.study.values import quantity
 
 # A JPEG is decoded to no less than MARGIN times the pixels asked for along each side, so that the
 # filter that follows decides; its longer side to no less than LEAST, for near-duplicates.
@@ -155,6 +157,8 @@ def _read(path: Path, checksums: dict[Path, Checksum]) -> bytes:
             raise UnusableError("too large", f"has more than {MOST_BYTES} bytes; save it smaller")
         content = path.read_bytes()
     except OSError as error:
+        if limit_of(error):  # the machine's, not the file's
+            raise
         raise UnusableError("unreadable", f"cannot be read: {error.strerror}") from None
     checksums[path] = Checksum(len(content), hashlib.sha256(content).hexdigest())
     return content
@@ -234,7 +238,8 @@ def _drop_alpha(id: str, path: Path, picture: Image.Image, findings: list[Findin
         picture = picture.convert("LA" if picture.mode == "L" else "RGBA")
     if picture.mode in ("LA", "RGBA"):
         seen = picture.getchannel("A").histogram()[255]
-        detail = f"alpha channel dropped, {picture.width * picture.height - seen} pixels not opaque"
+        unseen = quantity(picture.width * picture.height - seen, "pixel")
+        detail = f"alpha channel dropped, {unseen} not opaque"
         findings.append(Finding(id, path, "alpha channel", detail, "converted"))
         picture = picture.convert(picture.mode.removesuffix("A"))
     if picture.mode not in ("1", "L", "RGB"):
@@ -281,6 +286,7 @@ def _to_binary(id: str, path: Path, picture: Image.Image, findings: list[Finding
     elif values != [0, 255]:
         shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise UnusableError(
-            "mask not binary", f"must hold 0 and 255 alone, got {len(values)} values: {shown}"
+            "mask not binary",
+            f"must hold 0 and 255 alone, got {quantity(len(values), 'value')}: {shown}",
         )
     return picture

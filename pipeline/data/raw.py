@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,8 @@ MASK_FOLDERS: dict[Split, str] = {
     "test": "ISIC2018_Task1_Test_GroundTruth",
 }
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-MASK_ENDING = "_segmentation"
+MASK_ENDING = "_segmentation"  # in any case
+MOST_TOLD = 10  # findings of a defect
 ID = re.compile(r"[\w.-]+")
 
 # What may be wrong with a raw file; pipeline/data/integrity.py finds those inside of a file.
@@ -83,7 +85,51 @@ class Finding:
     outcome: Literal["left out", "converted"] = "left out"
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.detail}"
+        return printable(f"{self.file}: {self.detail}")
+
+
+def printable(name: str) -> str:
+    """A file's name, or a text that has one, on one line: control characters and bytes that are no
+    UTF-8 are escaped, as \\n and \\xe9."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def tell(findings: Sequence[Finding]) -> list[str]:
+    """A line a finding, of each defect the first MOST_TOLD, then how many more it has."""
+    counted: dict[Defect, int] = Counter()
+    lines = []
+    for finding in findings:
+        counted[finding.defect] += 1
+        if counted[finding.defect] <= MOST_TOLD:
+            lines.append(str(finding))
+    lines += [
+        f"... and {count - MOST_TOLD} more: {defect}"
+        for defect, count in counted.items()
+        if count > MOST_TOLD
+    ]
+    if counted["missing mask"] > MOST_TOLD:
+        lines.append(mask_names(findings))
+    return lines
+
+
+def mask_names(findings: Sequence[Finding]) -> str:
+    """How the mask of an image that has none must be called, and how one is that has no image."""
+    image = next(finding for finding in findings if finding.defect == "missing mask")
+    told = (
+        f"the mask of {image.file.name} must be called {image.id}.png or "
+        f"{image.id}{MASK_ENDING}.png"
+    )
+    others = (
+        finding.file.name
+        for finding in findings
+        if finding.defect in ("missing image", "odd file name")
+        and finding.file.parent != image.file.parent
+    )
+    found = next(others, None)
+    return told if found is None else printable(f"{told}; there is {found}")
 
 
 def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
@@ -131,7 +177,7 @@ def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
         ) from None
     for path in paths:
         # macOS takes letters with accents apart; the same name must be the same id everywhere.
-        id = unicodedata.normalize("NFC", path.stem.removesuffix(MASK_ENDING))
+        id = unicodedata.normalize("NFC", re.sub(f"(?i){MASK_ENDING}$", "", path.stem))
         if path.name.startswith(".") or path.suffix.lower() in (".txt", ".csv", ".md", ".json"):
             continue
         if path.stem.endswith("_superpixels"):
@@ -140,7 +186,7 @@ def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
         if not (path.is_file() or dangling) or path.suffix.lower() not in IMAGE_SUFFIXES:
             kind = "file" if path.is_file() else "folder" if path.is_dir() else "special file"
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            detail = f"must be a picture that ends in {endings}, got a {kind}; move it away"
+            detail = f"must be a picture that ends in {endings}, got a {kind}; convert or remove it"
             findings.append(Finding("", path, "odd file name", detail))
         elif not ID.fullmatch(id):
             detail = f"must have letters, digits, -, _ and . as its id, got {id!r}; rename it"

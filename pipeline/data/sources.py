@@ -45,17 +45,30 @@ LICENCES = {
 }
 
 
-def put_in_place(study: Study) -> None:
+@contextmanager
+def raw_in_place(study: Study) -> Iterator[None]:
     """Have the raw cases in study.raw_dir: official ones fetched, drawn ones drawn, where they are
-    not there already. Raises UserError where they cannot be had, or a user's folder is missing."""
+    not there already. Raises UserError where they cannot be had, or a user's folder is missing.
+
+    As long as the block lasts no other study draws other cases into that folder: it waits.
+    """
     data, raw_dir = study.data, study.raw_dir
+    if data.source == "synthetic":
+        with _alone(raw_dir):
+            draw_cases(data, raw_dir)
+            yield
+        return
     if data.source == "isic2018":
+        if (raw_dir / MARK).exists():  # its folders have the official names
+            raise UserError(
+                f"params.yaml: data.raw must be a folder of ISIC 2018 or a new one, it holds drawn "
+                f"cases, as {raw_dir / MARK} tells: name another, or remove that one yourself"
+            )
         own = None if data.archives is None else study.input(data.archives)
         fetch_isic2018(raw_dir, own=own, keep=data.keep_archives)
-    elif data.source == "synthetic":
-        draw_cases(data, raw_dir)
     else:
         study.check_own_cases()
+    yield
 
 
 def describe(study: Study) -> dict[str, Any]:
@@ -146,14 +159,15 @@ def _missing(raw_dir: Path) -> list[Archive]:
 
 @contextmanager
 def _alone(raw_dir: Path) -> Iterator[None]:
-    """Be the only process that fills `raw_dir`; waits for another, and says so."""
+    """Be the only process that fills `raw_dir`, or needs it as it is; waits for another, and says
+    so."""
     lock = FileLock(raw_dir.parent / f".{raw_dir.name}.lock")
     with writing(raw_dir):
         raw_dir.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = lock.acquire(timeout=0)
         except Timeout:
-            warn(f"another process is filling {raw_dir}: waiting for it")
+            warn(f"another process is at {raw_dir}: waiting for it")
             held = lock.acquire()
     with held:
         yield

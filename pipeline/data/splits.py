@@ -15,7 +15,7 @@ from pipeline.data.raw import RawCase
 from pipeline.study.blocks import FoldSplit, ListFile, ListSplit, OfficialSplit, RandomSplit
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.values import SPLITS, Split
+from pipeline.study.values import SPLITS, Split, quantity
 
 AnySplit = OfficialSplit | RandomSplit | FoldSplit | ListSplit
 
@@ -35,7 +35,7 @@ def divide(
         if len(set(groups)) < split.k:
             raise UserError(
                 f"params.yaml: prepare.split.k must leave each fold a case, got {split.k} folds "
-                f"for {len(set(groups))} groups of cases"
+                f"for {quantity(len(set(groups)), 'group')} of cases"
             )
         return pd.DataFrame({"fold": _deal(groups, split.k, split.seed)})
     if split.method == "random":
@@ -108,15 +108,15 @@ def listed_cases(
         unknown = sorted(set(ids) - known)
         if unknown:
             raise UserError(
-                f"{path}: must list ids of the raw cases, got {len(unknown)} others such as "
-                f"{', '.join(unknown[:3])}"
+                f"{path}: must list ids of the raw cases, got {quantity(len(unknown), 'other')} "
+                f"such as {', '.join(unknown[:3])}"
             )
         named += [(id, name) for id in ids]
     twice = [id for id, count in Counter(id for id, _ in named).items() if count > 1]
     if twice:
         raise UserError(
             "params.yaml: prepare.split must list each id once, in one file, got "
-            f"{len(twice)} ids more than once such as {', '.join(twice[:3])}"
+            f"{quantity(len(twice), 'id')} more than once such as {', '.join(twice[:3])}"
         )
     split_of = dict(named)
     chosen = [replace(case, split=split_of[case.id]) for case in cases if case.id in split_of]

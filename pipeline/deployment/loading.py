@@ -15,14 +15,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from models import NetworkConfig, source_hashes
 from pipeline.data.geometry import Size
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, first_fault
-from pipeline.study.files import read_json, sha256
+from pipeline.study.files import sha256
 from pipeline.study.params import Network, needs
+from pipeline.study.records import read_metrics, read_run
 from pipeline.study.values import Name, Resize, Seed, Side
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class TrainedRun:
     size: Size
     resize: Resize
     record: dict[str, Any]
-    metrics: dict[str, float] | None
+    metrics: dict[str, float | None] | None
 
     @property
     def label(self) -> str:
@@ -130,7 +131,7 @@ def open_run(folder: Path) -> TrainedRun:
             f"{folder} has no run.json: name the folder of a run that was trained, {hint}, or an "
             "MLflow URI, runs:/... or models:/..."
         )
-    content = read_json(folder / "run.json", "train")
+    content = read_run(folder / "run.json")
     try:
         record = _Record.model_validate_json(json.dumps(content))
     except ValidationError as invalid:
@@ -159,7 +160,7 @@ def open_run(folder: Path) -> TrainedRun:
         size=(record.params.prepare.height, record.params.prepare.width),
         resize=record.params.prepare.resize,
         record=content,
-        metrics=read_json(evaluated, "evaluate") if evaluated.is_file() else None,
+        metrics=read_metrics(evaluated) if evaluated.is_file() else None,
     )
 
 
@@ -205,7 +206,8 @@ def _download_runs(source: str, seeds: Seeds, temporary: Path) -> list[TrainedRu
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from pipeline.tracking.store import hush, open_store
+    from pipeline.tracking.connection import open_store, said
+    from pipeline.tracking.store import hush
 
     hush()
     client = open_store()
@@ -238,7 +240,7 @@ def _download_runs(source: str, seeds: Seeds, temporary: Path) -> list[TrainedRu
     except (MlflowException, OSError) as error:
         raise UserError(
             f"{source} cannot be downloaded from MLflow's store at {mlflow.get_tracking_uri()}: "
-            f"{str(error).splitlines()[0]}; correct it, or MLFLOW_TRACKING_URI"
+            f"{said(error, 'correct it, or MLFLOW_TRACKING_URI')}"
         ) from None
 
 
@@ -264,7 +266,8 @@ def _logged(folder: Path) -> tuple[Path, str]:
     Raises OSError for a model of another kind.
     """
     found = sorted(folder.glob("model/**/MLmodel"))  # of a run's it is a folder deeper
-    run_id = yaml.safe_load(found[0].read_text()).get("run_id") if found else None
+    content = read_yaml(found[0]) if found else None
+    run_id = content.get("run_id") if isinstance(content, dict) else None
     if run_id is None:
         raise OSError("it is no model that a run of this pipeline logged")
     return found[0].parent, str(run_id)

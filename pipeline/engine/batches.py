@@ -21,6 +21,7 @@ from pipeline.study.values import Split
 
 Batch = tuple[Tensor, Tensor]  # images (N, H, W, 3) uint8 RGB, masks (N, H, W) uint8 in {0, 1}
 Key = tuple[int, int]  # epoch, place in the prepared arrays
+TRIALS = 3  # of each transform before work starts: what it draws may differ
 
 
 class AugmentedCases(Dataset[Batch]):
@@ -28,6 +29,9 @@ class AugmentedCases(Dataset[Batch]):
 
     cases[epoch, index] -> image (H, W, 3) uint8, mask (H, W) uint8. The key carries the epoch, so a
     loader's workers need no state and their number changes nothing.
+
+    Each transform is tried on a case first. Raises UserError for one that does not take its
+    arguments, needs more than an image and its mask, or changes their shape, type or range.
     """
 
     def __init__(
@@ -36,26 +40,55 @@ class AugmentedCases(Dataset[Batch]):
         self.cases = cases
         self.seed = stream(seed, "augmentation")
         self.augment = compose(augmentation) if augmentation else None
+        for number, transform in enumerate(augmentation):
+            self._try(f"train.augmentation.{number}.{next(iter(transform))}", transform)
+
+    def _try(self, key: str, transform: dict[str, dict[str, Any]]) -> None:
+        name, arguments = next(iter(transform.items()))
+        alone = compose([transform])
+        alone.transforms[0].p = 1.0
+        index = int(self.cases.indices("training")[0])
+        for epoch in range(TRIALS):
+            try:
+                self._augmented(alone, key, (epoch, index))
+            except UserError:
+                raise
+            except Exception as error:  # whatever a transform raises of an input it cannot take
+                raise UserError(
+                    f"params.yaml: {key} must work on an image and its mask alone, got {name} "
+                    f"with {arguments}: {' '.join(str(error).split())}; take it out"
+                ) from None
 
     def __getitem__(self, key: Key) -> Batch:
-        epoch, index = key
-        image, mask = self.cases.images[index], self.cases.masks[index]
+        image, mask = self.cases.images[key[1]], self.cases.masks[key[1]]
         if self.augment is not None:
-            # One generator for all transforms: set_random_seed() would give each its own, equally
-            # seeded, and the two flips would always come together.
-            numbers = np.random.default_rng([self.seed, epoch, index])
-            self.augment.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
-            augmented = self.augment(image=np.asarray(image), mask=np.asarray(mask))
-            for name, before in (("image", image), ("mask", mask)):
-                after = augmented[name]
-                if (after.shape, after.dtype) != (before.shape, before.dtype):
-                    raise UserError(
-                        f"params.yaml: train.augmentation must keep an {name}'s shape and type, "
-                        f"{before.shape} {before.dtype}, got {after.shape} {after.dtype}"
-                    )
-            image, mask = augmented["image"], augmented["mask"]
+            image, mask = self._augmented(self.augment, "train.augmentation", key)
         # A copy: the arrays are memory-mapped and flips are views of them.
         return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(mask))
+
+    def _augmented(
+        self, augment: Any, named: str, key: Key
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        epoch, index = key
+        image, mask = self.cases.images[index], self.cases.masks[index]
+        # One generator for all transforms: set_random_seed() would give each its own, equally
+        # seeded, and the two flips would always come together.
+        numbers = np.random.default_rng([self.seed, epoch, index])
+        augment.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
+        augmented = augment(image=np.asarray(image), mask=np.asarray(mask))
+        for name, before in (("an image", image), ("a mask", mask)):
+            after = augmented[name.split()[1]]
+            if (after.shape, after.dtype) != (before.shape, before.dtype):
+                raise UserError(
+                    f"params.yaml: {named} must keep {name}'s shape and type, "
+                    f"{before.shape} {before.dtype}, got {after.shape} {after.dtype}"
+                )
+        if (highest := augmented["mask"].max()) > 1:
+            raise UserError(
+                f"params.yaml: {named} must leave a mask of 0 and 1, got {highest} in one: what it "
+                "fills a mask with (fill_mask) must be 0 or 1"
+            )
+        return augmented["image"], augmented["mask"]
 
 
 def compose(augmentation: list[dict[str, dict[str, Any]]]) -> Any:

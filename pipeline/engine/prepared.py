@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
+from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
 from pipeline.study.values import SPLITS, Split
@@ -42,11 +44,9 @@ class PreparedCases:
         try:
             images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
             masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
-            table = pd.read_csv(
-                folder / "cases.csv", dtype={"id": str, "group": str}, keep_default_na=False
-            )
-            fingerprint = json.loads((folder / "prepared.json").read_text())["fingerprint"]
-        except (OSError, EOFError, ValueError, KeyError) as error:
+            table = read_table(folder / "cases.csv", "preprocess", ["id", "height", "width"])
+            fingerprint = from_json((folder / "prepared.json").read_bytes())["fingerprint"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{folder} has no usable prepared cases ({error}); run the stage preprocess"
             ) from None

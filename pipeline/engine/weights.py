@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from textwrap import shorten
 
@@ -15,6 +14,7 @@ from models import NetworkConfig, build_model, load_weights
 from pipeline.study.errors import UserError
 from pipeline.study.files import replacing, sha256
 from pipeline.study.params import original
+from pipeline.study.values import shown
 
 
 def load_start(model: nn.Module, config: NetworkConfig) -> None:
@@ -29,7 +29,7 @@ def load_start(model: nn.Module, config: NetworkConfig) -> None:
     if config.weights == "imagenet":
         state = _imagenet_state(config.encoder)
     else:
-        state = _read_state(weights_path(config))
+        state = _without_wrapper(_read_state(weights_path(config)), model)
     try:
         load_weights(model, config, state)
     except (ValueError, RuntimeError) as error:
@@ -65,17 +65,36 @@ def _imagenet_state(encoder: str) -> dict[str, Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in `path`. Raises UserError for a file that holds anything but named tensors;
+    no object of it is made."""
+    advice = "save it as safetensors, or torch.save(model.state_dict(), ...)"
+    safe = path.suffix == ".safetensors"
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(
-            f"{path} must hold a state dict of tensors (.safetensors, or a .pt without other "
-            f"objects): {error}"
-        ) from None
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception:  # whatever a pickle of anything makes of it; torch would advise to run it
+        kind = "safetensors" if safe else "a file of tensors, without other objects"
+        raise UserError(f"{path} must be {kind}: {advice}") from None
     if not isinstance(state, dict):
-        raise UserError(f"{path} must hold a state dict, got {type(state).__name__}")
+        raise UserError(f"{path} must hold a state dict, got a {type(state).__name__}: {advice}")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UserError(
+                f"{path} must hold tensors by their names, got a {type(tensor).__name__} under "
+                f"{shown(name)}: {advice}"
+            )
+    return state
+
+
+def _without_wrapper(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """`state`, without what DataParallel and torch.compile put before every name of a network."""
+    for prefix in ("module.", "_orig_mod.", "module."):  # each may be around the other
+        wrapped, own = (
+            all(name.startswith(prefix) for name in names) for names in (state, model.state_dict())
+        )
+        if wrapped and not own:
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.metrics import score_cases
 from pipeline.study.blocks import Evaluate
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
-from pipeline.study.values import Split
+from pipeline.study.values import Split, quantity
 
 
 @torch.no_grad()
@@ -38,8 +38,8 @@ def forward(
                 logits = model(to_input(images, device)).float()
         except torch.OutOfMemoryError:
             raise UserError(
-                f"the GPU's memory ran out with {len(images)} cases at once: set a smaller "
-                "evaluate.batch_size"
+                f"the GPU's memory ran out with {quantity(len(images), 'case')} at once: set "
+                "a smaller evaluate.batch_size"
             ) from None
         if not torch.isfinite(logits).all():
             raise UserError(

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import yaml
-
 from pipeline.fanout.worker import computing_with
+from pipeline.study.credentials import part_credentials, without_credentials
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, warn
 
 
@@ -55,11 +55,11 @@ def gpus() -> list[str]:
 
 def environment(arguments: argparse.Namespace) -> dict[str, str]:
     """The variables that a stage's command is given beside its worker's own."""
-    given = {
-        name: os.environ[name]
-        for name in ("MLFLOW_TRACKING_URI", "DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY")
-        if name in os.environ
-    }
+    part_credentials()
+    tracking = ("URI", "USERNAME", "PASSWORD", "TOKEN")
+    names = [f"MLFLOW_TRACKING_{name}" for name in tracking]
+    names += ["DVC_NO_ANALYTICS", "MLFLOW_DISABLE_TELEMETRY"]
+    given = {name: os.environ[name] for name in names if name in os.environ}
     threads = arguments.threads_per_run
     if threads is None and starts_here(arguments):
         workers, each = local_slots(arguments)
@@ -172,11 +172,11 @@ def queued(arguments: argparse.Namespace, jobs: int) -> Any:
     dask_jobqueue = package("dask_jobqueue")
     file = arguments.jobqueue
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file)
         ((kind, options),) = content["jobqueue"].items()
         # One worker a job: with more, each would offer all of the job's GPUs.
         options = {"processes": 1} | options
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} must be a file with `jobqueue:` and under it one batch system, such as slurm, "
             f"with its options ({' '.join(str(error).split())})"
@@ -197,7 +197,8 @@ def queued(arguments: argparse.Namespace, jobs: int) -> Any:
         cluster = classes[kind](**options)
     except (TypeError, ValueError, OSError) as error:
         raise UserError(f"{file}: jobqueue.{kind}: {' '.join(str(error).split())}") from None
-    print(f"fanout: each worker is this job:\n{cluster.job_script()}", flush=True)
+    script = without_credentials(cluster.job_script())
+    print(f"fanout: each worker is this job:\n{script}", flush=True)
     cluster.scale(jobs=arguments.workers or 1)
     return cluster
 

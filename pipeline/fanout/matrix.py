@@ -21,9 +21,10 @@ from typing import IO, Any
 
 import yaml
 
-from pipeline.fanout.worker import Checkout, Done, Job, state
+from pipeline.fanout.worker import Checkout, Done, Job
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import replacing
+from pipeline.study.stages import state
 
 
 class LockedError(UserError):

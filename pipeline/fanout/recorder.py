@@ -11,6 +11,7 @@ from pipeline.fanout.progress import Progress
 from pipeline.fanout.tasks import is_lost
 from pipeline.fanout.worker import Done, Job, StageFailedError
 from pipeline.study.errors import UserError, warn
+from pipeline.study.values import quantity
 
 
 class Recorder:
@@ -103,11 +104,11 @@ class Recorder:
         """Raise UserError unless all `jobs` are recorded."""
         if lost := self.lost(jobs):
             raise UserError(
-                f"the scheduler was lost: {len(self.recorded)} stages are recorded, {lost} are "
-                "not; run again, and they go on from their last epoch"
+                f"the scheduler was lost: {quantity(lost, 'stage')} of {jobs} not recorded; "
+                "run again, and they go on from their last epoch"
             )
         if self.failed:
             raise UserError(
-                f"{len(self.failed)} stages failed, {len(self.recorded)} are recorded: see above, "
-                "and run again"
+                f"{quantity(len(self.failed), 'stage')} failed; recorded: {len(self.recorded)}; "
+                "see above, and run again"
             )

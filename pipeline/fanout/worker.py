@@ -21,18 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import yaml
+from typing import BinaryIO, NamedTuple
 
 from pipeline import ROOT
-from pipeline.study.files import sha256, write_json
+from pipeline.study.credentials import without_credentials
+from pipeline.study.files import write_json
+from pipeline.study.stages import state
 
 TOPIC = "lesion-fanout"  # of the events by which workers tell what they began
-_SMALL = 2**20  # bytes; larger files are known by size and time of change, not read for each stage
 
 # Standard input is a pipe that only the worker holds: it ends when the worker does, and the reader
 # kills the group ($$ is its leader). `wait` and not the shell's end tells the command's status.
@@ -96,42 +95,6 @@ class StageFailedError(Exception):
 
 class AbandonedError(Exception):
     """Nobody waits for the task any more."""
-
-
-def state(paths: Sequence[str], params: Sequence[tuple[str, Sequence[str]]] = ()) -> dict[str, str]:
-    """What files, folders and params are now, each as a short text that differs when they do."""
-    found = {path: _state_of(Path(path)) for path in paths}
-    for file, keys in params:
-        content = _read_params(Path(file))
-        for key in keys:
-            found[f"{file}:{key}"] = repr(_under(content, key))
-    return found
-
-
-def _state_of(path: Path) -> str:
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        parts = [f"{file} {_state_of(file)}" for file in files if "__pycache__" not in file.parts]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    try:
-        found = path.stat()
-        small = found.st_size <= _SMALL
-        return sha256(path) if small else f"{found.st_size} bytes, {found.st_mtime_ns}"
-    except OSError:
-        return "absent"
-
-
-def _read_params(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return str(error)
-
-
-def _under(content: Any, key: str) -> Any:
-    for part in key.split(".") if key else ():
-        content = content.get(part) if isinstance(content, dict) else None
-    return content
 
 
 def run_job(
@@ -293,7 +256,7 @@ def run_command(name: str, command: str, folder: Path, environment: Mapping[str,
         lines = _lines(printed)
     if process.returncode != 0:
         told = "\n".join(lines[-20:]) or f"exit status {process.returncode}"
-        raise StageFailedError(name, told)
+        raise StageFailedError(name, without_credentials(told))
     return lines[-1] if lines else ""
 
 

@@ -7,7 +7,8 @@
 
 `--update-baseline` stores what it is now. pipeline/gate/regression.py says what tier C allows.
 Prints a line of verdict and a Markdown table fit for a pull request's comment. Exit status 0: pass;
-1: something regressed, or is missing or not finite; 2: the two do not compare, and why.
+1: something regressed, or is missing or not finite; 2: no verdict, and why: the two do not compare,
+or the gate itself failed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pipeline.reporting.tables import DASH
 from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError, run_command
-from pipeline.study.values import Fraction, NotNegative, option
+from pipeline.study.values import Fraction, NotNegative, option, quantity
 
 PASSED, REGRESSED, CANNOT_COMPARE = 0, 1, 2
 HEADER = ("Compared", "Metric", "Baseline", "Candidate", "Worse by", "Allowed", "Verdict", "")
@@ -126,7 +127,8 @@ def gate_study(arguments: argparse.Namespace) -> int:
             print(f"**Gate: no baseline written.** Missing or not finite: {told}")
             return REGRESSED
         save_baseline(arguments.baseline, candidate)
-        print(f"gate: {arguments.baseline} holds the figures of {len(candidate.runs)} runs")
+        runs = quantity(len(candidate.runs), "run")
+        print(f"gate: {arguments.baseline} holds the figures of {runs}")
         return PASSED
     baseline = load_figures(arguments.baseline)
     checks = compare_means(baseline, candidate, alpha=arguments.alpha, floor=arguments.floor)
@@ -153,7 +155,7 @@ def gate_speed(arguments: argparse.Namespace) -> int:
     found = read_benchmarks(arguments.speed)
     if arguments.update_baseline:
         save_speeds(arguments.baseline, found)
-        print(f"gate: {arguments.baseline} holds {len(found.ratios)} ratios")
+        print(f"gate: {arguments.baseline} holds {quantity(len(found.ratios), 'ratio')}")
         return PASSED
     stored = load_speeds(arguments.baseline)
     return report("speed", compare_speeds(stored, found, arguments.tolerance))
@@ -194,4 +196,4 @@ def _number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, failure=CANNOT_COMPARE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,16 +10,17 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
 
+from pipeline.statistics.definitions import MAIN
 from pipeline.statistics.results import SCHEMA_VERSION as RESULTS_VERSION
 from pipeline.statistics.results import Record, StudyRecord
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
+from pipeline.study.records import range_of
 
 SCHEMA_VERSION: Literal[1] = 1
-# Those of the paper's Table 1, each with its least and largest value.
-RANGES = {"dice": (0.0, 1.0), "iou": (0.0, 1.0), "focal_loss": (0.0, math.inf)}
-GATED = tuple(RANGES)
+GATED = MAIN
 # Blocks of params.yaml that decide a study's figures, beside its seeds.
 DECISIVE = ("data", "prepare", "train", "focal", "evaluate", "models")
 
@@ -47,7 +47,7 @@ class RunFigures(Record):
 
 
 def _possible(name: str, value: float | None) -> float | None:
-    low, high = RANGES.get(name, (-math.inf, math.inf))
+    low, high = range_of(name)
     return value if value is not None and low <= value <= high else None
 
 
@@ -164,7 +164,7 @@ def load_figures(path: Path) -> Baseline:
             content["params"],
             [RunFigures(**run) for run in runs],
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not of the schema of results.json: {error!r}") from None
     except ValidationError as invalid:
         raise UserError(
@@ -176,14 +176,8 @@ def load_figures(path: Path) -> Baseline:
 def read_finite(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, null for each number that is not finite. Raises UserError."""
 
-    def finite(text: str) -> float | None:
-        value = float(text)
-        return value if math.isfinite(value) else None
-
     try:
-        content = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite
-        )
+        content = _finite(from_json(path.read_bytes()))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -191,6 +185,14 @@ def read_finite(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save_baseline(path: Path, figures: Baseline) -> None:

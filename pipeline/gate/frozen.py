@@ -42,6 +42,7 @@ from pipeline.study.errors import UserError, first_fault, warn
 from pipeline.study.files import write_json
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.values import quantity
 from pipeline.training.loop import fit
 from pipeline.training.provenance import describe_machine
 
@@ -120,7 +121,7 @@ def compare(
 ) -> Check:
     """A check of the place where the two differ most."""
     if len(stored) != len(found):
-        note = f"{len(found)} values instead of {len(stored)}"
+        note = f"{quantity(len(found), 'value')} instead of {len(stored)}"
         return Check(part, metric, None, None, None, allowed, note)
     apart = [
         math.inf if now is None or then is None else abs(now - then)
@@ -155,11 +156,17 @@ def update(tier: Tier, folder: Path = FOLDER) -> Path:
 def load(folder: Path, tier: Tier) -> Frozen:
     path = _file(folder, tier)
     try:
-        return Frozen.model_validate(read_finite(path))
+        stored = Frozen.model_validate(read_finite(path))
     except ValidationError as invalid:
         raise UserError(
             f"{path}: {first_fault(invalid)}; store it anew: --tier {tier} --update-baseline"
         ) from None
+    if stored.figures.keys() != PARTS[tier]:
+        raise UserError(
+            f"{path}: figures must be of {', '.join(sorted(PARTS[tier]))}, got "
+            f"{', '.join(sorted(stored.figures))}; store it anew: --tier {tier} --update-baseline"
+        )
+    return stored
 
 
 def weights_file(folder: Path) -> Path:

@@ -36,9 +36,11 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from pipeline.gate.baseline import GATED, RANGES, Baseline, RunFigures, Spread, spread_of
+from pipeline.gate.baseline import GATED, Baseline, RunFigures, Spread, spread_of
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError
+from pipeline.study.records import range_of
+from pipeline.study.values import quantity
 
 ALPHA = 0.01
 FLOOR = 0.001  # 0.1 Dice points, the last digit that the field prints
@@ -242,9 +244,9 @@ def _worse_by(pair: Pair) -> float | None:
 def _note(pair: Pair, bound: float, *, pooled: bool) -> str:
     if pair.now.mean is None:
         return "missing or not finite"
-    words = f"{pair.now.seeds} against {pair.then.seeds} runs"
+    words = f"{pair.now.seeds} against {quantity(pair.then.seeds, 'run')}"
     if pooled:
         words += ", pooled"
     higher = METRICS[pair.metric].better == "higher"
-    blind = higher and (pair.then.mean or 0.0) - bound <= RANGES[pair.metric][0]
+    blind = higher and (pair.then.mean or 0.0) - bound <= range_of(pair.metric)[0]
     return f"{words}; blind: no fall is that deep, store more seeds" if blind else words

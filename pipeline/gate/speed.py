@@ -46,13 +46,14 @@ def read_benchmarks(path: Path) -> Speeds:
             if "ratio" in benchmark["extra_info"]
         }
         processor = content["machine_info"].get("cpu", {}).get("brand_raw", "unknown")
+        speeds = Speeds(schema_version=SCHEMA_VERSION, processor=processor, ratios=found)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise UserError(
             f"{path} must be what pytest --benchmark-json writes: {' '.join(str(error).split())}"
         ) from None
     if not found:
         raise UserError(f"{path} holds no benchmark with a ratio")
-    return Speeds(schema_version=SCHEMA_VERSION, processor=processor, ratios=found)
+    return speeds
 
 
 def _of_ratio(extra_info: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ card.json (see `describe`), problems.csv, near_duplicates.csv, and PNG pictures.
 from __future__ import annotations
 
 import mmap
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from pipeline.data.duplicates import Pair
-from pipeline.data.raw import Finding
+from pipeline.data.raw import Finding, printable
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.style import (
     COLOURS,
@@ -59,10 +58,10 @@ def write(
     problems = pd.DataFrame(
         [
             (
-                _text(f.id),
-                _text(f.file.relative_to(study.raw_dir).as_posix()),
+                printable(f.id),
+                printable(f.file.relative_to(study.raw_dir).as_posix()),
                 f.defect,
-                f.detail,
+                printable(f.detail),
                 f.outcome,
             )
             for f in findings
@@ -110,11 +109,6 @@ def write(
         if len(near):
             drawn = draw_near_duplicates(cases, near, resize)
             save_png(drawn, folder / "near_duplicates.png", photographs=True)
-
-
-def _text(name: str) -> str:
-    """A file's name for a table; its bytes that are no UTF-8 as \\xe9."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def part_of_each(cases: PreparedCases) -> NDArray[np.str_]:

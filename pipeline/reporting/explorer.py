@@ -21,7 +21,7 @@ from PIL import Image
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.style import proportions
 from pipeline.statistics.results import Cases, Results
-from pipeline.study.values import Resize
+from pipeline.study.values import Resize, quantity
 
 MOST_CASES = 1000  # that one page holds, in some 5 MB
 FEW_CASES = 250  # up to here images may be larger
@@ -33,13 +33,15 @@ TOLERANCE = 0.004  # of the mask's longer side that a border may be simplified b
 
 def templates() -> Environment:
     """The templates beside this module; text put into one is escaped, a missing name an error."""
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["quantity"] = quantity
+    return environment
 
 
 def explorer(

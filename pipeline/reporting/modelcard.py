@@ -14,6 +14,7 @@ from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Estimate, Results
 from pipeline.study.errors import UserError
+from pipeline.study.values import quantity
 
 RESIZES = {
     "stretch": "stretched to that size, whatever its proportions",
@@ -183,7 +184,8 @@ def _metrics(run: TrainedRun, results: Results | None) -> list[str]:
         {},
     )
     return [
-        f"On {cases} test cases. The mean and its 95 % interval are over {seeds} seeds and the "
+        f"On {quantity(cases, 'test case')}. The mean and its 95 % interval are over "
+        f"{quantity(seeds, 'seed')} and the "
         "cases: what this variant, trained again, may be expected to reach. The last column is "
         "this file's network.",
         "",

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.study.blocks import Train
 from pipeline.study.params import Study
-from pipeline.study.values import Loss
+from pipeline.study.values import Loss, quantity
 
 LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls it
     "bce": "BCE",
@@ -134,7 +134,7 @@ def optimisation(train: Train) -> str:
     settings, warmup = train.optimizer, train.schedule.warmup_epochs
     parts = [f"{LOSSES[train.loss]}, {settings.method}, learning rate {settings.learning_rate:g}"]
     if warmup:
-        parts.append(f"warmed up over {_epochs(warmup)}")
+        parts.append(f"warmed up over {quantity(warmup, 'epoch')}")
     parts.append({"constant": "constant", "cosine": "falling by a cosine"}[train.schedule.method])
     if settings.method == "sgd":
         nesterov = " (Nesterov's)" if settings.nesterov else ""
@@ -156,13 +156,9 @@ def evaluated_weights(train: Train) -> str:
     if train.early_stopping is None:
         return f"{which} of {train.epochs}"
     return (
-        f"{which}; training ends after {_epochs(train.early_stopping)} without a better "
+        f"{which}; training ends after {quantity(train.early_stopping, 'epoch')} without a better "
         f"validation Dice, at the latest after {train.epochs}"
     )
-
-
-def _epochs(number: int) -> str:
-    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _by_value(values: dict[str, Any]) -> str:

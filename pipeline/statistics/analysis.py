@@ -23,7 +23,7 @@ from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import FEWEST_SEEDS, against_baseline, choose_pairing, compare_pairs
 from pipeline.statistics.power import plan
 from pipeline.statistics.results import AveragedEstimate, Comparison, Estimate, Interval
-from pipeline.study.values import Averaging
+from pipeline.study.values import Averaging, quantity
 
 NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
 
@@ -74,7 +74,8 @@ class Design:
             return True
         scored = len(table[(table["variant"] == name) & table["case"].isin(runs.columns)])
         if others:
-            what = f"it was scored on {others} cases that most were not (unequal case sets)"
+            found = quantity(others, "case")
+            what = f"it was scored on {found} that most were not (unequal case sets)"
         elif scored < runs.size:
             what = f"{runs.size - scored} of {runs.size} scores are missing (unequal case sets)"
         else:

@@ -73,7 +73,7 @@ METRICS: dict[str, Metric] = {
     "surface_dice": Metric(
         "Normalised surface Dice",
         "higher",
-        "The share of both outlines' pixels that lie within {surface_tolerance:g} pixels of the "
+        "The share of both outlines' pixels that lie within {surface_tolerance} of the "
         "other outline (MONAI), at the prepared size, mean over cases. Both empty: 1; one: 0.",
     ),
     "boundary_iou": Metric(
@@ -123,11 +123,12 @@ def metrics_of(study: Study) -> list[str]:
 
 def state(study: Study) -> list[tuple[str, str]]:
     """(label, definition) of every metric, with the study's constants."""
+    tolerance = study.evaluate.surface_tolerance
     constants = {
         "jaccard_threshold": study.evaluate.jaccard_threshold,
         "alpha": study.focal.alpha,
         "gamma": study.focal.gamma,
-        "surface_tolerance": study.evaluate.surface_tolerance,
+        "surface_tolerance": f"{tolerance:g} pixel{'' if tolerance == 1 else 's'}",
         "calibration_bins": study.evaluate.calibration_bins,
     }
     metrics = [METRICS[name] for name in metrics_of(study)]

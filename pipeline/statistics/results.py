@@ -24,9 +24,9 @@ HEADLINES = ("dice", "iou", "focal_loss")  # the paper's columns
 
 
 class Record(BaseModel):
-    """A part of the file: no unknown key, no NaN."""
+    """A part of the file: no unknown key, no conversion of types, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Interval(Record):
@@ -358,7 +358,7 @@ class Partial(Record):
         """What a reader must know first."""
         told = f"Partial: {self.runs} of {self.of} runs."
         if self.waiting:
-            told += f" {self.waiting} more wait for the other folds of their seed."
+            told += f" Waiting for the other folds of their seed: {self.waiting} more."
         missing = self._missing_in_words()
         return [
             told,

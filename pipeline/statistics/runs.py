@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases
+from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, metrics_of
+from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
-from pipeline.study.files import read_json
 from pipeline.study.inputs import Inputs
 from pipeline.study.params import Run, Study
+from pipeline.study.records import read_run
 from pipeline.study.values import Averaging
 
 Binned = NDArray[np.float64]
 AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averaged.csv
+LOSSES = ("loss", "bce", "dice_loss", "focal_loss")
+HISTORY = (  # columns that the history of every training has
+    "epoch",
+    *(f"{split}_{loss}" for split in ("train", "validation") for loss in LOSSES),
+    *("validation_dice", "validation_iou"),
+)
 
 
 def missing_runs(study: Study) -> list[Run]:
@@ -35,7 +44,7 @@ def read_histories(study: Study) -> pd.DataFrame:
     """
     histories = pd.concat(
         [
-            _read_csv(study.run_dir(*run) / "history.csv", "train").assign(
+            read_table(study.run_dir(*run) / "history.csv", "train", HISTORY).assign(
                 variant=run.variant, seed=run.seed
             )
             for run in study.runs()
@@ -52,15 +61,23 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
 
     The folds of a variant and seed together have scored each case once. Raises UserError if a file
-    is missing, is of other weights or of other cases than the prepared test cases.
+    is missing, is of other weights, of other cases than the prepared test cases, or was made with
+    other params or data.
     """
     tables, inputs = [], Inputs(study)
+    scored = ["id", *(name for name in metrics_of(study) if name in CASE_METRICS), *COUNTS]
     for run in study.runs():
         path = study.evaluation_dir(*run) / "cases.csv"
-        table = _read_csv(path, "evaluate")
+        table = read_table(path, "evaluate", scored)
         if inputs.trained(run) is not None and inputs.evaluated(run) is None:
             raise UserError(
                 f"{path} is not of the weights that the run has now; run the stage evaluate again"
+            )
+        if others := inputs.otherwise(run):
+            stage = f"{run.variant}-{run.seed}-{run.fold}"
+            raise UserError(
+                f"{path} was made with another {', '.join(others)} than is there now: dvc repro "
+                f"--force --single-item train@{stage} evaluate@{stage}, then dvc repro"
             )
         expected = test_ids(cases, run.fold)
         if table["id"].tolist() != expected:
@@ -103,17 +120,16 @@ def read_averaged(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """reports/averaged.csv, its seed -1 for what averages all seeds. Raises UserError if it is
     missing or has not one row for each test case of each of `averages`, in their order."""
     path = study.averaged_file
-    table = _read_csv(path, "average")
+    table = read_table(path, "average", (*AVERAGE_KEYS, *AVERAGED))
     ids = {fold: test_ids(cases, fold) for fold in study.folds}
     expected = [
         (each.variant, each.averaging, -1 if each.seed is None else each.seed, each.fold, id)
         for each in averages(study)
         for id in ids[each.fold]
     ]
-    if set(AVERAGE_KEYS) <= set(table):
-        table["seed"] = table["seed"].fillna(-1).astype(int)
-        if list(table[list(AVERAGE_KEYS)].itertuples(index=False, name=None)) == expected:
-            return table
+    table["seed"] = table["seed"].fillna(-1)
+    if list(table[list(AVERAGE_KEYS)].itertuples(index=False, name=None)) == expected:
+        return table.astype({"seed": int})
     raise UserError(
         f"{path} does not hold the {len(expected)} rows that averaging in params.yaml asks for; "
         "run the stage average again"
@@ -129,17 +145,11 @@ def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Bin
     found: dict[tuple[str, int], Binned] = {}
     for run in study.runs():
         path = study.evaluation_dir(*run) / "calibration.npy"
-        try:
-            binned = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        shape = (len(test_ids(cases, run.fold)), study.evaluate.calibration_bins, 3)
+        binned = _read_array(path, shape, np.float64)
+        if not (np.isfinite(binned) & (binned >= 0)).all():
             raise UserError(
-                f"{path} is missing or unusable ({error}); run the stage evaluate"
-            ) from None
-        expected = (len(test_ids(cases, run.fold)), study.evaluate.calibration_bins, 3)
-        if binned.shape != expected:
-            raise UserError(
-                f"{path} must have the shape {expected}, got {binned.shape}; run the stage "
-                "evaluate again"
+                f"{path} must hold finite numbers of at least 0; run the stage evaluate again"
             )
         key = (run.variant, run.seed)
         found[key] = found.get(key, 0) + binned.sum(axis=0)
@@ -151,9 +161,9 @@ def read_thresholds(study: Study) -> pd.DataFrame:
     seed. Raises UserError if one is missing."""
     return pd.concat(
         [
-            _read_csv(study.evaluation_dir(*run) / "thresholds.csv", "evaluate").assign(
-                variant=run.variant, seed=run.seed
-            )
+            read_table(
+                study.evaluation_dir(*run) / "thresholds.csv", "evaluate", ["threshold", "dice"]
+            ).assign(variant=run.variant, seed=run.seed)
             for run in study.runs()
         ],
         ignore_index=True,
@@ -166,8 +176,8 @@ def test_ids(cases: PreparedCases, fold: int) -> list[str]:
 
 
 def read_run_facts(study: Study) -> dict[Run, dict[str, Any]]:
-    """Each run's run.json. Raises UserError if one is missing."""
-    return {run: read_json(study.run_dir(*run) / "run.json", "train") for run in study.runs()}
+    """Each run's run.json. Raises UserError if one is missing or unusable."""
+    return {run: read_run(study.run_dir(*run) / "run.json") for run in study.runs()}
 
 
 def read_predictions(
@@ -186,28 +196,25 @@ def read_predictions(
     for run in of_seed:
         path = study.evaluation_dir(*run) / "predictions.npy"
         tested = test_ids(cases, run.fold)
-        expected = (len(tested), height, width // 8)
-        try:
-            predicted = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} is missing or unusable ({error}); run the stage evaluate"
-            ) from None
-        if predicted.shape != expected:
-            raise UserError(
-                f"{path} must have the shape {expected}, got {predicted.shape}; run the stage "
-                "evaluate again"
-            )
+        predicted = _read_array(path, (len(tested), height, width // 8), np.uint8)
         rows = [row for row, id in enumerate(tested) if id in place]
         packed[run.variant][[place[tested[row]] for row in rows]] = predicted[rows]
     return packed
 
 
-def _read_csv(path: Path, stage: str) -> pd.DataFrame:
+def _read_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """An array that the stage evaluate writes, memory-mapped. Raises UserError for one that is
+    missing, or of another shape or type."""
     try:
-        # Ids and variants may look like numbers, or be called NA.
-        return pd.read_csv(
-            path, dtype={"id": str, "variant": str}, keep_default_na=False, na_values=[""]
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(
+            f"{path} is missing or unusable ({error}); run the stage evaluate"
+        ) from None
+    if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (dtype, shape):
+        found = f"{getattr(array, 'dtype', 'several arrays')} {getattr(array, 'shape', '')}"
+        raise UserError(
+            f"{path} must be {np.dtype(dtype)} of the shape {shape}, got {found}; run the stage "
+            "evaluate again"
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or unusable ({error}); run the stage {stage}") from None
+    return np.asarray(array)

@@ -19,6 +19,7 @@ from pipeline.study.values import Resize
 
 Named = tuple[list[str], list[str]]  # the group of each case, and the groups in order
 
+OTHERS = "other sizes"
 FEWEST_CASES = 10  # below them a group has no interval
 SIZE = "lesion size"
 BORDER = "lesion at the border"
@@ -93,7 +94,7 @@ def touches_border(mask: NDArray[np.bool_], original: tuple[int, int], resize: R
 def sources(sizes: list[str]) -> Named:
     """Sizes as groups, the commonest first; those of few cases together, last."""
     common = [size for size, count in Counter(sizes).most_common() if count >= FEWEST_CASES]
-    return [size if size in common else "other" for size in sizes], [*common, "other"]
+    return [size if size in common else OTHERS for size in sizes], [*common, OTHERS]
 
 
 def typology_angle(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float | None:

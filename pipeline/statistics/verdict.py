@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Comparison, Effect, Estimate, Interval, Pair
+from pipeline.study.values import quantity
 
 DECIMALS = 4
 FEW = 3  # variants of which every pair is told
@@ -209,7 +210,7 @@ def _power(comparison: Comparison) -> list[str]:
 
 
 def _seeds(number: int | None) -> str:
-    return "more than 1,000 seeds" if number is None else f"{number:,} seeds"
+    return "more than 1,000 seeds" if number is None else quantity(number, "seed")
 
 
 def p_text(p_value: float) -> str:

@@ -18,6 +18,7 @@ from pipeline.status.remaining import Remaining, remaining
 from pipeline.study.errors import run_command
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.values import quantity
 
 if TYPE_CHECKING:
     from pipeline.status.trial import Estimate
@@ -65,7 +66,7 @@ def describe(
 ) -> list[str]:
     """The lines to print."""
     states = ", ".join(f"{number} {state}" for state, number in counts(runs).items())
-    lines = [f"Study {study.name}, {_number(len(runs), 'run')}: {states}", "", table(study, runs)]
+    lines = [f"Study {study.name}, {quantity(len(runs), 'run')}: {states}", "", table(study, runs)]
     lines += ["", *_told(study, runs)]
     if any(run.state != "done" for run in runs):
         lines += _time_left(left) if estimate is None else []
@@ -117,7 +118,7 @@ def _changes(runs: Sequence[RunStatus]) -> list[str]:
     names = list(dict.fromkeys(name for run in stale for name in run.changed))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [
-        f"Out of date: {_number(len(stale), 'run')}, of which DVC will repeat the training or the "
+        f"Out of date: {quantity(len(stale), 'run')}, of which DVC will repeat the training or the "
         f"evaluation, because of {', '.join(names[:3])}{more}"
     ]
 
@@ -128,12 +129,12 @@ def _estimate(study: Study, estimate: Estimate) -> list[str]:
         f"{name:{longest}}  {duration(seconds)} a run" for name, seconds in estimate.seconds.items()
     ]
     number = len(study.runs())
-    lines.append(f"{_number(number, 'run')}, about {duration(estimate.total)} here, one at a time")
+    lines.append(f"{quantity(number, 'run')}, about {duration(estimate.total)} here, one at a time")
     if estimate.cases == "random":
         lines.append("Cases are not prepared yet: tried on random ones, and on as many as expected")
     seeds = len(study.seeds)
     if estimate.detectable is None:
-        lines.append(f"{_number(seeds, 'seed')} can only describe: see docs/verdict.md")
+        lines.append(f"{quantity(seeds, 'seed')} can only describe: see docs/verdict.md")
     else:
         lines.append(
             f"{seeds} seeds can show a difference of {estimate.detectable:.3f} Dice in 80 % of "
@@ -163,15 +164,11 @@ def as_json(
 
 def duration(seconds: float) -> str:
     if seconds < 90:
-        return _number(round(seconds), "second")
+        return quantity(round(seconds), "second")
     if seconds < 90 * 60:
-        return _number(round(seconds / 60), "minute")
+        return quantity(round(seconds / 60), "minute")
     hours = seconds / 3600
     return f"{hours:.1f} hours" if hours < 10 else f"{hours:.0f} hours"
-
-
-def _number(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _bytes(size: float) -> str:

@@ -7,12 +7,16 @@ import io
 import os
 import select
 import sys
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from models import NetworkError, told_of_own_code
+from pipeline.study.credentials import without_credentials
+from pipeline.study.limits import limit_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -32,7 +36,19 @@ def first_fault(invalid: ValidationError) -> str:
 
 def warn(message: str) -> None:
     """Tell, in one line on stderr, of something that does not end the stage; above any bars."""
-    tqdm.write(f"warning: {message}", file=sys.stderr)
+    tqdm.write(f"warning: {without_credentials(message)}", file=sys.stderr)
+
+
+def _print_error(message: str) -> None:
+    print(f"error: {without_credentials(message)}", file=sys.stderr)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, where: TracebackType | None
+) -> None:
+    """As Python does, without the credentials that a library may have put into its words."""
+    lines = traceback.format_exception(kind, error, where)
+    print(without_credentials("".join(lines)), end="", file=sys.stderr)
 
 
 def _reader_is_gone() -> bool:
@@ -42,31 +58,35 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def run_command(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None], failure: int = 1) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
-    on stderr and exit status 1, Ctrl-C the shell's status for it and no traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what its encoding has not
-        sys.stdout.reconfigure(errors="backslashreplace")
+    on stderr and the exit status `failure`, Ctrl-C the shell's status for it and no traceback. Any
+    other exception has its traceback, and the same status."""
+    sys.excepthook = _print_traceback
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file may be any bytes
     try:
         main()
         sys.stdout.flush()
     except (UserError, NetworkError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise  # another pipe's
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # 128 + SIGPIPE
+        # What could not be read for want of file handles is not at fault, whatever was made of it.
+        met = error.__context__ if isinstance(error.__context__, OSError) else None
+        _print_error(limit_of(met) or str(error))
+        sys.exit(failure)
     except KeyboardInterrupt:
         print("stopped; run again to complete it", file=sys.stderr)
         sys.exit(130)  # 128 + SIGINT
     except Exception as error:
-        told = told_of_own_code(error)
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)  # 128 + SIGPIPE
+        told = limit_of(error) or told_of_own_code(error)
         if told is None:
-            raise
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(1)
+            sys.excepthook(type(error), error, error.__traceback__)
+        else:
+            _print_error(told)
+        sys.exit(failure)
     finally:
         # At exit Python walks every object that torch's import left, for a second or more; frozen
         # ones it passes over.

@@ -17,7 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from pipeline.study.errors import UserError
+from pipeline.study.limits import limit_of
 
 # What a disk or its owner refuses: full, over quota, read-only, not allowed, broken.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -35,6 +38,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if limit_of(error):
+            raise
         if error.errno in _REFUSALS:
             advice = "make room or allow writing, then run again"
         elif error.errno in _IMPOSSIBLE:
@@ -156,7 +161,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
 def read_json(path: Path, stage: str) -> dict[str, Any]:
     """The JSON object in `path`. Raises UserError naming the stage that writes it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes(), allow_inf_nan=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing or unusable ({error}); run the stage {stage}") from None
     if not isinstance(content, dict):

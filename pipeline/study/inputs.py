@@ -11,26 +11,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from pydantic_core import from_json
 
 from pipeline import ROOT
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study
+from pipeline.study.records import read_evaluation, read_run
+from pipeline.study.stages import CODE, read_stage
 
 
 def source_hashes(stage: Literal["train", "evaluate"]) -> dict[str, str]:
     """The sha256 of each source file that dvc.yaml makes the stage depend on, by its path in the
     sources."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    code = "${code}/"
-    paths = [ROOT / dep[len(code) :] for dep in stages[stage]["deps"] if dep.startswith(code)]
+    deps = read_stage(stage)["deps"]
+    paths = [ROOT / dep[len(CODE) :] for dep in deps if dep.startswith(CODE)]
     return {str(path.relative_to(ROOT)): sha256(path) for path in paths}
 
 
 def read(path: Path) -> dict[str, Any] | None:
     """The JSON object in `path`; None where there is none, or it is being replaced."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -51,26 +52,29 @@ class Inputs:
         self.sums: dict[Path, str | None] = {}
 
     def trained(self, run: Run) -> dict[str, Any] | None:
-        """run.json; None where the run is not trained."""
-        return read(self.study.run_dir(*run) / "run.json")
+        """run.json; None where the run is not trained. Raises UserError for an unusable one."""
+        path = self.study.run_dir(*run) / "run.json"
+        return read_run(path) if path.is_file() else None
 
     def evaluated(self, run: Run) -> dict[str, Any] | None:
         """evaluation.json of a run whose evaluation is whole and of the weights that it has now;
-        None where there is none."""
+        None where there is none. Raises UserError for an unusable one."""
         training, folder = self.trained(run), self.study.evaluation_dir(*run)
-        record = read(folder / "evaluation.json")
-        if training is None or record is None or not (folder / "metrics.json").is_file():
+        path = folder / "evaluation.json"
+        if training is None or not path.is_file() or not (folder / "metrics.json").is_file():
             return None
+        record = read_evaluation(path)
         same = record.get("weights_sha256") == training.get("weights_sha256")
         return record if same else None
 
-    def changed(self, run: Run) -> tuple[str, ...]:
-        """Of what the run's training and evaluation, as far as they are there, were made with, what
-        is another now: keys of params.yaml and files."""
+    def _records(self, run: Run) -> list[dict[str, Any]]:
+        return [found for found in (self.trained(run), self.evaluated(run)) if found is not None]
+
+    def otherwise(self, run: Run) -> list[str]:
+        """The keys of params.yaml, and the data, with which the run's training or evaluation was
+        not made as it would be now."""
         found: dict[str, None] = {}
-        for record in (self.trained(run), self.evaluated(run)):
-            if record is None:
-                continue
+        for record in self._records(run):
             told = record.get("params", {})
             now = self.params | {"model": self.params["models"][run.variant]}
             found |= {
@@ -78,11 +82,17 @@ class Inputs:
                 for key in ("train", "focal", "evaluate", "model")
                 if told.get(key, now[key]) != now[key]
             }
-            if self.fingerprint and record.get("data_fingerprint", "") not in (
-                "",
-                self.fingerprint,
+            if self.fingerprint and (record.get("data_fingerprint") or self.fingerprint) != (
+                self.fingerprint
             ):
                 found["data/prepared"] = None
+        return list(found)
+
+    def changed(self, run: Run) -> tuple[str, ...]:
+        """Of what the run's training and evaluation, as far as they are there, were made with, what
+        is another now: keys of params.yaml and files."""
+        found = dict.fromkeys(self.otherwise(run))
+        for record in self._records(run):
             for name, checksum in record.get("sources", {}).items():
                 # A study's own networks are named as seen from it.
                 root = self.study.folder if name.startswith("networks/") else ROOT

@@ -108,6 +108,7 @@ class Study(Block):
     export: Annotated[list[Name], AfterValidator(unique)]
 
     _folder: Path = PrivateAttr(default=Path())
+    _content: Any = PrivateAttr(default=None)  # of params.yaml, as it was read
     _missing: frozenset[Run] | None = PrivateAttr(default=None)  # None: of a whole study
 
     @field_validator("folds")
@@ -161,6 +162,16 @@ class Study(Block):
         return export
 
     @model_validator(mode="after")
+    def _compares_with_a_variant(self) -> Study:
+        baseline = self.compare.baseline
+        if baseline is not None and baseline not in self.variants:
+            raise ValueError(
+                f"compare.baseline must be among variants ({', '.join(self.variants)}), or null, "
+                f"got {baseline!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _have_packages(self) -> Study:
         for variant in self.variants:
             if needed := needs(self.models[variant]):
@@ -181,6 +192,11 @@ class Study(Block):
     @property
     def folder(self) -> Path:
         return self._folder
+
+    @property
+    def content(self) -> Any:
+        """What params.yaml held when the study was read from it."""
+        return self._content
 
     def input(self, path: str) -> Path:
         """Where a file or folder is that the user has and params.yaml names.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError
 from pipeline.study.params import Run, Study
 from pipeline.study.values import shown
+
+MOST_TOLD = 20  # mistakes in params.yaml
 
 
 def load_study(folder: Path = Path()) -> Study:
@@ -24,22 +25,18 @@ def load_study(folder: Path = Path()) -> Study:
     """
     path = folder / "params.yaml"
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = read_yaml(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: run in a study's folder (the root, or studies/<name>)"
         ) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path} is not valid YAML{place}: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     try:
         # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
-        study = Study.model_validate_json(json.dumps(content, default=str))
+        study = Study.model_validate_json(json.dumps(content))
     except ValidationError as invalid:
-        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()]
+        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()[:MOST_TOLD]]
+        if invalid.error_count() > MOST_TOLD:
+            lines.append(f"... and {invalid.error_count() - MOST_TOLD} more")
         raise UserError("\n       ".join(lines)) from None
     here = folder.resolve()
     if here.parent.name == "studies" and study.name != here.name:
@@ -47,7 +44,7 @@ def load_study(folder: Path = Path()) -> Study:
             f"{path}: name must be that of its folder, {here.name!r}, got {study.name!r}: MLflow "
             "knows a study by its name"
         )
-    study._folder = folder
+    study._folder, study._content = folder, content
     study.models.update({name: network.at(folder) for name, network in study.models.items()})
     _check_pipeline(study)
     return study
@@ -67,7 +64,7 @@ def _check_pipeline(study: Study) -> None:
             f"{study.folder.resolve()} is no DVC repository of its own, as a study is: {renew}"
         )
     if own.read_bytes() != sources.read_bytes():
-        stages = [yaml.load(path.read_bytes(), Loader=_Loader) for path in (own, sources)]
+        stages = [read_yaml(path) for path in (own, sources)]
         if not all(isinstance(each, dict) for each in stages):
             raise UserError(f"{own} is no pipeline: {renew}")
         if stages[0].get("stages") != stages[1].get("stages"):
@@ -108,26 +105,6 @@ def wants_partial(what: str, arguments: Sequence[str] | None = None) -> bool:
     )
     return bool(parser.parse_args(arguments).partial)
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans, as DVC reads them: 1e-3 is a number and `off` is text, where
-    YAML 1.1 has a text and a boolean."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool",
-    re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
-    list("tTfF"),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
-    list("-+.0123456789"),
-)
 
 _EXPECTED = {
     "int_type": "a whole number",

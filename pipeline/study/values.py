@@ -50,6 +50,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def quantity(number: int, noun: str) -> str:
+    """`1 case`, `1,200 cases`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def unique(values: list[Any]) -> list[Any]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
@@ -59,11 +64,11 @@ def unique(values: list[Any]) -> list[Any]:
 
 Count = Annotated[int, Field(ge=1), expect("a whole number of at least 1")]
 Seed = Annotated[int, Field(ge=0, lt=2**32), expect("a whole number from 0 to 4294967295")]
-Side = Annotated[  # five halvings
-    int, Field(ge=32, multiple_of=32), expect("a multiple of 32 and at least 32")
+Side = Annotated[  # five halvings; a network on more pixels fits no machine
+    int, Field(ge=32, le=2**14, multiple_of=32), expect("a multiple of 32 from 32 to 16384")
 ]
 Fraction = Annotated[float, Field(gt=0, lt=1), expect("a number greater than 0 and less than 1")]
-DrawnSide = Annotated[int, Field(ge=32), expect("a whole number of at least 32")]
+DrawnSide = Annotated[int, Field(ge=32, le=2**14), expect("a whole number from 32 to 16384")]
 Share = Annotated[float, Field(ge=0, le=1), expect("a number from 0 to 1")]
 Positive = Annotated[float, Field(gt=0), expect("a finite number greater than 0")]
 NotNegative = Annotated[float, Field(ge=0), expect("a finite number of at least 0")]
@@ -72,8 +77,8 @@ PositiveOrNull = Annotated[
 ]
 Name = Annotated[  # names folders and DVC's stages
     str,
-    Field(pattern=r"^[A-Za-z0-9_-]+$"),
-    expect("a name of letters, digits, - and _"),
+    Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"),  # with a - before it would be an option
+    expect("a name of letters, digits, - and _ that does not begin with -"),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
 OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out

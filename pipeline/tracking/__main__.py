@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.study.errors import UserError, run_command
+from pipeline.study.errors import run_command
 from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage
+from pipeline.tracking.connection import faults_told
 from pipeline.tracking.sync import sync
 
 
@@ -15,16 +17,13 @@ def main() -> None:
         "command", choices=["sync"], help="record the study's runs in MLflow's store"
     )
     parser.parse_args()
-    from mlflow.exceptions import MlflowException
-
     study = load_study()
-    try:
+    again = (
+        "; the runs are in their folders: run `python -m pipeline.tracking sync` again when it is "
+        "back"
+    )
+    with faults_told(again), at_stage(study, "track"):
         recorded, unchanged = sync(study)
-    except MlflowException as error:
-        raise UserError(
-            f"MLflow's store was lost ({str(error).splitlines()[0]}): the runs are in their "
-            "folders; run `python -m pipeline.tracking sync` again when it is back"
-        ) from None
     print(f"tracking: {recorded} runs recorded, {unchanged} already there, study {study.name}")
 
 

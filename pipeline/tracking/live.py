@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError, warn
 from pipeline.study.params import Run, Study
+from pipeline.tracking.connection import fault
 from pipeline.tracking.store import StudyRecord, hush
 
 
@@ -32,12 +33,11 @@ class LiveRun:
             self.store.discard(self.store.find(run))
             self.id = self.store.create(run, record, cases.table)
         except Exception as error:
-            reason = str(error).splitlines()[0]
             if self.required:
                 raise UserError(
-                    f"{reason}; or set tracking.required: false to train without it"
+                    f"{fault(error)}; or set tracking.required: false to train without it"
                 ) from None
-            self._lose(reason)
+            self._lose(error)
 
     def log_epoch(self, epoch: int, row: dict[str, float]) -> None:
         if self.store is None or self.id is None:
@@ -45,7 +45,7 @@ class LiveRun:
         try:
             self.store.log_epoch(self.id, epoch, row)
         except Exception as error:  # whatever it is: a view of the run must not cost the run
-            self._lose(str(error).splitlines()[0])
+            self._lose(error)
 
     def close(self, status: str) -> None:
         if self.store is None or self.id is None:
@@ -53,13 +53,13 @@ class LiveRun:
         try:
             self.store.client.set_terminated(self.id, status)
         except Exception as error:
-            self._lose(str(error).splitlines()[0])
+            self._lose(error)
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, error: Exception) -> None:
         """Record no more: waiting for a lost store costs seconds, once and not in each epoch."""
         self.id = None
         warn(
-            f"MLflow's record of this run is incomplete ({reason}); training goes on, and "
+            f"MLflow's record of this run is incomplete ({fault(error)}); training goes on, and "
             "`python -m pipeline.tracking sync` completes it from the run folder"
         )
 

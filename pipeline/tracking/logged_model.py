@@ -23,10 +23,11 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    size = (study.prepare.height, study.prepare.width)
+    height, width = study.prepare.height, study.prepare.width
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *size, 3))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *size))]),
+        # By MLflow's words any array. To a type of its own it casts what a server gets: 0.8 to 0.
+        inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, height, width))]),
     )
     with tempfile.TemporaryDirectory() as folder:
         config = study.models[variant]
@@ -37,14 +38,19 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
                 (network / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(own, network / name)
         network.mkdir(exist_ok=True)
-        (network / "network.json").write_text(json.dumps(asdict(config)))
+        (network / "network.json").write_text(
+            json.dumps({"network": asdict(config), "height": height, "width": width})
+        )
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(ROOT / "pipeline" / "tracking" / "serving.py"),
-            artifacts={"weights": str(weights.resolve()), "network": str(network)},
+            artifacts={"weights": weights.resolve().as_uri(), "network": network.as_uri()},
             code_paths=[str(ROOT / "models"), str(ROOT / "pipeline")],
             signature=signature,
-            metadata={"sources": hashes},
+            metadata={
+                "sources": hashes,
+                "images": f"(N, {height}, {width}, 3), RGB, whole numbers from 0 to 255",
+            },
             pip_requirements=_requirements(config),
         )
 

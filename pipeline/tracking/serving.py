@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
 
 from models import families
 from pipeline.engine.compute import choose_device, to_input
@@ -16,11 +19,14 @@ from pipeline.engine.weights import load_model
 
 
 class LesionSegmenter(PythonModel):
-    """images (N, height, width, 3) uint8 RGB -> lesion probabilities (N, height, width) float32."""
+    """images (N, height, width, 3) RGB, whole numbers from 0 to 255 of any type -> lesion
+    probabilities (N, height, width) float32."""
 
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts["network"])
-        network = json.loads((folder / "network.json").read_text())
+        served = json.loads((folder / "network.json").read_text())
+        network = served["network"]
+        self.size = (served["height"], served["width"])
         self.device = choose_device()
         self.model = load_model(
             families()[network["family"]](**network).at(folder),
@@ -28,11 +34,40 @@ class LesionSegmenter(PythonModel):
             self.device,
         )
 
-    # Without type hints: MLflow would check inputs by them in place of the signature.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # Where there is no type hint MLflow asks for one, and for another it would check by that one.
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: Any = None
+    ) -> NDArray[np.float32]:
+        """Raises MlflowException for other input, which a server answers with 400."""
+        images = torch.from_numpy(checked(model_input, self.size))
         with torch.no_grad():
-            logits = self.model(to_input(torch.from_numpy(np.array(model_input)), self.device))
-        return logits.squeeze(1).float().sigmoid().cpu().numpy()
+            logits = self.model(to_input(images, self.device))
+        probabilities: NDArray[np.float32] = logits.squeeze(1).float().sigmoid().cpu().numpy()
+        return probabilities
+
+
+def checked(given: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`given` as images (N, *size, 3) uint8. Raises MlflowException for another shape, and
+    for numbers that are not whole or not from 0 to 255, such as those of a picture from 0 to 1."""
+    try:
+        images = np.array(given)
+        numbers = images if images.dtype == np.uint8 else images.astype(np.float64)
+    except (TypeError, ValueError):
+        raise _refused(size, "numbers of no common shape, or no numbers") from None
+    if numbers.ndim != 4 or numbers.shape[1:] != (*size, 3):
+        raise _refused(size, f"shape {numbers.shape}")
+    if not ((numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))).all():
+        raise _refused(size, f"numbers from {numbers.min():g} to {numbers.max():g}")
+    return numbers.astype(np.uint8)
+
+
+def _refused(size: tuple[int, int], got: str) -> MlflowException:
+    height, width = size
+    refused: MlflowException = MlflowException.invalid_parameter_value(
+        f"images must have the shape (N, {height}, {width}, 3), RGB, and whole numbers from 0 to "
+        f"255; got {got}"
+    )
+    return refused
 
 
 mlflow.models.set_model(LesionSegmenter())

@@ -4,35 +4,32 @@ study and under it one run for each of the study's."""
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from filelock import FileLock
 
-from pipeline import ROOT
-from pipeline.study.errors import UserError
+from pipeline.study.errors import warn
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study, original
+from pipeline.study.records import read_metrics
+from pipeline.tracking.connection import database, faults_told, home, locked, open_store
 from pipeline.tracking.logged_model import log_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
     from mlflow.entities import Run as Recorded
 
-
-def _home() -> Path:
-    """The project's root; of a copy that DVC made for an experiment, the root of the project that
-    it was copied from: the copy is deleted in the end."""
-    copied = original(ROOT)
-    above = [folder for folder in (copied, *copied.parents) if (folder / "pipeline").is_dir()]
-    return above[0] if above else ROOT
+NEEDED = (  # of run.json
+    *("started", "wall_seconds", "peak_memory_bytes", "parameters"),
+    *("epochs_trained", "selected_epoch", "params", "weights_sha256", "data_fingerprint"),
+)
 
 
 def _name(study: Study) -> str:
@@ -47,70 +44,81 @@ def _name(study: Study) -> str:
     return f"{study.name}: {os.environ.get('DVC_EXP_NAME') or copy}"
 
 
-def open_store() -> MlflowClient:
-    """The store that MLFLOW_TRACKING_URI names, else mlflow.db at the project's root.
+def _folder(study: Study) -> str:
+    """Where the study lies, which tells it from others of its name: seen from its sources, so that
+    it is the same in every clone; of a study that lies elsewhere the whole path."""
+    folder, sources = study.folder.resolve(), (study.folder / study.code).resolve()
+    if folder.is_relative_to(sources):
+        return folder.relative_to(sources).as_posix()
+    return original(study.folder).resolve().as_posix()
 
-    Under a lock: processes that create one SQLite store at the same time spoil it.
-    Raises UserError if it cannot be reached: two retries, which take seconds, where the library
-    would try for minutes.
+
+def _experiment(client: MlflowClient, study: Study) -> Experiment:
+    """The study's experiment, which is made where there is none.
+
+    It has the study's name. Where that is taken by the study of another folder, the folder is
+    added to it: neither takes the other's runs for its own. A study that was moved, in the one
+    place that a file is, keeps its experiment.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; the library's is 120
-    import mlflow
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_home() / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    try:
-        with FileLock(_home() / ".mlflow.lock"):  # a client already makes the tables
-            client = mlflow.MlflowClient()
-            client.search_experiments(max_results=1)
-    except Exception as error:  # SQLAlchemy's, the disk's, a driver's that is missing
-        raise UserError(
-            f"MLflow's store at {uri} cannot be used: {str(error).splitlines()[0]}; start its "
-            "server or correct MLFLOW_TRACKING_URI"
-        ) from None
-    return client
+    name, folder = _name(study), _folder(study)
+    experiment = _experiment_named(client, name)
+    owner = experiment.tags.get("folder", folder)  # those from before had no such tag
+    if owner != folder and (database() is None or (home() / owner / "params.yaml").is_file()):
+        name = f"{name}: {folder}"
+        warn(
+            f"MLflow knows the study in {owner} by the name {study.name}: this one, in {folder}, "
+            f"is {name!r} there; to change that, give one of them another name"
+        )
+        experiment = _experiment_named(client, name)
+    if experiment.tags.get("folder") != folder:
+        client.set_experiment_tag(experiment.experiment_id, "folder", folder)
+    return experiment
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
-    """The id of the study's experiment, which is made where there is none."""
+def _experiment_named(client: MlflowClient, name: str) -> Experiment:
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            created: str = client.create_experiment(name, _artifact_location(client))
-            return created
+            client.create_experiment(name, _artifact_location())
         except MlflowException:  # another machine's process may have made it meanwhile
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
+            if client.get_experiment_by_name(name) is None:
                 raise
+        experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-    found: str = experiment.experiment_id
-    return found
+    return experiment
 
 
-def _parent(client: MlflowClient, name: str, experiment_id: str) -> str:
+def _parent(client: MlflowClient, experiment: Experiment) -> str:
     """The id of the study's run, which is made where there is none: the first, where processes on
     two machines made one each."""
 
     def first() -> str | None:
         oldest = ["attributes.start_time ASC"]
         found = client.search_runs(
-            [experiment_id], "tags.role = 'study'", max_results=1, order_by=oldest
+            [experiment.experiment_id], "tags.role = 'study'", max_results=1, order_by=oldest
         )
         return found[0].info.run_id if found else None
 
     parent_id = first()
     if parent_id is None:
-        tags = {"role": "study", "study": name}
-        own: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-        client.set_terminated(own)
+        own = _create_parent(client, experiment)
         parent_id = first() or own
         if parent_id != own:
             client.delete_run(own)
     return parent_id
+
+
+def _create_parent(client: MlflowClient, experiment: Experiment) -> str:
+    name = experiment.name
+    created: str = client.create_run(
+        experiment.experiment_id, run_name=name, tags={"role": "study", "study": name}
+    ).info.run_id
+    client.set_terminated(created)
+    return created
 
 
 @dataclass(frozen=True)
@@ -119,23 +127,46 @@ class StudyRecord:
 
     client: MlflowClient
     study: Study
-    experiment_id: str
+    experiment: Experiment
     parent_id: str
 
     @classmethod
     def open(cls, study: Study) -> StudyRecord:
         client = open_store()
-        with FileLock(_home() / ".mlflow.lock"):  # among this machine's processes
-            experiment_id = _experiment(client, _name(study))
-            parent_id = _parent(client, _name(study), experiment_id)
-        return cls(client, study, experiment_id, parent_id)
+        with faults_told(), locked():
+            experiment = _experiment(client, study)
+            parent_id = _parent(client, experiment)
+        return cls(client, study, experiment, parent_id)
+
+    def with_new_parent(self) -> StudyRecord:
+        """With an empty run for the study, beside that of before: MLflow cannot take files out of
+        a run."""
+        return replace(self, parent_id=_create_parent(self.client, self.experiment))
+
+    def search(self, role: str) -> list[Recorded]:
+        """All runs of that role, "run" or "study"."""
+        found: list[Recorded] = self.client.search_runs(
+            [self.experiment.experiment_id], f"tags.role = '{role}'", max_results=50000
+        )
+        return found
+
+    def files(self, run_id: str) -> set[str]:
+        """The paths of a run's files in the store."""
+        found, folders = set(), [""]
+        while folders:
+            for entry in self.client.list_artifacts(run_id, folders.pop()):
+                if entry.is_dir:
+                    folders.append(entry.path)
+                else:
+                    found.add(entry.path)
+        return found
 
     def find(self, run: Run) -> list[Recorded]:
         """What is recorded of that run; more than one only after a crash."""
         chosen = (
             f"tags.role = 'run' and tags.variant = '{run.variant}' and tags.seed = '{run.seed}'"
         )
-        found = self.client.search_runs([self.experiment_id], chosen)
+        found = self.client.search_runs([self.experiment.experiment_id], chosen)
         return [recorded for recorded in found if run_of(recorded) == run]
 
     def discard(self, runs: list[Recorded]) -> None:
@@ -152,7 +183,7 @@ class StudyRecord:
         from mlflow.entities import DatasetInput, InputTag, Param
 
         run_id: str = self.client.create_run(
-            self.experiment_id,
+            self.experiment.experiment_id,
             start_time=_milliseconds(record["started"]),
             run_name="-".join(map(str, run if len(self.study.folds) > 1 else run[:2])),
             tags={
@@ -162,8 +193,8 @@ class StudyRecord:
                 "variant": run.variant,
                 "seed": str(run.seed),
                 "fold": str(run.fold),
-                "git_commit": str(record["commit"]),
-                "git_dirty": str(record["dirty"]),
+                "git_commit": str(record.get("commit")),
+                "git_dirty": str(record.get("dirty")),
                 "data_fingerprint": record["data_fingerprint"],
             },
         ).info.run_id
@@ -209,12 +240,12 @@ class StudyRecord:
         }
         metrics_file = self.study.evaluation_dir(*run) / "metrics.json"
         if metrics_file.is_file():
-            tested = json.loads(metrics_file.read_text())
-            final |= {f"test_{name}": value for name, value in tested.items()}
+            tested = read_metrics(metrics_file)
+            final |= {f"test_{name}": tested[name] for name in tested if tested[name] is not None}
         self.client.log_batch(
             run_id, metrics=[Metric(name, value, now, 0) for name, value in final.items()]
         )
-        for file in _small_files(run_dir):
+        for file in small_files(run_dir):
             folder = file.parent.relative_to(run_dir)
             self.client.log_artifact(run_id, str(file), None if folder == Path() else str(folder))
         training = sha256(run_dir / "run.json")
@@ -237,13 +268,13 @@ def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _artifact_location(client: MlflowClient) -> str | None:
+def _artifact_location() -> str | None:
     """mlruns/ beside the store when that is a file; a server knows its own place."""
-    kind, _, file = client.tracking_uri.partition(":///")
-    return (Path(file).resolve().parent / "mlruns").as_uri() if kind == "sqlite" else None
+    file = database()
+    return (file.parent / "mlruns").as_uri() if file is not None else None
 
 
-def _small_files(run_dir: Path) -> list[Path]:
+def small_files(run_dir: Path) -> list[Path]:
     """The run's files but the weights, which are logged once, inside the model."""
     files = sorted(path for path in run_dir.rglob("*") if path.is_file())
     return [path for path in files if path.suffix != ".safetensors" and path.name[0] != "."]
@@ -251,8 +282,8 @@ def _small_files(run_dir: Path) -> list[Path]:
 
 def content(run_dir: Path, record: dict[str, Any]) -> str:
     """What a recorded run stands for: equal when, and only when, the run folder is."""
-    sums = [record["weights_sha256"], *(sha256(path) for path in _small_files(run_dir))]
-    return hashlib.sha256("".join(sums).encode()).hexdigest()
+    files = [f"{path.relative_to(run_dir)} {sha256(path)}" for path in small_files(run_dir)]
+    return hashlib.sha256("\n".join([record["weights_sha256"], *files]).encode()).hexdigest()
 
 
 def hush() -> None:

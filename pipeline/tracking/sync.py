@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.columns import read_table
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
-from pipeline.tracking.store import StudyRecord, content, hush, run_of
+from pipeline.study.records import read_run
+from pipeline.tracking.store import NEEDED, StudyRecord, content, hush, run_of, small_files
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as Recorded
@@ -38,41 +37,58 @@ def sync(study: Study) -> tuple[int, int]:
         run_dir = study.run_dir(*run)
         if not (run_dir / "run.json").is_file():
             continue
-        record = json.loads((run_dir / "run.json").read_text())
+        record = read_run(run_dir / "run.json", NEEDED)
         found = store.find(run)
         if [recorded.data.tags.get("content") for recorded in found] == [content(run_dir, record)]:
             unchanged += 1
             continue
-        if len(found) == 1 and _same_training(found[0], run_dir, record):
+        if (
+            len(found) == 1
+            and _same_training(found[0], run_dir, record)
+            and not _has_other_files(store, found[0], run_dir)
+        ):
             run_id = found[0].info.run_id  # trained live, or only evaluated anew: add to it
         else:
             store.discard(found)
             run_id = store.create(run, record, cases.table)
-            for row in pd.read_csv(run_dir / "history.csv").to_dict("records"):
+            for row in read_table(run_dir / "history.csv", "train", ["epoch"]).to_dict("records"):
                 store.log_epoch(run_id, int(row["epoch"]), {str(key): row[key] for key in row})
         store.complete(run_id, run, record)
         recorded += 1
-    _forget_others(store)
-    store.client.log_artifact(store.parent_id, str(study.folder / "params.yaml"))
-    if study.reports_dir.is_dir():
-        _log_reports(store, study)
+    _level_study(store)
     return recorded, unchanged
 
 
-def _log_reports(store: StudyRecord, study: Study) -> None:
-    """All but the exported networks, hundreds of MB (each run's own is in the store), and what was
-    made before all runs were done."""
-    for path in sorted(study.reports_dir.iterdir()):
-        if path in (study.exported_dir, study.partial_dir):
-            continue
-        if path.is_dir():
-            store.client.log_artifacts(store.parent_id, str(path), f"reports/{path.name}")
-        else:
-            store.client.log_artifact(store.parent_id, str(path), "reports")
+def _has_other_files(store: StudyRecord, recorded: Recorded, run_dir: Path) -> bool:
+    """Whether the record holds a file that the run folder does not have any more."""
+    own = {path.relative_to(run_dir).as_posix() for path in small_files(run_dir)}
+    return not store.files(recorded.info.run_id) <= own
 
 
-def _forget_others(store: StudyRecord) -> None:
-    """Discard the records of runs that the study no longer has."""
+def _level_study(store: StudyRecord) -> None:
+    """Make the study's own run hold its params and reports, and have its runs alone below it."""
+    files = _study_files(store.study)
+    if not store.files(store.parent_id) <= files.keys():
+        store = store.with_new_parent()
+    for path, file in files.items():
+        folder = path.rpartition("/")[0]
+        store.client.log_artifact(store.parent_id, str(file), folder or None)
     wanted = set(store.study.runs())
-    runs = store.client.search_runs([store.experiment_id], "tags.role = 'run'", max_results=50000)
-    store.discard([recorded for recorded in runs if run_of(recorded) not in wanted])
+    for recorded in store.search("run"):
+        if run_of(recorded) not in wanted:
+            store.discard([recorded])
+        elif recorded.data.tags["mlflow.parentRunId"] != store.parent_id:
+            store.client.set_tag(recorded.info.run_id, "mlflow.parentRunId", store.parent_id)
+    store.discard([run for run in store.search("study") if run.info.run_id != store.parent_id])
+
+
+def _study_files(study: Study) -> dict[str, Path]:
+    """By their paths in the store params.yaml and the reports: all but the exported networks,
+    hundreds of MB (each run's own is in the store), and what was made before all runs were done."""
+    reports = [
+        path
+        for path in sorted(study.reports_dir.rglob("*"))
+        if path.is_file() and not {study.exported_dir, study.partial_dir} & set(path.parents)
+    ]
+    named = {f"reports/{path.relative_to(study.reports_dir).as_posix()}": path for path in reports}
+    return {"params.yaml": study.folder / "params.yaml"} | named

@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,12 +20,11 @@ import models
 from models import NetworkConfig, build_model
 from pipeline.engine.compute import choose_dtype, processor
 from pipeline.engine.prepared import PreparedCases
-from pipeline.engine.weights import weights_file_sha256
-from pipeline.study.errors import UserError
+from pipeline.engine.weights import weights_file_sha256, weights_path
+from pipeline.study.errors import UserError, warn
 from pipeline.study.files import read_json
 from pipeline.study.inputs import source_hashes
 from pipeline.study.params import Run, Study
-from pipeline.study.reading import load_study
 from pipeline.training.state import Row
 
 
@@ -36,9 +36,7 @@ def describe_machine(
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else processor(),
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        if on_gpu
-        else None,
+        "driver": _driver() if on_gpu else None,
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -55,25 +53,38 @@ def _version(package: str) -> str | None:
 
 
 def describe_commit(folder: Path) -> dict[str, Any]:
-    """The commit of the sources and whether tracked files differ from it; None outside git.
+    """The commit of the sources and whether tracked files differ from it.
 
-    But for dvc.lock, which changes while a study runs and decides nothing.
+    But for dvc.lock, which changes while a study runs and decides nothing. None, with a warning
+    that says why, where git does not tell them.
     """
+    git = ("git", "-C", str(folder))
     tracked = ("--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
-    status = _output("git", "-C", str(folder), "status", *tracked)
-    return {
-        "commit": _output("git", "-C", str(folder), "rev-parse", "HEAD"),
-        "dirty": None if status is None else status != "",
-    }
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints; None where there is none such, or it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        commit, status = _output(*git, "rev-parse", "HEAD"), _output(*git, "status", *tracked)
+    except _FAILED as error:
+        told = (getattr(error, "stderr", None) or "").strip().splitlines() or ["git is missing"]
+        warn(
+            f"no commit is recorded for this run ({told[0]}): nobody can tell later which sources "
+            "made it"
+        )
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": status != ""}
+
+
+_FAILED = (OSError, subprocess.CalledProcessError)
+
+
+def _output(*command: str) -> str:
+    """What a command prints. Raises one of _FAILED where there is none such, or it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     return done.stdout.strip()
+
+
+def _driver() -> str | None:
+    with suppress(*_FAILED):
+        return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return None
 
 
 def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
@@ -119,7 +130,7 @@ def describe_training(study: Study, run: Run, device: torch.device) -> dict[str,
     config = study.models[run.variant]
     return {
         **run._asdict(),
-        "sources": source_hashes("train") | network_sources(study, run.variant),
+        "sources": source_hashes("train") | models.source_hashes(config),
         "data_fingerprint": PreparedCases.open(study.prepared_dir).fingerprint,
         "params": {
             **study.model_dump(mode="json", include={"data", "prepare", "train", "focal"}),
@@ -134,46 +145,21 @@ def describe_training(study: Study, run: Run, device: torch.device) -> dict[str,
     }
 
 
-def check_unchanged(study: Study, run: Run, record: dict[str, Any], device: torch.device) -> None:
-    """Raise UserError if what decides the run's result is no longer as it was at its start.
-
-    DVC takes the hashes of a stage's dependencies after its command (treeverse/dvc#11058): it would
-    record this result as that of the files as they are now.
-    """
-    try:
-        now = describe_training(load_study(study.folder), run, device)
-    except (KeyError, OSError) as error:
-        raise UserError(
-            f"{error} is gone since the training of {study.label(run)} was started: put it back "
-            "and run again, to write what was trained"
-        ) from None
-    changed = differences(identity(record), identity(now))
-    if changed:
-        raise UserError(
-            f"{changed} changed while {study.label(run)} was trained: run again to train it anew, "
-            "or put back what was there and run again to write what was trained"
-        )
-
-
-def network_sources(study: Study, variant: str) -> dict[str, str]:
-    """The sha256 of each source file of the variant's network. Raises UserError if they, or its
-    file of weights, are not those that the stage networks described: DVC goes by that."""
-    config = study.models[variant]
-    hashes, path = models.source_hashes(config), study.network_file(variant)
+def start_weights(study: Study, variant: str) -> list[Path]:
+    """The file that the variant's weights start from, if there is one. Raises UserError if it is
+    not the one that the stage networks described: DVC goes by that."""
+    config, path = study.models[variant], study.network_file(variant)
+    if config.weights in ("none", "imagenet"):
+        return []
     if path.is_file():
-        described = read_json(path, "networks")
-        if described["sources"] != hashes:
-            raise UserError(
-                f"models.{variant}: its network's sources are not those of {path}; run the stage "
-                "networks"
-            )
-        if described["weights_sha256"] != weights_file_sha256(config):
+        described = read_json(path, "networks")["weights_sha256"]
+        if described != weights_file_sha256(config):
             raise UserError(
                 f"models.{variant}: {config.weights} is not the file of weights that {path} "
                 "describes: put that one back, or train all its seeds from this one: dvc repro "
                 "--force networks, then dvc repro"
             )
-    return hashes
+    return [weights_path(config)]
 
 
 def identity(record: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -125,6 +126,17 @@ def test_an_image_with_a_defect_leaves_the_case_out(tmp_path, name):
     assert checked.mask is None
 
 
+def test_handles_that_ran_out_are_no_defect_of_a_file(tmp_path, monkeypatch):
+    def refuse(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    case = RawCase("a", None, tmp_path / "a.jpg", tmp_path / "a.png")
+    case.image.write_bytes(encoded(IMAGE))
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        check_case(case, prepare())
+
+
 def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
     case = RawCase("a", None, tmp_path / "a.jpg", tmp_path / "a.png")
     case.mask.write_bytes(encoded(MASK))
@@ -219,7 +231,7 @@ def test_an_image_that_shows_the_same_is_converted_and_noted(tmp_path, name):
 
 def test_dropped_alpha_says_how_many_pixels_were_not_opaque(tmp_path):
     checked = check(tmp_path, image=encoded(np.dstack([IMAGE, ALPHA])))
-    assert f"{(ALPHA < 255).sum()} pixels not opaque" in checked.findings[0].detail
+    assert f"{(ALPHA < 255).sum():,} pixels not opaque" in checked.findings[0].detail
 
 
 def test_what_was_converted_of_a_case_left_out_is_not_told(tmp_path):

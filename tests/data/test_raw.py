@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.raw import RawCase, find_cases
+from pipeline.data.raw import MOST_TOLD, RawCase, find_cases, printable, tell
 
 TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
 VALIDATION = ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth")
@@ -31,7 +31,7 @@ def test_the_official_layout_gives_each_case_its_folders_split(tmp_path):
     assert find_cases(tmp_path) == (expected, [])
 
 
-@pytest.mark.parametrize("ending", ["", "_segmentation"])
+@pytest.mark.parametrize("ending", ["", "_segmentation", "_Segmentation", "_SEGMENTATION"])
 def test_a_flat_layout_gives_cases_without_a_split(tmp_path, ending):
     touch(tmp_path, "images/lesion_1.PNG", f"masks/lesion_1{ending}.png")
     image, mask = tmp_path / "images/lesion_1.PNG", tmp_path / f"masks/lesion_1{ending}.png"
@@ -151,3 +151,48 @@ def test_a_mask_in_another_splits_folder_is_not_taken(tmp_path):
 def test_a_folder_without_the_layout_has_no_cases(tmp_path):
     touch(tmp_path, "a.jpg", "a_segmentation.png")
     assert find_cases(tmp_path) == ([], [])
+
+
+def test_of_each_defect_the_first_are_told_and_how_many_more_there_are(tmp_path):
+    for number in range(MOST_TOLD + 5):
+        touch(tmp_path, f"images/b{number:02d}.jpg", f"masks/b{number:02d}_lesion.png")
+    touch(tmp_path, "images/odd name.jpg")
+    lines = tell(find_cases(tmp_path)[1])
+    assert len(lines) == 2 * MOST_TOLD + 1 + 2 + 1
+    assert lines[0] == f"{tmp_path}/images/b00.jpg: has no mask in {tmp_path}/masks"
+    assert sum("odd name.jpg" in line for line in lines) == 1
+    assert lines[-3:-1] == ["... and 5 more: missing mask", "... and 5 more: missing image"]
+    assert lines[-1] == (
+        "the mask of b00.jpg must be called b00.png or b00_segmentation.png; there is "
+        "b00_lesion.png"
+    )
+
+
+def test_a_mask_of_another_format_is_the_name_that_is_shown(tmp_path):
+    for number in range(MOST_TOLD + 1):
+        touch(tmp_path, f"images/b{number:02d}.jpg", f"masks/b{number:02d}_lesion.bmp")
+    assert tell(find_cases(tmp_path)[1])[-1].endswith("there is b00_lesion.bmp")
+
+
+def test_few_findings_are_all_told_and_no_more(tmp_path):
+    touch(tmp_path, "images/a.jpg", "masks/b.png")
+    findings = find_cases(tmp_path)[1]
+    assert tell(findings) == [str(finding) for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [(b"caf\xe9.png", r"caf\xe9.png"), (b"a\nb.png", r"a\nb.png"), (b"a\x1b[2J.png", r"\x1b[2J")],
+)
+def test_a_name_of_any_bytes_is_one_finding_of_one_printable_line(tmp_path, name, told):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / os.fsdecode(name)).touch()
+    (finding,) = find_cases(tmp_path)[1]
+    assert finding.defect == "odd file name"
+    assert told in str(finding)
+    assert str(finding).isprintable()
+    assert str(finding).encode()
+
+
+def test_a_name_that_can_be_read_stays_as_it_is():
+    assert printable("n\u00e9vus \u4e2d/a b.png") == "n\u00e9vus \u4e2d/a b.png"

@@ -192,7 +192,7 @@ def test_unknown_ids_are_counted_and_named(tmp_path):
     "ids", [{"test": ["case0001"] * 2}, {"test": ["case0001"], "training": ["case0001"]}]
 )
 def test_an_id_listed_twice_is_refused(tmp_path, ids):
-    with pytest.raises(UserError, match=r"got 1 ids more than once such as case0001"):
+    with pytest.raises(UserError, match=r"got 1 id more than once such as case0001"):
         choose(lists_in(tmp_path, **ids), tmp_path)
 
 

@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import change_params
 from PIL import Image
+from recorded_runs import VARIANT, make_recorded
 from run_folders import GATED, make_run
 
 from pipeline import predict
 from pipeline.deployment.loading import open_run, opened
 from pipeline.study.errors import UserError
-from pipeline.study.params import Study
-from pipeline.tracking.sync import sync
-
-VARIANT = "gated_attention"
-
-
-def make_recorded(study: Study) -> Study:
-    """A study of two seeds with one variant, made and recorded in MLflow's store."""
-    study = change_params(variants=[VARIANT], seeds=[0, 1])
-    for seed in study.seeds:
-        folder, _ = make_run(study.folder, seed, variant=VARIANT)
-        record = json.loads((folder / "run.json").read_text()) | {
-            "dirty": False,
-            "data_fingerprint": "0" * 64,
-            "started": 1.7e9,
-            "wall_seconds": 1.0,
-            "peak_memory_bytes": 1,
-            "parameters": 1,
-            "epochs_trained": 1,
-            "selected_epoch": 1,
-        }
-        (folder / "run.json").write_text(json.dumps(record))
-        pd.DataFrame({"epoch": [1], "train_loss": [0.5]}).to_csv(
-            folder / "history.csv", index=False
-        )
-        (folder / "evaluation").mkdir()
-        (folder / "evaluation" / "metrics.json").write_text(json.dumps({"dice": 0.5 + seed / 10}))
-    sync(study)
-    return study
 
 
 @pytest.mark.slow
 def test_a_run_in_mlflow_predicts_as_its_folder_does(tiny_study, tmp_path, monkeypatch):
-    study = make_recorded(tiny_study)
+    study = make_recorded()
     folder = study.run_dir(VARIANT, 0)
     image = tmp_path / "image.png"
     pixels = np.random.default_rng(0).integers(0, 255, (40, 70, 3), np.uint8)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.engine import batches
 from pipeline.engine.batches import AugmentedCases, TrainingBatches, compose, split_batches
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
@@ -256,8 +257,41 @@ def test_arguments_that_a_transform_does_not_take_are_told(name, arguments, reas
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["Transpose", "Normalize"])
-def test_a_transform_that_changes_an_images_shape_or_type_is_refused(cases, name):
-    always = AugmentedCases(cases, [{name: {"p": 1.0}}], seed=0)
-    with pytest.raises(UserError, match="must keep an image's shape and type"):
-        always[1, 0]
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("Transpose", {}, "must keep an image's shape and type, (6, 8, 3) uint8, got (8, 6, 3)"),
+        ("RandomCrop", {"height": 4, "width": 4}, "must keep an image's shape and type"),
+        ("Normalize", {}, "must keep an image's shape and type, (6, 8, 3) uint8, got (6, 8, 3) fl"),
+        (
+            "Rotate",
+            {"limit": [45, 45], "border_mode": 0, "fill_mask": 255},
+            "must leave a mask of 0 and 1, got 255 in",
+        ),
+        ("FDA", {}, "must work on an image and its mask alone, got FDA with"),
+        ("HistogramMatching", {}, "must work on an image and its mask alone, got HistogramM"),
+        ("Mosaic", {}, "must"),
+        ("RandomCrop", {"height": 64, "width": 64}, "must work on an image and its mask alone"),
+    ],
+)
+def test_a_transform_that_cannot_be_used_is_told_before_work_starts_however_rare(
+    cases, name, arguments, told
+):
+    """What it makes of a mask would be trained by: a loss of -27."""
+    with pytest.raises(UserError) as error:
+        AugmentedCases(cases, [*FLIPS, {name: arguments | {"p": 0.001}}], seed=0)
+    assert str(error.value).startswith(f"params.yaml: train.augmentation.2.{name} {told}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_mask_beyond_0_and_1_is_told_when_it_comes(cases, monkeypatch):
+    monkeypatch.setattr(batches, "TRIALS", 0)
+    hole = {"num_holes_range": [1, 1], "hole_height_range": [2, 2], "hole_width_range": [2, 2]}
+    rare = [{"CoarseDropout": hole | {"fill_mask": 3, "p": 1.0}}]
+    with pytest.raises(UserError, match=r"train\.augmentation must leave a mask of 0 and 1, got 3"):
+        AugmentedCases(cases, rare, seed=0)[1, 0]
+
+
+def test_a_transform_that_fills_masks_with_lesion_is_no_fault(cases):
+    filled = [{"Rotate": {"limit": [45, 45], "border_mode": 0, "fill_mask": 1, "p": 1.0}}]
+    assert AugmentedCases(cases, filled, seed=0)[1, 0][1].max() == 1

@@ -77,7 +77,29 @@ def test_a_missing_file_is_named_with_the_stage_to_run(folder, name):
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "cases.csv", "prepared.json"])
 def test_an_empty_file_is_refused(folder, name):
     (folder / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"no usable prepared cases \(.+\); run the stage"):
+    with pytest.raises(UserError, match=r"usable.* \(.+\); run the stage preprocess"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "{}", "[" * 100_000, '{"fingerprint": NaN'])
+def test_a_prepared_json_of_anything_else_is_refused(folder, content):
+    (folder / "prepared.json").write_text(content)
+    with pytest.raises(UserError, match=r"no usable prepared cases .*; run the stage preprocess"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("height", "hight", "cases.csv has no column height; run the stage preprocess again"),
+        (",20,", ",tall,", "cases.csv, line 2: height of 007 must be a whole number .* got 'tall'"),
+        (",30,", ",-3,", "cases.csv, line 2: width of 007 must be a whole number .* got -3"),
+    ],
+)
+def test_a_table_of_other_columns_or_values_is_refused(folder, before, after, told):
+    path = folder / "cases.csv"
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(UserError, match=told):
         PreparedCases.open(folder)
 
 

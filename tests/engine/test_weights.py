@@ -117,9 +117,45 @@ class Payload:
 def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
     torch.save({"conv1.weight": Payload(tmp_path / "mark")}, tmp_path / "bad.pt")
     config = AttenResUNetConfig(encoder="resnet18", weights="bad.pt")
-    with pytest.raises(UserError, match="must hold a state dict of tensors"):
+    with pytest.raises(UserError, match="must be a file of tensors, without"):
         load_start(build_model(config), config.at(tmp_path))
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "told"),
+    [
+        ("a.pt", lambda path: path.write_text("just text"), "must be a file of tensors, without"),
+        ("a.pt", lambda path: path.write_bytes(b""), "must be a file of tensors, without other ob"),
+        ("a.pt", lambda path: path.write_bytes(b"\x80\x02."), "must be a file of tensors, without"),
+        ("a.pt", lambda path: torch.save(torch.nn.Linear(1, 1), path), "must be a file of tensors"),
+        ("a.pt", lambda path: torch.save({0: torch.ones(1)}, path), "got a Tensor under 0"),
+        ("a.pt", lambda path: torch.save({"epoch": 3}, path), "got a int under 'epoch'"),
+        ("a.pt", lambda path: torch.save({"w": "text"}, path), "got a str under 'w'"),
+        ("a.pt", lambda path: torch.save([1], path), "must hold a state dict, got a list"),
+        ("a.pt", lambda path: path.mkdir(), "cannot be read: Is a directory"),
+        ("a.safetensors", lambda path: path.write_text("just text"), "must be safetensors"),
+    ],
+)
+def test_what_is_no_state_dict_is_told_in_our_words(tmp_path, name, make, told):
+    make(tmp_path / name)
+    config = AttenResUNetConfig(encoder="resnet18", weights=name)
+    with pytest.raises(UserError) as caught:
+        load_start(build_model(config), config.at(tmp_path))
+    assert told in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
+def test_what_wrapped_the_network_is_taken_off(tmp_path, prefix):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    save_file({f"{prefix}{name}": state[name] for name in state}, tmp_path / "a.safetensors")
+    config = AttenResUNetConfig(encoder="resnet18", weights="a.safetensors")
+    model = build_model(config)
+    load_start(model, config.at(tmp_path))
+    assert torch.equal(model.encoder.state_dict()["stages.0.0.weight"], state["conv1.weight"])
 
 
 @pytest.mark.slow

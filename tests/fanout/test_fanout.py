@@ -30,6 +30,7 @@ from pipeline.fanout import __main__ as fanout
 from pipeline.fanout.cluster import (
     Workers,
     check_offered,
+    environment,
     local,
     local_slots,
     open_client,
@@ -45,9 +46,9 @@ from pipeline.fanout.worker import (
     computing_with,
     run_away,
     run_job,
-    state,
 )
 from pipeline.study.errors import UserError
+from pipeline.study.stages import state
 
 pytestmark = pytest.mark.slow
 
@@ -244,9 +245,9 @@ def test_a_result_is_not_recorded_when_what_decides_it_changed_meanwhile(
                 study.write_params(epochs=7)
         return done
 
-    with pytest.raises(UserError, match=r"stages failed, . are recorded"):
+    with pytest.raises(UserError, match=r"stages? failed; recorded: ."):
         fanout.fan_out(cluster, matrix, jobs, run, {})
-    key = {"code": "../../work.py", "data": "data.txt", "params": "params.yaml:train"}[what]
+    key = {"code": "../../work.py", "data": "data.txt", "params": "params.yaml: train.epochs"}[what]
     assert f"train@encoder_attention-0-0: {key} changed while it ran" in capsys.readouterr().out
     assert not any("train@encoder_attention-0-0" in name for name in study.locked())
     assert not any("evaluate@encoder_attention-0-0" in name for name in study.locked())
@@ -278,7 +279,7 @@ def test_what_changes_before_it_is_recorded_is_not(cluster, study, capsys, monke
         return record(matrix, names, unread)
 
     monkeypatch.setattr(Matrix, "record", record_later)
-    with pytest.raises(UserError, match=r"stages failed, . are recorded"):
+    with pytest.raises(UserError, match=r"stages? failed; recorded: ."):
         fan_out(cluster, study)
     told = capsys.readouterr().out
     name = what.removeprefix("studies/light/").replace("work.py", "../../work.py")
@@ -371,6 +372,27 @@ def test_a_worker_that_lacks_the_folder_says_so(tmp_path, cluster):
         future.result()
 
 
+def test_workers_are_given_the_servers_password_apart_from_its_address(
+    monkeypatch, cluster, tmp_path
+):
+    """They log in with it; an address is said in many places, a stage's own words too."""
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set is gone with it
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:sesame@host:5000")
+    given = environment(fanout.parse(["--threads-per-run", "1"]))
+    assert {name: given[name] for name in given if name.startswith("MLFLOW_TRACKING_")} == {
+        "MLFLOW_TRACKING_URI": "http://host:5000",
+        "MLFLOW_TRACKING_USERNAME": "ann",
+        "MLFLOW_TRACKING_PASSWORD": "sesame",
+    }
+    command = "echo no answer: http://ann:sesame@host; false"
+    job = Job("train@a-0-0", command, str(tmp_path), (), (), (), ())
+    future = cluster.submit(run_job, job, environment={}, taken={}, pure=False)
+    with pytest.raises(StageFailedError, match=r"no answer: http://\*\*\*@host"):
+        future.result()
+
+
 def test_progress_tells_what_runs_and_what_is_left():
     names = [f"{kind}@{number}" for kind in ("train", "evaluate") for number in range(4)]
     progress = Progress([Job(name, "", "", (), (), (), ()) for name in names])
@@ -400,7 +422,7 @@ def test_progress_tells_what_runs_and_what_is_left():
 def test_a_stage_that_fails_is_told_and_the_others_are_recorded(cluster, study, capsys):
     script = study.root / "work.py"
     script.write_text(script.read_text().replace("== 666", "!= 0 and run[1] == '1'"))
-    with pytest.raises(UserError, match="4 stages failed, 4 are recorded"):
+    with pytest.raises(UserError, match=r"4 stages? failed; recorded: 4"):
         fan_out(cluster, study)
     told = capsys.readouterr().out
     assert len(re.findall(r"failed: train@\S+-1-0: error: no such luck", told)) == 2
@@ -419,7 +441,7 @@ def test_an_output_that_is_gone_when_it_is_recorded_fails_its_stage_alone(
         return record(matrix, names, unread)
 
     monkeypatch.setattr(Matrix, "record", record_without)
-    with pytest.raises(UserError, match=r"[12] stages failed, [67] are recorded"):
+    with pytest.raises(UserError, match=r"[12] stages? failed; recorded: [67]"):
         fan_out(cluster, study)
     told = capsys.readouterr().out
     assert f"failed: train@encoder_attention-0-0: output '{gone}' does not exist" in told
@@ -625,7 +647,7 @@ def test_a_remote_that_fails_costs_its_stage_alone(cluster, study, remote, capsy
         raise PermissionError("no such key")
 
     monkeypatch.setattr(Matrix, "_pull", fail)
-    with pytest.raises(UserError, match="2 stages failed, 0 are recorded"):
+    with pytest.raises(UserError, match=r"2 stages? failed; recorded: 0"):
         fan_out_away(cluster, Matrix(Path(), "store"))
     told = capsys.readouterr().out
     assert "train@encoder_attention-0-0: its outputs could not be taken out of the remote" in told
@@ -649,7 +671,7 @@ def test_another_users_folder_of_checkouts_is_not_trusted(cluster, study, remote
     foreseen = tmp_path / "elsewhere" / f"lesion-fanout-{os.getuid()}"
     foreseen.mkdir()
     foreseen.chmod(0o777)
-    with pytest.raises(UserError, match="2 stages failed, 0 are recorded"):
+    with pytest.raises(UserError, match=r"2 stages? failed; recorded: 0"):
         fan_out_away(cluster, Matrix(Path(), "store"))
     assert "must be a folder that its user alone writes to: remove it" in capsys.readouterr().out
     assert list(foreseen.iterdir()) == []
@@ -850,7 +872,8 @@ def test_jobs_that_reach_their_time_limit_are_replaced(study, tmp_path):
     [
         ("jobqueue: {slrum: {cores: 1}}", "must name one of .*slurm.*, got 'slrum'"),
         ("jobqueue: {}", "must be a file with `jobqueue:`"),
-        ("[", "must be a file with `jobqueue:`"),
+        ("[", "queue.yaml is not valid YAML"),
+        ("jobqueue: &a [*a]", "blocks within blocks"),
         ("jobqueue: {slurm: {cores: 1, memory: 1GB}}", "sbatch is missing here"),
     ],
 )

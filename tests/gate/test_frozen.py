@@ -247,3 +247,13 @@ def test_update_keeps_what_is_stored_where_the_code_does_not_compute_all(folder,
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_the_harms_of_mutations_py_can_still_be_done(harm):
     assert (REPOSITORY / harm.file).read_text().count(harm.old) == 1
+
+
+@pytest.mark.parametrize("change", [lambda figures: figures.popitem(), lambda f: f.update(x={})])
+def test_a_file_of_other_figures_is_refused(folder, change):
+    path = folder / "tier-a.json"
+    content = json.loads(path.read_text())
+    change(content["figures"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"tier-a.json: figures must be of predictions"):
+        frozen.check("a", folder)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 from results_by_hand import figures, results, study
 
 from pipeline.gate import __main__ as gate
+from pipeline.gate import regression
 from pipeline.gate.baseline import load_figures, save_baseline
 from pipeline.reporting.tables import DASH
 from pipeline.statistics.results import Results, save_results
@@ -94,6 +97,8 @@ def test_a_candidate_without_a_variant_is_refused_with_status_2(folder, monkeypa
         (None, "cannot be read: No such file"),
         ("{", "is not JSON"),
         ("[1]", "must hold a JSON object, got list"),
+        ("[" * 100_000, "is not JSON: recursion limit exceeded"),
+        ('{"study": {"name": "\\ud800"}}', "is not JSON"),
         ('{"comparison": {}, "schema_version": 2}', "schema_version must be 1, got 2"),
         ('{"comparison": {}, "schema_version": 1}', "not of the schema"),
         ('{"schema_version": 2}', "schema_version: input should be 1"),
@@ -174,6 +179,53 @@ def test_a_baseline_whose_figures_were_edited_is_refused(folder):
     )
     with pytest.raises(UserError, match="spreads must be those of runs"):
         load_figures(Path("baseline.json"))
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        ("true", "runs.0.seed: input should be a valid integer, got 'True'"),
+        ('"0"', "runs.0.seed: input should be a valid integer, got '0'"),
+        ("0.5", "runs.0.seed: input should be a valid integer"),
+    ],
+)
+def test_what_is_no_number_is_taken_for_none(folder, monkeypatch, capsys, number, told):
+    save_results(Path("reports/results.json"), results(STEADY))
+    text = Path("baseline.json").read_text()
+    Path("baseline.json").write_text(text.replace('"seed": 0', f'"seed": {number}', 1))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json") == 2
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["true", '"0.79"', "[0.79]"])
+def test_a_metric_that_is_no_number_does_not_compare(folder, monkeypatch, value):
+    save_results(Path("reports/results.json"), results(STEADY))
+    text = Path("reports/results.json").read_text()
+    Path("reports/results.json").write_text(text.replace('"dice": 0.79', f'"dice": {value}', 1))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json") == 2
+
+
+def test_a_baseline_that_cannot_be_written_is_no_regression(folder, monkeypatch, capsys):
+    Path("taken").mkdir()
+    save_results(Path("reports/results.json"), results(STEADY))
+    assert run_gate(monkeypatch, "--baseline", "taken", "--update-baseline") == 2
+    assert "taken cannot be written: Is a directory" in capsys.readouterr().out
+    assert list(Path("taken").iterdir()) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["baseline.json", "reports", "taken"]
+
+
+def test_a_gate_that_fails_itself_is_no_regression(folder, monkeypatch, capsys):
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    save_results(Path("reports/results.json"), results(STEADY))
+    monkeypatch.setattr(regression, "compare_means", crash)
+    monkeypatch.setattr("sys.argv", ["gate", "--baseline", "baseline.json"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(gate.__file__, run_name="__main__")
+    gc.unfreeze()
+    assert ended.value.code == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_hostile_names_stay_within_their_cells(folder, monkeypatch, capsys):

@@ -74,7 +74,21 @@ def test_benchmarks_without_a_ratio_are_left_out_and_a_file_of_none_is_refused(t
         speed.read_benchmarks(benchmark_json(tmp_path / "none.json", one={"seconds": 1.0}))
 
 
-@pytest.mark.parametrize("content", ["{}", '{"benchmarks": [1]}', '{"benchmarks": [{}]}', "[]"])
+RATIO = '{"fullname": "a", "extra_info": {"ratio": %s}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"benchmarks": [1]}',
+        '{"benchmarks": [{}]}',
+        "[]",
+        '{"benchmarks": [%s], "machine_info": {}}' % (RATIO % "true"),
+        '{"benchmarks": [%s], "machine_info": {}}' % (RATIO % '"2"'),
+        '{"benchmarks": [%s], "machine_info": {"cpu": {"brand_raw": 5}}}' % (RATIO % "2"),
+    ],
+)
 def test_a_file_that_pytest_benchmark_did_not_write_is_refused(tmp_path, content):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(UserError, match=r"bad\.json must"):

@@ -28,7 +28,7 @@ from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.errors import UserError
 from pipeline.tracking.sync import sync
 from pipeline.training.loop import trains_on_one
-from pipeline.training.provenance import forward_gflops, network_sources
+from pipeline.training.provenance import forward_gflops, start_weights
 
 OWN = """
 from dataclasses import dataclass
@@ -198,10 +198,10 @@ def test_another_file_of_weights_than_the_stage_described_is_refused(own_study):
     network = {"family": "module", "file": "networks/own.py", "arguments": {"width": 3}}
     study = change_params(models={variant: network | {"weights": str(file)}})
     describe_networks.main()
-    network_sources(study, variant)
+    assert start_weights(study, variant) == [file]
     save_file({name: tensor + 1 for name, tensor in state.items()}, file)
     with pytest.raises(UserError, match=r"start\.safetensors is not the file of weights that"):
-        network_sources(study, variant)
+        start_weights(study, variant)
 
 
 def test_to_try_a_batch_of_one_leaves_the_network_as_it_was(tmp_path):

@@ -114,8 +114,8 @@ def test_terciles_hold_as_many_cases_each_and_name_their_bounds():
 def test_sizes_of_few_cases_are_put_together():
     sizes = ["600 x 450"] * 10 + ["1022 x 767"] * 12 + ["3024 x 2016"] * 9
     names, order = sources(sizes)
-    assert order == ["1022 x 767", "600 x 450", "other"]
-    assert names[-1] == "other"
+    assert order == ["1022 x 767", "600 x 450", "other sizes"]
+    assert names[-1] == "other sizes"
     assert names[0] == "600 x 450"
 
 

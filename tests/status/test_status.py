@@ -173,7 +173,7 @@ def test_the_table_fits_a_terminal_and_has_every_run(tmp_path, seeds, folds):
     folder.mkdir(parents=True)
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "wide", "variants": variants, "seeds": list(range(seeds)), "averaging": []}
-    params["export"] = []
+    params["export"], params["compare"]["baseline"] = [], None
     if folds:
         params["prepare"]["split"] = {"method": "folds", "k": folds, "seed": 0}
         params["folds"] = list(range(folds))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-import io
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -43,13 +45,6 @@ def test_a_command_ends_with_a_sentence_and_a_status(error, status, told, capsys
     assert ending(error, capsys) == (status, told)
 
 
-def test_what_is_printed_may_hold_what_its_encoding_has_not(monkeypatch):
-    printed = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
-    run_command(lambda: print("results in é/o\udce9"))
-    assert printed.getvalue() == b"results in \\xe9/o\\udce9\n"
-
-
 def test_what_a_studys_own_file_raises_is_told_with_its_line(tmp_path, capsys, monkeypatch):
     own = tmp_path / "networks" / "own.py"
     monkeypatch.setitem(OWN_FOLDERS, own.parent, "networks")
@@ -65,12 +60,29 @@ def test_what_a_studys_own_file_raises_is_told_with_its_line(tmp_path, capsys, m
     assert "own.py, line 2: ValueError: too wide" in told
 
 
-def test_a_fault_of_the_suite_itself_keeps_its_traceback(capsys):
-    with pytest.raises(ZeroDivisionError):
-        ending(ZeroDivisionError("in the suite"), capsys)
+@pytest.mark.parametrize("failure", [1, 2])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("in the suite"), RecursionError(), BrokenPipeError("another's")]
+)
+def test_a_fault_of_the_suite_itself_keeps_its_traceback_and_has_the_commands_status(
+    error, failure, capfd
+):
+    """A broken pipe that is not that of `| head`, too: here somebody reads what is printed."""
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: (_ for _ in ()).throw(error), failure)
+    assert ended.value.code == failure
+    told = capfd.readouterr().err
+    assert told.startswith("Traceback")
+    assert type(error).__name__ in told
 
 
-def test_a_broken_pipe_of_another_process_keeps_its_traceback(capfd):
-    """Not that of `| head`: here somebody reads what is printed."""
-    with pytest.raises(BrokenPipeError):
-        run_command(lambda: (_ for _ in ()).throw(BrokenPipeError()))
+def test_a_file_name_of_any_bytes_is_printed_escaped(tmp_path):
+    code = (
+        "import os; from pipeline.study.errors import run_command;"
+        "run_command(lambda: print(os.fsdecode(b'caf\\xe9.png'), 'mäßig'))"
+    )
+    for locale in ("C", "C.UTF-8"):
+        environment = os.environ | {"LC_ALL": locale}
+        told = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        assert told.returncode == 0
+        assert told.stdout.decode() == "caf\\udce9.png mäßig\n"

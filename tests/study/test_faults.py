@@ -13,11 +13,6 @@ from pipeline.study.errors import UserError
     ("fault", "told"),
     [
         (
-            RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nunable to allocate "
-                         "shared memory(shm) for file </torch_1_2>: No space left on device (28)"),
-            "/dev/shm is too small for the loader's workers",
-        ),
-        (
             RuntimeError("x_cuda does not have a deterministic implementation, but you set ..."),
             "set train.deterministic: false to train without the promise",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPOSITORY
+from dvc.utils.serialize import load_yaml
 
 from pipeline.statistics.runs import averages
 from pipeline.study.blocks import SGD, Adam, Schedule
+from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study, parse_run
 
@@ -85,9 +88,9 @@ def test_paths_are_relative_to_the_studys_folder(tmp_path):
 
 
 WHOLE = "must be a whole number of at least 1"
-MULTIPLE = "must be a multiple of 32 and at least 32"
+MULTIPLE = "must be a multiple of 32 from 32 to 16384"
 SEED = "must be a whole number from 0 to 4294967295"
-NAME = "must be a name of letters, digits, - and _"
+NAME = "must be a name of letters, digits, - and _ that does not begin with -"
 INSIDE = "must be a number greater than 0 and less than 1"
 UNKNOWN = "is an unknown key; remove it or correct its spelling"
 RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "test": 0.1}
@@ -106,6 +109,7 @@ ADAM = {
     "encoder_learning_rate": None,
     "weight_decay": 0.0,
 }
+ALONE = demo_params()["compare"] | {"baseline": None}
 STOCHASTIC = ADAM | {"method": "sgd", "momentum": 0.9, "nesterov": False}
 
 
@@ -251,7 +255,7 @@ TRAIN = demo_params()["train"]
         ),
         ("prepare.height", 100, f"prepare.height {MULTIPLE}, got 100"),
         ("prepare.width", 0, f"prepare.width {MULTIPLE}, got 0"),
-        ("data.height", 31, "data.height must be a whole number of at least 32, got 31"),
+        ("data.height", 31, "data.height must be a whole number from 32 to 16384, got 31"),
         ("seeds", [-1], f"seeds.0 {SEED}, got -1"),
         ("seeds", [2**32], f"seeds.0 {SEED}, got 4294967296"),
         ("seeds", [], "seeds must be a list of at least one entry, got []"),
@@ -314,6 +318,11 @@ TRAIN = demo_params()["train"]
             "averaging must name each once, got 'flips' more than once",
         ),
         ("export", None, "export must be a list, got nothing"),
+        (
+            "compare.baseline",
+            "big",
+            f"compare.baseline must be among variants ({VARIANTS}), or null, got 'big'",
+        ),
         ("export", ["big"], f"export must be among variants ({VARIANTS}), got 'big'"),
         ("export", ["unet"] * 2, "export must name each once, got 'unet' more than once"),
         ("seeds", [0, 1, 0], "seeds must name each once, got 0 more than once"),
@@ -325,6 +334,9 @@ TRAIN = demo_params()["train"]
         ),
         ("variants", ["a/b"], f"variants.0 {NAME}, got 'a/b'"),
         ("variants", ["a b"], f"variants.0 {NAME}, got 'a b'"),
+        ("variants", ["-x"], f"variants.0 {NAME}, got '-x'"),
+        ("models.--help", {}, f"models.--help {NAME}, got '--help'"),
+        ("prepare.height", 10**9, f"prepare.height {MULTIPLE}, got 1000000000"),
         ("models.a/b", {}, f"models.a/b {NAME}, got 'a/b'"),
         ("name", "a study", f"name {NAME}, got 'a study'"),
         # what a block asks of its keys together
@@ -476,6 +488,75 @@ def test_bytes_that_are_no_text_are_told(tmp_path):
         load_study(tmp_path)
 
 
+def with_seeds(folder: Path, seeds: str, more: str = "") -> Path:
+    """The demo's params.yaml with another line of seeds, and further lines."""
+    text = (REPOSITORY / "studies" / "demo" / "params.yaml").read_text()
+    changed = re.sub(r"(?m)^seeds: .*$", lambda _: f"seeds: {seeds}{more}", text)
+    assert changed != text
+    (folder / "params.yaml").write_text(changed)
+    return folder / "params.yaml"
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["[010, 08]", "[0o10, 0x1F]", "[0b11, +1, -0]", "[1_000, 1]", "&all [3, 4]", "[!!int '7', 1]"],
+)
+def test_numbers_are_those_that_dvc_reads(tmp_path, written):
+    path = with_seeds(tmp_path, written)
+    assert load_study(tmp_path).seeds == load_yaml(str(path))["seeds"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1:30", "01:30:00", "yes", "off", "n", "2020-01-01 x", "._5", "0.1_0", "1e3", ".inf", "0o8"],
+)
+def test_a_document_is_what_dvc_reads(tmp_path, value):
+    (tmp_path / "any.yaml").write_text(f"base: &base {{a: 1}}\nown: {{<<: *base, b: {value}}}\n")
+    assert read_yaml(tmp_path / "any.yaml") == load_yaml(str(tmp_path / "any.yaml"))
+
+
+HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (f"\na0: &a0 [x, x]\n{HALVES}", "has more than"),
+        ("\nb: &b [*b]", "b has more than 50 blocks within blocks"),
+        ("\nb: &b {c: *b}", "b has more than 50 blocks within blocks"),
+        ("\nb: " + 60 * "[" + 60 * "]", "b has more than 50 blocks within blocks"),
+        ("\nb: " + 100_000 * "[", "too many blocks within blocks"),
+        ("\nb: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
+        ("\nb: 0x" + 3000 * "f", "b is a number of more than 19 digits"),
+        ("\nseeds: [1]", r"is not valid YAML at line \d+, column 1: found duplicate key \"seeds\""),
+        (
+            "\nb: 2020-01-01",
+            r"b must be text, .* got a date, 2020-01-01; for text write it",
+        ),
+        ("\nb: !!binary aGk=", "b must be text, .* got a bytes"),
+        ("\nb: !!set {c}", "b must be text, .* got a set"),
+        ("\nb: {1: c}", "b has a key that is no text, 1; write it in quotes"),
+        ("\nb: {true: c}", "b has a key that is no text, true; write it in quotes"),
+        ("\nb: {2020-01-01: c}", "b has a key that is no text"),
+        ("\nb: !python/object:os.system c", "is not valid YAML at line"),
+        ("\nb: =", "is not valid YAML at line"),
+        ('\nb: "\\ud800"', "b holds half of a character"),
+    ],
+)
+def test_what_no_study_needs_is_refused_in_a_sentence(tmp_path, more, told):
+    with_seeds(tmp_path, "[0]", more)
+    with pytest.raises(UserError, match=told) as caught:
+        load_study(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/params.yaml")
+    assert len(str(caught.value)) < 300
+
+
+def test_a_folder_in_the_files_place_is_told(tmp_path):
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(UserError, match=r"params.yaml cannot be read: Is a directory"):
+        load_study(tmp_path)
+
+
 def test_a_missing_file_is_told_with_where_to_run(tmp_path):
     with pytest.raises(UserError) as error:
         load_study(tmp_path)
@@ -559,14 +640,14 @@ def test_a_weights_file_that_is_not_there_is_told(tmp_path):
 
 
 def test_weights_of_a_model_that_is_no_variant_need_not_be_there(tmp_path):
-    params = demo_params() | {"variants": ["unet"]}
+    params = demo_params() | {"compare": ALONE, "variants": ["unet"]}
     params["models"]["resunet"]["weights"] = "pretrained.safetensors"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     load_study(tmp_path).check_inputs()
 
 
 def test_folds_are_an_axis_of_the_runs(tmp_path):
-    params = demo_params() | {"folds": [0, 2], "variants": ["unet"], "seeds": [4]}
+    params = demo_params() | {"compare": ALONE, "folds": [0, 2], "variants": ["unet"], "seeds": [4]}
     params["averaging"] = ["flips"]
     params["prepare"]["split"] = {"method": "folds", "k": 3, "seed": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))

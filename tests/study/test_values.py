@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from pipeline.study.values import Count, Fraction, NotNegative, option
+from pipeline.study.values import Count, Fraction, NotNegative, option, quantity
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,10 @@ def test_any_other_text_is_told_with_what_was_expected(kind, text, expectation):
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         option(kind)(text)
     assert str(caught.value) == f"must be {expectation}, got {text!r}"
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases"), (12000, "12,000 cases")]
+)
+def test_a_quantity_is_counted_in_words(number, told):
+    assert quantity(number, "case") == told

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import change_params
 from fake_study import make_study
+from recorded_runs import make_recorded
 
 from pipeline import evaluate, train
 from pipeline.engine.compute import to_input
@@ -25,9 +26,10 @@ from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.tracking import __main__ as command
-from pipeline.tracking import store
+from pipeline.tracking import connection, store
+from pipeline.tracking.connection import open_store
 from pipeline.tracking.live import LiveRun
-from pipeline.tracking.store import StudyRecord, open_store
+from pipeline.tracking.store import StudyRecord
 from pipeline.tracking.sync import sync
 from pipeline.training import loop
 
@@ -114,8 +116,10 @@ def test_two_machines_that_begin_at_once_share_one_record(tiny_study, monkeypatc
 
         monkeypatch.setattr(mlflow.MlflowClient, name, late)
     second = StudyRecord.open(tiny_study)
-    assert (second.experiment_id, second.parent_id) == (first.experiment_id, first.parent_id)
-    runs = first.client.search_runs([first.experiment_id])
+    experiment_id = first.experiment.experiment_id
+    assert second.experiment.experiment_id == experiment_id
+    assert second.parent_id == first.parent_id
+    runs = first.client.search_runs([experiment_id])
     assert [run.info.run_id for run in runs] == [first.parent_id]
 
 
@@ -148,6 +152,95 @@ def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
     assert paths == ["reports/figures", "reports/table.md"]
     (figure,) = client.list_artifacts(parent, "reports/figures")
     assert figure.path == "reports/figures/a.svg"
+
+
+def test_files_that_are_gone_leave_the_stores_view(tracked):
+    """Of the study and of its runs. A variant's maps, for one, that the study does not have now."""
+    maps = tracked.reports_dir / "attention" / "maps"
+    maps.mkdir(parents=True)
+    for name in ("kept.png", "gone.png"):
+        (maps / name).write_text("made")
+    kept, gone = (f"reports/attention/maps/{name}" for name in ("kept.png", "gone.png"))
+    assert sync(tracked) == (0, 1)
+    record = StudyRecord.open(tracked)
+    assert record.files(record.parent_id) == {"params.yaml", kept, gone}
+    assert sync(tracked) == (0, 1)
+    assert StudyRecord.open(tracked).parent_id == record.parent_id  # nothing is gone
+
+    (maps / "gone.png").unlink()
+    extra = tracked.evaluation_dir(VARIANT, 0) / "metrics.json"
+    extra.rename(extra.with_name("other.json"))
+    assert sync(tracked) == (1, 0)
+    record = StudyRecord.open(tracked)
+    assert record.files(record.parent_id) == {"params.yaml", kept}
+    run = only_run(tracked)
+    assert len(recorded(tracked)) == 2
+    assert run["tags.mlflow.parentRunId"] == record.parent_id
+    files = record.files(run["run_id"])
+    assert "evaluation/other.json" in files
+    assert "evaluation/metrics.json" not in files
+    assert "metrics.test_dice" not in run or pd.isna(run["metrics.test_dice"])
+
+
+@pytest.fixture
+def namesakes(tiny_study, tmp_path, monkeypatch):
+    """`studies/a/t` and `studies/b/t` of one project, each with two runs and the name `tiny`."""
+    root = tmp_path / "project"
+    (root / "pipeline").mkdir(parents=True)
+    monkeypatch.setattr(connection, "ROOT", root)
+    folders = [root / "studies" / name / "t" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in ("params.yaml", "data"):
+            (folder / name).symlink_to(tiny_study.folder.resolve() / name)
+    change_params(code="../../..")
+    return folders
+
+
+def synced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    monkeypatch.chdir(folder)
+    return sync(load_study())
+
+
+def test_two_folders_of_one_name_stay_apart(namesakes, monkeypatch, capsys):
+    for folder in namesakes:
+        monkeypatch.chdir(folder)
+        make_recorded()
+    told = capsys.readouterr().err
+    assert (
+        "the study in studies/a/t by the name tiny: this one, in studies/b/t, is 'tiny: st" in told
+    )
+    for folder in namesakes:
+        assert synced(folder, monkeypatch) == (0, 2)
+    for name in ("tiny", "tiny: studies/b/t"):
+        runs = mlflow.search_runs(experiment_names=[name])
+        assert sorted(runs["tags.role"]) == ["run", "run", "study"]
+
+
+def test_a_study_that_was_moved_keeps_its_experiment(namesakes, monkeypatch, capsys):
+    before, _ = namesakes
+    monkeypatch.chdir(before)
+    study = make_recorded()
+    runs = recorded(study)
+    monkeypatch.chdir(before.parents[1])
+    moved = before.parents[1] / "c" / "t"
+    moved.parent.mkdir()
+    before.rename(moved)
+    assert synced(moved, monkeypatch) == (0, 2)
+    pd.testing.assert_frame_equal(recorded(study), runs)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_on_a_server_another_clones_study_of_one_name_stays_apart(namesakes, monkeypatch, tmp_path):
+    """It may lie in a folder that this clone does not have."""
+    first, second = namesakes
+    client = open_store()
+    monkeypatch.setattr(store, "database", lambda: None)
+    monkeypatch.chdir(first)
+    assert store._experiment(client, load_study()).name == "tiny"
+    shutil.rmtree(first)
+    monkeypatch.chdir(second)
+    assert store._experiment(client, load_study()).name == "tiny: studies/b/t"
 
 
 def tracking_folder() -> Path:
@@ -203,7 +296,8 @@ def test_the_logged_model_predicts_the_networks_probabilities(tracked):
     with torch.no_grad():
         expected = network(to_input(torch.from_numpy(images), cpu)).squeeze(1).sigmoid()
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 32, 64, 3)
+    assert model.metadata.signature.outputs.inputs[0].shape == (-1, 32, 64)
+    assert model.metadata.metadata["images"] == "(N, 32, 64, 3), RGB, whole numbers from 0 to 255"
 
 
 def test_sync_again_changes_nothing(tracked):
@@ -385,7 +479,7 @@ def test_a_server_that_is_not_there_is_one_clear_error(tiny_study, monkeypatch):
 def test_a_store_that_is_no_database_is_one_clear_error(tmp_path, monkeypatch):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(UserError, match=r"MLflow's store at sqlite:.* cannot be used: .*database"):
+    with pytest.raises(UserError, match=r"store at /.*mlflow\.db cannot be used: .*database"):
         open_store()
 
 
@@ -403,10 +497,11 @@ def test_an_experiment_in_a_copy_has_a_name_of_its_own_and_its_projects_store(
     copy = load_study(copied / "fake")
     assert store._name(study) == "fake"
     assert store._name(copy) == "fake: tmp1"
+    assert store._folder(copy) == store._folder(study)
     monkeypatch.setenv("DVC_EXP_NAME", "wide")
     assert store._name(copy) == "fake: wide"
-    monkeypatch.setattr(store, "ROOT", copied.parent)
-    assert store._home() == project
+    monkeypatch.setattr(connection, "ROOT", copied.parent)
+    assert connection.home() == project
 
 
 def test_the_command_records_runs_and_tells_of_a_store_that_is_lost(tracked, monkeypatch, capsys):
@@ -418,5 +513,5 @@ def test_the_command_records_runs_and_tells_of_a_store_that_is_lost(tracked, mon
         raise mlflow.exceptions.MlflowException("no answer\nmore")
 
     monkeypatch.setattr(command, "sync", lost)
-    with pytest.raises(UserError, match=r"store was lost \(no answer\): the runs are in their"):
+    with pytest.raises(UserError, match=r"cannot be used: no answer; .* again when it is back"):
         command.main()

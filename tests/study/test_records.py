@@ -1,0 +1,89 @@
+"""study/records.py: what is refused of run.json and metrics.json, whoever reads them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from fake_study import make_study
+
+from pipeline import compare
+from pipeline.deployment.loading import open_run
+from pipeline.statistics.definitions import METRICS
+from pipeline.status.overview import look
+from pipeline.study.errors import UserError
+from pipeline.study.records import range_of, read_metrics, read_run
+
+# Text of run.json -> what is said of it.
+UNUSABLE = [
+    ("", "is missing or unusable"),
+    ("[1]", "must hold a JSON object"),
+    ("[" * 100_000, "recursion limit"),
+    ('{"commit": "\\ud800"}', "is missing or unusable"),
+    ('{"seed": ' + "9" * 5000 + "}", "number out of range"),
+    ('{"seed": true}', "seed: input should be a valid integer, got 'True'"),
+    ('{"seed": "1"}', "seed: input should be a valid integer, got '1'"),
+    ('{"wall_seconds": NaN}', "is missing or unusable"),
+    ('{"wall_seconds": 1e999}', "wall_seconds: input should be"),
+    ('{"wall_seconds": -1}', "wall_seconds: input should be greater than or equal to 0"),
+    ('{"parameters": "many"}', "parameters: input should be a valid number, got 'many'"),
+    ('{"peak_memory_bytes": [1]}', "peak_memory_bytes: input should be a valid number"),
+    ('{"params": {"train": 5}}', "params.train: input should be a valid dict"),
+    ('{"sources": ["train.py"]}', "sources: input should be a valid dict"),
+    ('{"versions": {"torch": 2}}', "versions.torch: input should be a valid string"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), UNUSABLE)
+def test_an_unusable_run_json_is_told(tmp_path, text, told):
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="run the stage train") as caught:
+        read_run(path)
+    assert str(caught.value).startswith(str(path))
+    assert told in str(caught.value)
+
+
+def test_whoever_reads_a_run_tells_the_same(tmp_path, monkeypatch):
+    study = make_study(tmp_path)
+    monkeypatch.chdir(study.folder)
+    (study.run_dir("resunet", 1) / "run.json").write_text('{"wall_seconds": "long"}')
+    for read in (
+        compare.main,
+        lambda: compare.main(partial=True),
+        lambda: look(study),
+        lambda: open_run(study.run_dir("resunet", 1)),
+    ):
+        with pytest.raises(UserError, match=r"run.json: wall_seconds: input should be a valid num"):
+            read()
+
+
+def test_a_needed_key_that_is_missing_or_null_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"started": null, "parameters": 5}')
+    with pytest.raises(UserError, match=r"run.json: started, gflops is missing; run the stage tra"):
+        read_run(tmp_path / "run.json", ("started", "parameters", "gflops"))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"dice": "good"}, "dice: input should be a valid number"),
+        ({"dice": True}, "dice: input should be a valid number"),
+        ({"dice": {"mean": 0.5}}, "dice: input should be a valid number"),
+        ({"dice": 7.5}, "dice must be from 0 to 1"),
+        ({"cases": -1}, "cases must be from 0 to inf"),
+    ],
+)
+def test_metrics_that_cannot_be_are_told(tmp_path: Path, metrics, told):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match="run the stage evaluate") as caught:
+        read_metrics(path)
+    assert told in str(caught.value)
+
+
+def test_the_metrics_that_are_no_share_are_losses_and_distances():
+    unbounded = {name for name in METRICS if range_of(name)[1] == math.inf}
+    assert unbounded == {"focal_loss", "hausdorff_95"}

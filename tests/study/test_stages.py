@@ -1,0 +1,215 @@
+"""study/stages.py: no stage puts in place what other files or params made than those there are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY, change_params
+
+from pipeline.study import stages
+from pipeline.study.errors import UserError
+from pipeline.study.files import before_placing, replacing
+from pipeline.study.reading import load_study
+from pipeline.study.stages import at_stage, read_stage
+
+RUN = ("gated_attention", "0")
+
+
+def params(**changes: object) -> Callable[[], None]:
+    return lambda: change_params(**changes) and None
+
+
+def append(path: str, text: str = "\n") -> Callable[[], None]:
+    def edit() -> None:
+        with Path(path).open("a") as file:
+            file.write(text)
+
+    return edit
+
+
+# In the pipeline's order: what is edited while the stage runs, and how the error names it.
+EDITS = {
+    "download": (params(data={"seed": 8}), "params.yaml: data.seed"),
+    "preprocess": (params(prepare={"width": 32}), "params.yaml: prepare.width"),
+    "networks": (params(prepare={"height": 64}), "params.yaml: prepare.height"),
+    "train": (params(focal={"gamma": 3.0}), "params.yaml: focal.gamma"),
+    "evaluate": (params(evaluate={"threshold": 0.9}), "params.yaml: evaluate.threshold"),
+    "average": (append("runs/gated_attention/0/0/run.json"), "runs"),
+    "export": (params(seeds=[0, 1]), "params.yaml: seeds"),
+    "compare": (params(compare={"equivalence_margin": 0.5}), "params.yaml: compare.equ"),
+    "attention": (append("reports/results.json"), "reports/results.json"),
+    "plot": (append("data/prepared/cases.csv"), "data/prepared/cases.csv"),
+    "report": (append("reports/figures/extra.svg"), "reports/figures"),
+    "track": (append("reports/table.md"), "reports"),
+}
+MODULES = {
+    "networks": "describe_networks",
+    "export": "export_variants",
+    "track": "tracking.__main__",
+}
+
+
+def run(stage: str) -> None:
+    module = import_module(f"pipeline.{MODULES.get(stage, stage)}")
+    arguments = {"train": RUN, "evaluate": RUN, "track": ("sync",)}.get(stage, ())
+    sys.argv = [stage, *arguments]
+    module.main()
+
+
+def outputs(stage: str) -> list[Path]:
+    found = [*read_stage(stage).get("outs", []), *read_stage(stage).get("metrics", [])]
+    names = [name if isinstance(name, str) else next(iter(name)) for name in found]
+    for field, value in (("variant", RUN[0]), ("seed", RUN[1]), ("fold", "0")):
+        names = [name.replace(f"${{item.{field}}}", value) for name in names]
+    return [Path(name) for name in names]
+
+
+def run_edited(stage: str, edit: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a stage; the edit is made as soon as it has its first output made."""
+    outs = [out.resolve() for out in outputs(stage)]
+    edited = []
+
+    def once(path: Path) -> None:
+        path = path.resolve()
+        ours = any(out == path or out in path.parents or path in out.parents for out in outs)
+        if ours and not edited:
+            edited.append(path)
+            edit()
+
+    with monkeypatch.context() as patch:
+        if outs:
+            before_placing.insert(0, once)
+        else:  # track writes no file of the study
+            patch.setattr("pipeline.tracking.__main__.sync", lambda _: edit() or (0, 0))
+        try:
+            run(stage)
+        finally:
+            before_placing[:] = [check for check in before_placing if check is not once]
+
+
+@pytest.mark.slow
+def test_every_stage_refuses_to_place_what_was_made_of_other_inputs(
+    tiny_study, tmp_path, monkeypatch
+):
+    """DVC would record it as the result of what is there now, and give it back for ever."""
+    pipeline = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    assert list(EDITS) == list(pipeline)
+    monkeypatch.setattr(sys, "argv", [])
+    Path("data").unlink()  # a link to data that other tests have
+    change_params(variants=[RUN[0]], compare={"baseline": None})
+    whole = Path.cwd()
+    for stage, (edit, told) in EDITS.items():
+        edited = tmp_path / stage
+        shutil.copytree(whole, edited)
+        monkeypatch.chdir(edited)
+        with pytest.raises(UserError) as error:
+            run_edited(stage, edit, monkeypatch)
+        assert told in str(error.value), stage
+        assert "changed while" in str(error.value), stage
+        assert not [out for out in outputs(stage) if out.exists()], stage
+        monkeypatch.chdir(whole)
+        if outputs(stage):
+            run(stage)
+            assert all(out.exists() for out in outputs(stage)), stage
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch) -> Path:
+    """Another root of sources, with a stage of one file."""
+    root = tmp_path / "sources"
+    (root / "pipeline").mkdir(parents=True)
+    (root / "pipeline" / "compare.py").write_text("one\n")
+    stage = {
+        "deps": ["${code}/pipeline/compare.py", "runs"],
+        "params": ["compare"],
+        "outs": ["reports/results.json"],
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"compare": stage}}))
+    monkeypatch.setattr(stages, "ROOT", root)
+    monkeypatch.setattr(stages, "STARTED", time.time() + 1)
+    return root
+
+
+def compare(edit: Callable[[], None], out: str = "reports/results.json") -> None:
+    with at_stage(load_study(), "compare"):
+        edit()
+        with replacing(Path(out)) as temporary:
+            temporary.write_text("{}")
+
+
+def test_a_source_that_is_edited_while_its_stage_runs_is_told(tiny_study, sources):
+    with pytest.raises(UserError, match=r"^pipeline/compare\.py changed while the stage compare"):
+        compare(append(str(sources / "pipeline" / "compare.py")))
+    assert not Path("reports/results.json").exists()
+
+
+def test_a_source_that_is_edited_while_it_is_imported_is_told(tiny_study, sources, monkeypatch):
+    monkeypatch.setattr(stages, "STARTED", time.time() - 1)
+    with pytest.raises(UserError, match=r"compare\.py changed while the stage compare was started"):
+        compare(lambda: None)
+
+
+def test_what_a_stage_does_not_depend_on_may_be_edited(tiny_study, sources):
+    (sources / "pipeline" / "report.py").write_text("one\n")
+
+    def edit() -> None:
+        change_params(evaluate={"threshold": 0.9}, tracking={"live": True})
+        append("params.yaml", "# a comment\n")()
+        append(str(sources / "pipeline" / "report.py"))()
+        os.utime(sources / "pipeline" / "compare.py")
+
+    compare(edit)
+    assert Path("reports/results.json").exists()
+
+
+def test_params_that_change_between_their_reading_and_the_stage_are_told(tiny_study, sources):
+    change_params(compare={"draws": 5000})
+    with pytest.raises(UserError, match=r"compare\.draws"), at_stage(tiny_study, "compare"):
+        pass
+    compare(lambda: None)
+
+
+def test_files_that_are_no_outputs_may_be_written_whatever_changes(tiny_study, sources):
+    with pytest.raises(UserError, match=r"compare\.draws"):
+        compare(params(compare={"draws": 5000}), out="notes.txt")
+    assert Path("notes.txt").exists()
+
+
+def test_a_part_of_a_study_is_compared_while_its_runs_change(tiny_study, sources):
+    with at_stage(tiny_study, "compare", partial=True):
+        Path("runs").mkdir()
+
+
+def test_what_dvc_ignores_may_change(tiny_study, sources, monkeypatch):
+    stage = {"stages": {"compare": {"deps": ["reports"], "params": ["compare"]}}}
+    (sources / "dvc.yaml").write_text(yaml.safe_dump(stage))
+    Path("reports/partial").mkdir(parents=True)
+    compare(append("reports/partial/table.md"), out="notes.txt")
+    with pytest.raises(UserError, match=r"^reports changed"):
+        compare(append("reports/table.md"), out="notes.txt")
+
+
+def test_a_large_input_is_known_by_its_size_and_time_of_change(tiny_study, sources, monkeypatch):
+    monkeypatch.setattr(stages, "_SMALL", 3)
+    Path("runs").mkdir()
+    Path("runs/weights").write_text("0000")
+    os.utime("runs/weights", (0, 0))
+    with pytest.raises(UserError, match=r"^runs changed"):
+        compare(lambda: Path("runs/weights").write_text("0001") and None)
+
+
+def test_a_second_process_at_a_stage_says_so(tiny_study, sources, monkeypatch):
+    def refused(*_: object) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr("fcntl.lockf", refused)
+    with pytest.raises(UserError, match="the stage compare is being run by another process"):
+        compare(lambda: None)

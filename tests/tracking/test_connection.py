@@ -1,0 +1,175 @@
+"""tracking/connection.py: one store for many processes, whatever its path, and who may use it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from recorded_runs import make_recorded
+
+from pipeline.deployment.loading import opened
+from pipeline.study.errors import UserError
+from pipeline.study.params import Study
+from pipeline.tracking import connection
+from pipeline.tracking.connection import open_store
+from pipeline.tracking.live import LiveRun
+
+pytestmark = pytest.mark.slow
+
+# The study's record, opened from a clone of its own: argv[1] is that clone's root.
+OPEN = """
+import sys
+from pathlib import Path
+from pipeline.study.reading import load_study
+from pipeline.tracking import connection
+from pipeline.tracking.store import StudyRecord
+connection.ROOT = Path(sys.argv[1])
+print(StudyRecord.open(load_study()).parent_id)
+"""
+
+
+def process(code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables,
+    )
+
+
+@pytest.mark.parametrize("clones", ["one", "several"])
+def test_processes_that_open_a_new_store_at_once_share_it(tiny_study, tmp_path, clones):
+    """Of one clone, and of several that MLFLOW_TRACKING_URI gives one file."""
+    roots = [tmp_path / f"clone{number if clones == 'several' else 0}" for number in range(3)]
+    for root in roots:
+        (root / "pipeline").mkdir(parents=True, exist_ok=True)
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db" if clones == "several" else ""
+    processes = [process(OPEN, str(root), MLFLOW_TRACKING_URI=uri) for root in roots]
+    ended = [one.communicate(timeout=300) for one in processes]
+    assert [one.returncode for one in processes] == [0, 0, 0], ended
+    assert len({printed for printed, _ in ended}) == 1
+    store = tmp_path / "new" if uri else roots[0]
+    assert {path.name for path in store.iterdir()} - {"pipeline"} == {"mlflow.db", ".mlflow.lock"}
+
+
+def test_a_folders_name_may_hold_what_an_address_may_not(tiny_study, tmp_path, monkeypatch):
+    """What is in the store beside the tables as well: runs, their files and their networks."""
+    root = tmp_path / "per%20cent #1? ü+;"
+    (root / "pipeline").mkdir(parents=True)
+    shutil.move(tiny_study.folder.resolve(), root / "study")
+    monkeypatch.chdir(root / "study")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setattr(connection, "ROOT", root)
+    study = make_recorded()
+    assert {path.name for path in root.iterdir()} == {
+        "pipeline", "study", "mlflow.db", ".mlflow.lock", "mlruns",
+    }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} <= {root.name, "mlflow.db"}
+    (run,) = mlflow.search_runs(
+        experiment_names=[study.name], filter_string="tags.seed = '0'", output_format="list"
+    )
+    uri = f"runs:/{run.info.run_id}/model"
+    images = np.zeros((1, 32, 64, 3), np.uint8)
+    assert mlflow.pyfunc.load_model(uri).predict(images).shape == (1, 32, 64)
+    with opened(uri) as (trained,):
+        assert trained.metrics == {"dice": 0.5}
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """Answers as a server of MLflow that nobody may use."""
+
+    status: ClassVar[int]
+    asked: ClassVar[list[str]]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.headers.get("Authorization", ""))
+        length = int(self.headers.get("Content-Length", 0))
+        self.rfile.read(length)
+        body = json.dumps({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})
+        body = body if self.status == 403 else "You are not authenticated."
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(params=[401, 403])
+def guarded(request, monkeypatch) -> Iterator[str]:
+    """The address of a server that refuses with that status; with a password in it."""
+    Guarded.status, Guarded.asked = request.param, []
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set is gone with it
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:ses%40me@{host}")
+        yield host
+        server.shutdown()
+
+
+def test_a_server_that_refuses_wants_a_user_and_a_password(guarded):
+    told = rf"{guarded} cannot be used: .*; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASS"
+    with pytest.raises(UserError, match=told):
+        open_store()
+    sent = "Basic " + base64.b64encode(b"ann:ses@me").decode()
+    assert set(Guarded.asked) == {sent}  # the password in the address is used, if not said
+
+
+@pytest.mark.parametrize(
+    "command", [["pipeline.tracking", "sync"], ["pipeline.predict", "runs:/1", ".", "--out", "o"]]
+)
+@pytest.mark.parametrize("guarded", [401], indirect=True)
+def test_a_command_says_no_password(tiny_study, guarded, command):
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 1
+    assert "MLFLOW_TRACKING_PASSWORD" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "me@" not in done.stdout + done.stderr
+
+
+def test_a_training_that_goes_on_without_its_store_says_no_password(
+    tiny_study: Study, monkeypatch, capfd
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:sesame@127.0.0.1:9")
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    LiveRun(required=False).open(tiny_study, tiny_study.runs()[0], {}, None)
+    printed = capfd.readouterr()
+    assert "127.0.0.1" in printed.err
+    assert "sesame" not in printed.out + printed.err
+
+
+def test_a_databases_password_is_not_said(monkeypatch, capsys):
+    from pipeline.study.errors import run_command
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:sesame@127.0.0.1:9/runs")
+    with pytest.raises(SystemExit):
+        run_command(open_store)  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert "postgresql://***@127.0.0.1:9/runs cannot be used" in told
+    assert "sesame" not in told
