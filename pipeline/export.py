@@ -17,20 +17,23 @@ from pathlib import Path
 from pipeline.deployment.graphs import export
 from pipeline.deployment.loading import opened
 from pipeline.deployment.measurements import save_exported
+from pipeline.deployment.outputs import check_new
 from pipeline.reporting.modelcard import check_results, write_card
 from pipeline.statistics.results import load_results
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import replacing
+from pipeline.study.locks import owning
 
 
 def main() -> None:
     arguments = parse()
-    out: Path = arguments.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "is not empty" if out.is_dir() else "is a file"
-        raise UserError(f"{out} {what}: name a new or an empty folder, nothing is overwritten")
+    out: Path = arguments.out.absolute()
+    check_new(out)
+    if out.is_mount():
+        raise UserError(f"{out} is a mount, which cannot be replaced: name a folder below it")
     results = None if arguments.results is None else load_results(arguments.results)
-    with opened(arguments.run) as (run,), replacing(out) as folder:
+    with opened(arguments.run) as (run,), owning(out), replacing(out) as folder:
+        check_new(out)  # another process may have been faster
         check_results(run, results)  # before the minute that an export takes
         folder.mkdir()
         exported = export(run, folder)

@@ -24,7 +24,10 @@ def main() -> None:
         write_json(folder / "variants.json", study.export)  # DVC warns of an empty folder
         if study.export:
             export_variants(study, folder)
-    print(f"export: {study.exported_dir}: {', '.join(study.export) or 'no variant'}")
+    if study.export:
+        print(f"export: {', '.join(study.export)} in {study.exported_dir}")
+    else:
+        print("export: nothing to export, params.yaml names no variant under export")
 
 
 def export_variants(study: Study, folder: Path) -> None:

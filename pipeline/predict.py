@@ -12,21 +12,20 @@ It needs the run folder alone: no study, no data. In the folder of the results:
     skipped.csv                what could not be segmented, and why; the rest is done all the same
     predict.json               what the results were made with
 
-Interrupted, or more images in the folders: run it again, what is done stays. Exit status 0: every
+Interrupted, or other images in the folders: run it again, what is done stays. Exit status 0: every
 image is segmented; 1: some are in skipped.csv, or nothing could be done.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -42,19 +41,31 @@ from tqdm import tqdm
 
 from models.attenresunet.attention import attention_modules
 from pipeline.data.geometry import Size, lay_image, place
-from pipeline.data.integrity import UnusableError, read_image
+from pipeline.data.integrity import Checksum, UnusableError, read_image
+from pipeline.data.raw import Finding
 from pipeline.deployment.ensemble import Averaged
 from pipeline.deployment.loading import Seeds, TrainedRun, opened
-from pipeline.deployment.outputs import COLUMNS, Row, begin, check_out, encode, encode_mask, save
+from pipeline.deployment.outputs import (
+    COLUMNS,
+    Lesions,
+    Row,
+    UnnamableError,
+    cell,
+    check_out,
+    encode,
+    encode_mask,
+    owned,
+    save,
+    write_table,
+)
 from pipeline.deployment.pictures import Found, Picture, Skipped, find_pictures
 from pipeline.engine.compute import choose_device, make_deterministic, to_input
 from pipeline.evaluation.native import TooLongError, lay_back
 from pipeline.reporting.heatmaps import AttentionStage
-from pipeline.reporting.overlays import LONGEST, file_name, heat_map, overlay, save_scales
+from pipeline.reporting.overlays import LONGEST, draw_scales, file_name, heat_map, overlay
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.errors import UserError, run_command, warn
-from pipeline.study.files import replacing
 from pipeline.study.values import Count, Fraction, Resize, option
 
 TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
@@ -65,7 +76,8 @@ class Wanted:
     """How images become results.
 
     size, resize: of the pictures that the network knows. threshold: a pixel is lesion where p is
-    above. probabilities, attention: whether they are written; attention is that of `attention`.
+    above. probabilities: whether they are written. attention: the network whose attention is, None
+    for no heat maps; heat_maps: their files' names, a stage each.
     """
 
     size: Size
@@ -74,22 +86,33 @@ class Wanted:
     batch_size: int = 16
     probabilities: bool = False
     attention: nn.Module | None = None
+    heat_maps: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Read:
-    """A picture as the network takes it, (h, w, 3) uint8, and to be looked at; size: its own."""
+    """A picture as the network takes it, (h, w, 3) uint8, and to be looked at; size: its own.
+
+    file: the columns of lesions.csv that tell of its file.
+    """
 
     picture: Picture
     input: NDArray[np.uint8]
     shown: Image.Image
     size: Size
+    file: Row
 
 
 def predict(
-    model: nn.Module, pictures: Sequence[Picture], wanted: Wanted, out: Path
+    model: nn.Module,
+    pictures: Sequence[Picture],
+    wanted: Wanted,
+    out: Path,
+    done: Container[str] = (),
 ) -> Iterator[Row | Skipped]:
     """Segment `pictures` and write their files below `out`; a row, or why there is none, for each.
+    Those whose `shown` is `done` have these. They are computed with others of their batch that have
+    not: the last bits of a result depend on its batch.
 
     Decoding and writing go on in threads while the network computes. Raises UserError where the
     disk refuses or a GPU's memory is too small.
@@ -97,13 +120,16 @@ def predict(
     device = next(model.parameters()).device
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
-        batches = _ahead(
-            readers, lambda picture: read(picture, wanted), pictures, wanted.batch_size
-        )
+        size = wanted.batch_size
+        whole = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        chosen = [batch for batch in whole if any(one.shown not in done for one in batch)]
+        batches = _ahead(readers, lambda picture: read(picture, wanted), chosen, done)
         written: deque[list[Future[Row | Skipped]]] = deque()
         try:
             for batch in batches:
-                yield from (outcome for outcome in batch if isinstance(outcome, Skipped))
+                yield from (
+                    one for one in batch if isinstance(one, Skipped) and one.image not in done
+                )
                 usable = [outcome for outcome in batch if isinstance(outcome, Read)]
                 if usable:
                     images = np.stack([one.input for one in usable])
@@ -120,6 +146,7 @@ def predict(
                                 write, one, probabilities[number], stages, number, wanted, out
                             )
                             for number, one in enumerate(usable)
+                            if one.picture.shown not in done
                         ]
                     )
                 if len(written) > 2:  # no more is held in memory than two batches
@@ -134,20 +161,31 @@ def predict(
 def _ahead(
     pool: ThreadPoolExecutor,
     work: Callable[[Picture], Read | Skipped],
-    pictures: Sequence[Picture],
-    batch_size: int,
+    batches: Sequence[Sequence[Picture]],
+    done: Container[str],
 ) -> Iterator[list[Read | Skipped]]:
-    """The work's results in batches, in order; while one is used the next two are made."""
-    waiting = iter(pictures)
-    begun = deque(pool.submit(work, picture) for picture in islice(waiting, 2 * batch_size))
+    """The work's results in batches, in order; while one is used the next two are made. Those of
+    pictures that are done are made only where another of their batch can be read."""
+    waiting = iter(batches)
+    begun: deque[tuple[Sequence[Picture], dict[Picture, Future[Read | Skipped]]]] = deque()
+
+    def begin(number: int) -> None:
+        for batch in islice(waiting, number):
+            begun.append((batch, {x: pool.submit(work, x) for x in batch if x.shown not in done}))
+
+    begin(2)
     while begun:
-        batch = [begun.popleft().result() for _ in range(min(batch_size, len(begun)))]
-        begun.extend(pool.submit(work, picture) for picture in islice(waiting, len(batch)))
-        yield batch
+        batch, futures = begun.popleft()
+        outcomes = {picture: future.result() for picture, future in futures.items()}
+        begin(1)
+        if any(isinstance(outcome, Read) for outcome in outcomes.values()):
+            rest = [picture for picture in batch if picture not in outcomes]
+            outcomes |= zip(rest, pool.map(work, rest), strict=True)
+        yield [outcomes[picture] for picture in batch if picture in outcomes]
 
 
 def read(picture: Picture, wanted: Wanted) -> Read | Skipped:
-    """Decode a picture as preprocess decodes a case's image."""
+    """Decode a picture as preprocess decodes a case's image, and turn it upright if need be."""
     prepare = Prepare(
         height=wanted.size[0],
         width=wanted.size[1],
@@ -155,16 +193,21 @@ def read(picture: Picture, wanted: Wanted) -> Read | Skipped:
         near_duplicates=None,
         split=OfficialSplit(method="official"),
     )
+    checksums: dict[Path, Checksum] = {}
+    findings: list[Finding] = []
+    path = picture.path
     try:
-        image, size, shrunk = read_image("", picture.path, prepare, {}, [])
+        modified = path.stat().st_mtime_ns  # before it is read: a change meanwhile is seen later
+        image, size, shrunk = read_image("", path, prepare, checksums, findings, turn=True)
+    except OSError as error:
+        return Skipped(picture.shown, f"cannot be read: {error.strerror}")
     except UnusableError as problem:
-        reason = str(problem)
-        if problem.defect == "EXIF-rotated":  # a case's reason is its mask, which may be turned
-            reason = "is to be turned before it is shown (EXIF orientation): save it upright"
-        return Skipped(picture.shown, reason)
+        return Skipped(picture.shown, str(problem))
     laid = lay_image(image, place(size, wanted.size, wanted.resize), shrunk)
     image.thumbnail((LONGEST, LONGEST))
-    return Read(picture, laid, image, size)
+    turned = any(finding.defect == "EXIF-rotated" for finding in findings)
+    file = {"turned": int(turned), "modified": modified, "sha256": checksums[path].sha256}
+    return Read(picture, laid, image, size, file)
 
 
 @torch.no_grad()
@@ -188,6 +231,14 @@ def _within_memory(images: int) -> Iterator[None]:
         ) from None
 
 
+def result_files(name: str, wanted: Wanted, out: Path) -> dict[str, Path]:
+    """The files that a picture's results are, the mask first."""
+    files = {"mask": out / "masks" / f"{name}.png", "overlay": out / "overlays" / f"{name}.jpg"}
+    if wanted.probabilities:
+        files["probabilities"] = out / "probabilities" / f"{name}.png"
+    return files | {file: out / "attention" / name / file for file in wanted.heat_maps}
+
+
 def write(
     one: Read,
     probabilities: NDArray[np.float32],
@@ -197,22 +248,26 @@ def write(
     out: Path,
 ) -> Row | Skipped:
     """Write a picture's files; `number` is its place in the stages' maps."""
-    name = one.picture.name
+    if not np.isfinite(probabilities).all():
+        return Skipped(one.picture.shown, "gets no finite probabilities from the network")
+    files = result_files(one.picture.name, wanted, out)
     try:
         laid = lay_back(probabilities, one.size, wanted.resize)
+        mask = laid > wanted.threshold
+        save(files["mask"], encode_mask(mask))
+        if wanted.probabilities:
+            sixteen = np.rint(laid * 65535).astype(np.uint16)
+            save(files["probabilities"], cv2.imencode(".png", sixteen)[1].tobytes())
+        drawn = overlay(one.shown, probabilities, wanted.threshold, wanted.resize)
+        save(files["overlay"], encode(drawn, "JPEG"))
+        for file, stage in zip(wanted.heat_maps, stages, strict=True):
+            shown = (one.shown.height, one.shown.width)
+            drawn = heat_map(stage, number, shown, probabilities, wanted.threshold, wanted.resize)
+            save(files[file], encode(drawn, "PNG"))
     except TooLongError as problem:
         return Skipped(one.picture.shown, str(problem))
-    mask = laid > wanted.threshold
-    save(out / "masks" / f"{name}.png", encode_mask(mask))
-    if wanted.probabilities:
-        sixteen = np.rint(laid * 65535).astype(np.uint16)
-        save(out / "probabilities" / f"{name}.png", cv2.imencode(".png", sixteen)[1].tobytes())
-    drawn = overlay(one.shown, probabilities, wanted.threshold, wanted.resize)
-    save(out / "overlays" / f"{name}.jpg", encode(drawn, "JPEG"))
-    for order, stage in enumerate(stages, start=1):
-        shown = (one.shown.height, one.shown.width)
-        drawn = heat_map(stage, number, shown, probabilities, wanted.threshold, wanted.resize)
-        save(out / "attention" / name / file_name(order, stage), encode(drawn, "PNG"))
+    except UnnamableError as problem:
+        return Skipped(one.picture.shown, f"has a name that no result can have ({problem})")
     at = place(one.size, wanted.size, wanted.resize)
     seen = probabilities[at.top : at.top + at.height, at.left : at.left + at.width]
     pixels = int(np.count_nonzero(mask))
@@ -223,6 +278,7 @@ def write(
         "lesion_area": round(pixels / mask.size, 6),
         "lesion_pixels": pixels,
         "confidence": round(float(np.maximum(seen, 1 - seen).mean()), 6),
+        **one.file,
     }
 
 
@@ -271,16 +327,12 @@ def segment(
     """Segment what was found, with networks of the kind of `run`'s; returns what was skipped."""
     out: Path = arguments.out
     if not found.pictures:
-        told = "; ".join(f"{image} {reason}" for image, reason in found.skipped)
+        told = "; ".join(f"{image} {reason}" for image, reason in found.skipped[:TOLD])
         raise UserError(f"there is no image to segment: {told}")
-    lesions = begin(out, made_with)
     attention = networks[0] if arguments.attention else None
-    if attention is not None:
-        if not any(attention_modules(attention)):
-            warn(f"{run.variant} has no attention: no heat maps are written")
-            attention = None
-        else:
-            save_scales(out / "attention" / "scales.png")
+    if attention is not None and not any(attention_modules(attention)):
+        warn(f"{run.variant} has no attention: no heat maps are written")
+        attention = None
     wanted = Wanted(
         size=run.size,
         resize=run.resize,
@@ -288,40 +340,90 @@ def segment(
         batch_size=arguments.batch_size,
         probabilities=arguments.probabilities,
         attention=attention,
+        heat_maps=() if attention is None else _heat_maps(attention, run.size),
     )
-    todo = [picture for picture in found.pictures if picture.shown not in lesions.done]
-    skipped = list(found.skipped)
-    start = time.perf_counter()
     model = Averaged(networks, flips=arguments.tta)
-    with tqdm(total=len(todo), desc="predict", unit="image") as bar:
-        for outcome in predict(model, todo, wanted, out):
-            if isinstance(outcome, Skipped):
-                skipped.append(outcome)
-            else:
-                lesions.add(outcome)
-            bar.update()
-    with replacing(out / "skipped.csv") as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([Skipped._fields, *skipped])
-    tell(found, todo, skipped, out, time.perf_counter() - start)
+    with owned(out, made_with) as lesions:
+        if attention is not None:
+            save(out / "attention" / "scales.png", draw_scales())
+        images = [cell(picture.shown) for picture in found.pictures]
+        done = _done(found.pictures, lesions, wanted, out)
+        gone = lesions.rows.keys() - set(images)  # from their folder
+        lesions.keep([*map(cell, done), *sorted(gone)])
+        start = time.perf_counter()
+        names = {picture.shown: picture.name for picture in found.pictures}
+        skipped = list(found.skipped)
+        turned = 0
+        with tqdm(total=len(names) - len(done), desc="predict", unit="image") as bar:
+            for outcome in predict(model, found.pictures, wanted, out, done):
+                if isinstance(outcome, Skipped):
+                    skipped.append(outcome)
+                    for path in result_files(names[outcome.image], wanted, out).values():
+                        with suppress(OSError):  # of the file that was in its place before
+                            path.unlink()
+                else:
+                    lesions.add(outcome)
+                    turned += outcome["turned"]
+                bar.update()
+        seconds = time.perf_counter() - start
+        lesions.keep([*images, *sorted(gone)])
+        write_table(out / "skipped.csv", Skipped._fields, (map(cell, one) for one in skipped))
+    tell(found, len(done), skipped, turned, out, seconds)
     return skipped
 
 
+def _done(
+    pictures: Sequence[Picture], lesions: Lesions, wanted: Wanted, out: Path
+) -> dict[str, None]:
+    """Of the pictures, in their order, the `shown` of those that have their results, all of them
+    and of the file as it is."""
+
+    def is_done(picture: Picture) -> bool:
+        files = result_files(picture.name, wanted, out)
+        return lesions.is_done(picture.shown, picture.path, list(files.values()))
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        there = tqdm(pool.map(is_done, pictures), "resume", len(pictures), unit="image", delay=2)
+        return {one.shown: None for one, done in zip(pictures, there, strict=True) if done}
+
+
+def _heat_maps(network: nn.Module, size: Size) -> list[str]:
+    """The names of an image's heat maps."""
+    with _within_memory(1):
+        stages = attention_stages(network, np.zeros((1, *size, 3), np.uint8))
+    return [file_name(number, stage) for number, stage in enumerate(stages, start=1)]
+
+
 def tell(
-    found: Found, todo: Sequence[Picture], skipped: Sequence[Skipped], out: Path, seconds: float
+    found: Found,
+    before: int,
+    skipped: Sequence[Skipped],
+    turned: int,
+    out: Path,
+    seconds: float,
 ) -> None:
     for image, reason in skipped[:TOLD]:
         warn(f"skipped {image}: {reason}")
     if len(skipped) > TOLD:
         warn(f"skipped {len(skipped) - TOLD} more: see {out / 'skipped.csv'}")
-    bad = len(skipped) - len(found.skipped)
-    done = len(todo) - bad
-    before = len(found.pictures) - len(todo)
+    done = len(found.pictures) - before - (len(skipped) - len(found.skipped))
     print(
-        f"predict: {done} images segmented in {out}, {done / seconds:.1f} images/s"
-        + (f", {before} were there" if before else "")
+        f"predict: {_count(done, 'image')} segmented in {out}"
+        + (f", {done / seconds:.1f} images/s" if done else "")
+        + (f", {turned} of them turned upright (EXIF)" if turned else "")
+        + (f", {before} done before" if before else "")
         + (f", {len(skipped)} skipped (skipped.csv)" if skipped else "")
-        + (f", {found.passed_over} other files passed over" if found.passed_over else "")
+        + (f", {_count(found.passed_over, 'other file')} passed over" if found.passed_over else "")
+        + (
+            f", {_count(found.results, 'folder')} of earlier results passed over"
+            if found.results
+            else ""
+        )
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

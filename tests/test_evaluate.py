@@ -137,6 +137,18 @@ def test_too_little_memory_says_what_to_set(evaluated, monkeypatch):
         evaluate.main()
 
 
+def test_logits_that_are_not_finite_are_told(tiny_study):
+    class Overflowing(torch.nn.Conv2d):
+        def forward(self, images):
+            logits = super().forward(images)
+            logits[-1, 0, 0, 0] = torch.inf
+            return logits
+
+    cases = PreparedCases.open(tiny_study.prepared_dir)
+    with pytest.raises(UserError, match="logits of a test case must be finite"):
+        list(inference.forward(Overflowing(3, 1, 1), cases, "test", tiny_study.evaluate))
+
+
 def test_evaluation_without_weights_names_the_stage_to_run(tiny_study, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["evaluate", VARIANT, "0"])
     with pytest.raises(UserError, match="run the stage train"):

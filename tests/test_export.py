@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +35,7 @@ from pipeline.reporting.modelcard import check_results, write_card
 from pipeline.statistics.results import Estimate, Interval, save_results
 from pipeline.study.errors import UserError
 from pipeline.study.files import write_json
+from pipeline.study.locks import owning
 from pipeline.study.reading import load_study
 
 DEMO = load_study(REPOSITORY / "studies" / "demo")
@@ -124,7 +128,11 @@ def test_every_variant_is_exported_as_the_eager_network(variant, tmp_path):
 def test_the_onnx_file_says_what_it_takes_and_gives(exported):
     out, _, folder = exported
     model = onnx.load(out / "model.onnx")
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
+    versions = {"opset": model.opset_import[0].version, "ir": model.ir_version}
+    assert versions == {"opset": 18, "ir": 8}  # of 2023
+    assert load_exported(out / "export.json").onnx == versions
+    assert "opset 18 and IR version 8" in (out / "model-card.md").read_text()
     (images,), (found,) = model.graph.input, model.graph.output
     shapes = [
         [dim.dim_value or "any" for dim in value.type.tensor_type.shape.dim]
@@ -138,6 +146,26 @@ def test_the_onnx_file_says_what_it_takes_and_gives(exported):
     record = json.loads((folder / "run.json").read_text())
     assert metadata["weights_sha256"] == record["weights_sha256"]
     assert metadata["resize"].startswith("stretch to 32x64")
+
+
+@pytest.mark.slow
+def test_nothing_of_this_machine_is_in_either_file(exported):
+    out, _, _ = exported
+    with zipfile.ZipFile(out / "model.pt2") as archive:
+        held = b"".join(archive.read(name) for name in archive.namelist())
+    for content in ((out / "model.onnx").read_bytes(), held):
+        assert b"network.bridge.0.weight" in content
+        for here in (REPOSITORY, sys.prefix, sys.base_prefix, Path.home(), out.parent):
+            assert os.fsencode(here) not in content
+        assert b".py" not in content
+
+
+@pytest.mark.slow
+def test_an_export_is_repeated_to_the_byte(exported, tmp_path):
+    out, _, folder = exported
+    graphs.export(open_run(folder), tmp_path)
+    for name in ("model.onnx", "model.pt2"):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_sizes_and_latency_are_read_back(exported):
@@ -267,6 +295,27 @@ def test_what_is_there_is_not_overwritten(exported, monkeypatch):
     with pytest.raises(UserError, match="is not empty"):
         export.main()
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def hold(path: Path, held) -> None:
+    with owning(path):
+        held.set()
+        signal.pause()
+
+
+def test_two_do_not_export_into_one_folder(exported, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=hold, args=(out, held))
+    process.start()
+    assert held.wait(30)
+    monkeypatch.setattr(sys, "argv", ["export", str(exported[2]), "--out", str(out)])
+    with pytest.raises(UserError, match="out is being written by another process"):
+        export.main()
+    process.kill()
+    process.join()
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_without_variants_the_list_is_empty_and_torch_is_not_imported(tiny_study
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "export: reports/exported: no variant\n"
+    assert done.stdout == ("export: nothing to export, params.yaml names no variant under export\n")
     (listed,) = tiny_study.exported_dir.iterdir()
     assert listed.name == "variants.json"
     assert listed.read_text().strip() == "[]"

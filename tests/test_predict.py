@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from killed_stage import kill_at_step, start
 from PIL import Image
 from run_folders import SIZE, make_run
 from scipy.ndimage import map_coordinates
 
 from models.attenresunet import AttenResUNetConfig
-from pipeline import predict
+from pipeline import export, predict
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.compute import to_input
 from pipeline.reporting.overlays import BORDER
 from pipeline.reporting.style import PREDICTION_COLOUR
 from pipeline.study.errors import UserError
+from pipeline.study.files import sha256
+from pipeline.study.locks import alone
 
 CPU = torch.device("cpu")
+STRIDE = 1 if "LESION_KILLS" in os.environ else 5  # steps from one kill to the next
 
 
 @pytest.fixture
@@ -119,24 +129,25 @@ def test_bad_images_are_reported_and_the_rest_is_done(
     (images / "notes.png").write_text("no picture")
     (images / "notes.txt").write_text("no picture")
     Image.new("CMYK", (40, 40)).save(images / "cmyk.jpg")
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.new("RGB", (40, 40)).save(images / "turned.jpg", exif=turned)
+    os.mkfifo(images / "pipe.png")
+    (images / "endless.jpg").symlink_to("/dev/zero")
     out = tmp_path / "out"
     status = run(monkeypatch, trained[0], images, tmp_path / "gone", "--out", out, "--batch-size=2")
     assert status == 1
     skipped = pd.read_csv(out / "skipped.csv").set_index("image")["reason"]
     assert skipped.index.tolist() == [
-        str(tmp_path / "gone"), "cmyk.jpg", "cut.jpg", "empty.png", "notes.png", "turned.jpg",
+        str(tmp_path / "gone"), "cmyk.jpg", "cut.jpg", "empty.png", "endless.jpg", "notes.png",
+        "pipe.png",
     ]  # fmt: skip
     assert "CMYK" in skipped["cmyk.jpg"]
     assert "cut short" in skipped["cut.jpg"]
-    assert skipped["turned.jpg"].endswith("save it upright")
+    for special in ("endless.jpg", "pipe.png"):
+        assert skipped[special] == "cannot be read: it is a folder, a pipe or a device"
     assert len(pd.read_csv(out / "lesions.csv")) == len(list(out.glob("masks/**/*.png"))) == 5
     told = capsys.readouterr()
     assert "5 images segmented" in told.out
-    assert "6 skipped" in told.out
-    assert "1 other files passed over" in told.out
+    assert "7 skipped" in told.out
+    assert "1 other file passed over" in told.out
     assert "warning: skipped cut.jpg: cannot be decoded" in told.err
 
 
@@ -212,10 +223,266 @@ def test_an_interrupted_prediction_goes_on_where_it_was(
     (out / "masks" / "case-2.png").unlink()
     assert run(monkeypatch, *arguments) == 0
     assert "3 images segmented" in (told := capsys.readouterr().out.splitlines()[-1])
-    assert "2 were there" in told
+    assert "2 done before" in told
     assert (out / "lesions.csv").read_bytes() == whole
     assert (out / "masks" / "case-2.png").is_file()
     assert (out / "masks" / "case-0.png").stat().st_mtime_ns == before
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_it_is_completed_as_if_it_had_not_been(
+    trained, images, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    (images / "more" / "broken.jpg").write_bytes(b"no picture")
+    arguments = tuple(map(str, (trained[0], images, "--out", out, "--batch-size=2")))
+    assert run(monkeypatch, *arguments) == 1
+    whole = content(out)
+    for step in itertools.count(random.randrange(STRIDE), STRIDE):
+        shutil.rmtree(out)
+        process = start("predict", tmp_path, *arguments, prepare=partial(kill_at_step, step))
+        process.join()
+        if process.exitcode == 1:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        assert content(out) != whole, step
+        assert run(monkeypatch, *arguments) == 1
+        assert content(out) == whole, step
+    assert step > 25  # files and names
+
+
+def test_a_picture_is_segmented_anew_if_it_or_a_result_is_not_what_it_was(
+    trained, images, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    arguments = (trained[0], images, "--out", out, "--probabilities", "--attention")
+    assert run(monkeypatch, *arguments) == 0  # all in one batch
+
+    def again() -> str:
+        capsys.readouterr()
+        run(monkeypatch, *arguments)
+        return capsys.readouterr().out
+
+    whole = content(out)
+    for lost in (
+        "masks/case-0.png",
+        "overlays/more/case-3.jpg",
+        "probabilities/case-1.png",
+        "attention/case-2/4-decoder-gate-2.png",
+    ):
+        (out / lost).unlink()
+    assert "4 images segmented" in again()
+    assert content(out) == whole
+    (out / "overlays" / "case-0.jpg").write_bytes(b"")  # as a power cut may leave it
+    assert "1 image segmented" in again()
+    assert content(out) == whole
+
+    picture = images / "case-1.png"
+    before = picture.stat()
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    assert "0 images segmented" in again()  # what it holds counts
+    own = picture.read_bytes()
+    shutil.copy(images / "case-2.png", picture)
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "1 image segmented" in again()
+    assert content(out)["masks/case-1.png"] == whole["masks/case-2.png"]
+    rows = pd.read_csv(out / "lesions.csv")
+    assert rows["image"].tolist() == pd.read_csv(io.BytesIO(whole["lesions.csv"]))["image"].tolist()
+    assert rows["sha256"][1] == rows["sha256"][2] == sha256(picture)
+    picture.write_bytes(own[:100])
+    assert "0 images segmented" in (told := again())
+    assert "1 skipped" in told
+    assert len(pd.read_csv(out / "lesions.csv")) == 4
+    assert not [name for name in content(out) if "case-1" in name]
+
+
+def hold(lock: Path, held) -> None:
+    with alone(lock, "the test"):
+        held.set()
+        signal.pause()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_two_do_not_write_into_one_folder(trained, images, tmp_path, monkeypatch, begun):
+    out = tmp_path / "out"
+    if begun:
+        assert run(monkeypatch, trained[0], images, "--out", out) == 0
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=hold, args=(out / ".lock", held))
+    process.start()
+    assert held.wait(30)
+    before = content(out)
+    with pytest.raises(UserError, match="out is being written by another process"):
+        predict_with(monkeypatch, trained[0], images, "--out", out)
+    assert content(out) == before
+    process.kill()
+    process.join()
+    assert run(monkeypatch, trained[0], images, "--out", out) == 0
+    assert len(pd.read_csv(out / "lesions.csv")) == 5
+    assert not (out / ".lock").exists()
+
+
+def test_odd_names_cost_their_own_images_at_most(trained, images, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    source = images / "case-0.png"
+    odd = {
+        b"latin-\xe9.png": r"latin-\xe9.png",
+        b"two\rrows.png": r"two\rrows.png",
+        b"two\nrows.png": r"two\nrows.png",
+    }
+    for name in odd:
+        shutil.copy(source, os.fsencode(images) + b"/" + name)
+    formula = '=HYPERLINK("x").png'
+    fine = ["é, \u202f日本.png", formula, f"'{formula}", "x" * 251 + ".png"]
+    for name in fine:
+        shutil.copy(source, images / name)
+    assert run(monkeypatch, trained[0], images, "--out", out) == 1
+    skipped = pd.read_csv(out / "skipped.csv").set_index("image")["reason"]
+    assert sorted(skipped.index) == sorted(odd.values())
+    assert skipped[r"latin-\xe9.png"] == "has a name that is not in utf-8: rename it"
+    assert skipped[r"two\rrows.png"] == "has a name with control characters: rename it"
+    table = pd.read_csv(out / "lesions.csv")
+    assert {f"'{formula}", f"''{formula}", fine[0], fine[3]} < set(table["image"])
+    assert len(table) == len(list(out.glob("masks/**/*.png"))) == 9
+    whole = content(out)
+    capsys.readouterr()
+    assert run(monkeypatch, trained[0], images, "--out", out) == 1
+    assert "0 images segmented" in (told := capsys.readouterr().out)
+    assert "9 done before" in told
+    assert content(out) == whole
+
+
+def test_a_name_too_long_for_its_results_is_skipped(trained, images, tmp_path, monkeypatch):
+    shutil.copy(images / "case-0.png", images / "case-0.PNG")  # all keep their endings
+    long = "x" * 251 + ".png"
+    shutil.copy(images / "case-0.png", images / long)
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], images, "--out", out) == 1
+    assert pd.read_csv(out / "skipped.csv").to_numpy().tolist() == [
+        [long, "has a name that no result can have (File name too long)"]
+    ]
+    assert len(pd.read_csv(out / "lesions.csv")) == 6
+
+
+def test_an_image_whose_result_would_stand_in_anothers_place_is_skipped(
+    trained, images, tmp_path, monkeypatch
+):
+    (images / "case-0.png.png").mkdir()
+    shutil.copy(images / "case-1.png", images / "case-0.png.png")
+    shutil.copy(images / "case-0.png", images / "case-0.PNG")  # all keep their endings
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], images, "--out", out, "--batch-size=1") == 1
+    ((image, reason),) = pd.read_csv(out / "skipped.csv").to_numpy().tolist()
+    assert image in ("case-0.png", "case-0.png.png/case-1.png")
+    assert reason.startswith("has a name that no result can have (")
+    assert len(pd.read_csv(out / "lesions.csv")) == 6
+
+
+def test_a_file_of_another_program_is_no_leftover(trained, images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".download.partial").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        predict_with(monkeypatch, trained[0], images, "--out", out)
+    assert content(out) == {".download.partial": b"mine"}
+
+
+def test_earlier_results_among_the_images_are_no_images(
+    trained, images, tmp_path, monkeypatch, capsys
+):
+    assert run(monkeypatch, trained[0], images, "--out", tmp_path / "earlier") == 0
+    (tmp_path / "earlier").rename(images / "earlier")
+    capsys.readouterr()
+    assert run(monkeypatch, trained[0], images, "--out", tmp_path / "out") == 0
+    assert "5 images segmented" in (told := capsys.readouterr().out)
+    assert "1 folder of earlier results passed over" in told
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_photograph_that_lies_on_its_side_is_turned_upright(
+    trained, tmp_path, monkeypatch, capsys, orientation
+):
+    upright, _ = draw_case(1, 0, height=300, width=400)
+    stored = {  # what a camera that is held so stores, by EXIF 2.3's table
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(upright).save(folder / "upright.png")
+    Image.fromarray(stored).save(folder / "turned.png", exif=exif)
+    large = Image.fromarray(stored).resize(tuple(6 * side for side in stored.shape[1::-1]))
+    large.save(folder / "large.jpg", exif=exif, quality=95)
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], folder, "--out", out) == 0
+    assert "3 images segmented" in (told := capsys.readouterr().out)
+    assert "2 of them turned upright" in told
+    files = content(out)
+    assert files["masks/turned.png"] == files["masks/upright.png"]
+    assert files["overlays/turned.jpg"] == files["overlays/upright.jpg"]
+    table = pd.read_csv(out / "lesions.csv").set_index("image")
+    assert table.loc["large.jpg", ["width", "height", "turned"]].tolist() == [2400, 1800, 1]
+    assert table.loc["upright.png", ["width", "height", "turned"]].tolist() == [400, 300, 0]
+    mask = Image.open(out / "masks" / "large.png")
+    assert mask.size == (2400, 1800)
+    small = np.asarray(mask.resize((400, 300))) > 127
+    expected = np.asarray(Image.open(out / "masks" / "upright.png")) > 127
+    assert (small == expected).mean() > 0.97
+
+
+def test_an_image_without_finite_probabilities_is_skipped(trained, images, tmp_path, monkeypatch):
+    compute = predict._probabilities
+
+    def overflowing(model, pictures, device):
+        p = compute(model, pictures, device)
+        p[0, 3, 3] = np.nan
+        return p
+
+    monkeypatch.setattr(predict, "_probabilities", overflowing)
+    out = tmp_path / "out"
+    assert run(monkeypatch, trained[0], images, "--out", out, "--batch-size=2") == 1
+    skipped = pd.read_csv(out / "skipped.csv")
+    assert skipped["image"].tolist() == ["case-0.png", "case-2.png", "more/case-4.jpg"]
+    assert set(skipped["reason"]) == {"gets no finite probabilities from the network"}
+    assert len(pd.read_csv(out / "lesions.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ("file/out", r"Not a directory; .*name another path"),
+        ("x" * 300, r"File name too long; .*name another path"),
+        ("loop", "is a link that leads nowhere"),
+        ("loop/out", "Too many levels of symbolic links"),
+        ("dangling", "is a link that leads nowhere"),
+        ("pipe", "is a file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_told(trained, images, tmp_path, monkeypatch, odd, told):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    for command in ([predict, trained[0], images], [export, trained[0]]):
+        monkeypatch.setattr(sys, "argv", ["x", *map(str, command[1:]), "--out", odd])
+        with pytest.raises(UserError, match=told):
+            command[0].main()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_nothing_is_overwritten(trained, images, tmp_path, monkeypatch):
@@ -268,7 +535,9 @@ def test_what_is_no_run_is_told(trained, images, tmp_path, monkeypatch):
         return str(error.value)
 
     assert "such as" in told(tmp_path / "study")
-    assert "has no run.json" in told(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for odd in ("nowhere", "x" * 300, "loop"):
+        assert "has no run.json" in told(tmp_path / odd)
     assert "/7/0 has no run.json" in told(folder, "--ensemble=0,7")
     make_run(tmp_path / "study", 1, size=(64, 64))
     assert "of one variant and one protocol" in told(folder, "--ensemble=0,1")

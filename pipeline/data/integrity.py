@@ -6,6 +6,7 @@ A file is converted where that cannot change what it shows; anything doubtful is
 from __future__ import annotations
 
 import hashlib
+import stat
 import struct
 import warnings
 from dataclasses import dataclass
@@ -25,6 +26,16 @@ from pipeline.study.values import quantity
 # filter that follows decides; its longer side to no less than LEAST, for near-duplicates.
 MARGIN = 1.25
 LEAST = 256
+MOST_BYTES = 2**30  # of a file: the most pixels that are read have fewer, uncompressed as well
+UPRIGHT = {  # EXIF's orientation -> what undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 BROKEN = "cannot be decoded, it may be cut short"
 DECODING_ERRORS = (
     OSError,
@@ -94,16 +105,31 @@ def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
 
 
 def read_image(
-    id: str, path: Path, prepare: Prepare, checksums: dict[Path, Checksum], findings: list[Finding]
+    id: str,
+    path: Path,
+    prepare: Prepare,
+    checksums: dict[Path, Checksum],
+    findings: list[Finding],
+    *,
+    turn: bool = False,
 ) -> tuple[Image.Image, Size, float]:
     """The image as RGB, its original height and width, and how many times smaller it is decoded.
 
-    The file's checksum and what was converted are added to the last two. Raises UnusableError.
+    The file's checksum and what was converted are added to `checksums` and `findings`. turn: what
+    EXIF says is to be turned is turned upright, size and all; else it is unusable, for it may have
+    a mask. Raises UnusableError.
     """
-    picture = _open(_read(path, checksums))
-    size = (picture.height, picture.width)
+    picture = _open(_read(path, checksums), turn=turn)
+    orientation = _orientation(picture)
+    height, width = picture.height, picture.width
+    size = (width, height) if orientation > 4 else (height, width)
     shrunk = _shrink(picture, size, prepare)
-    return _to_rgb(id, path, _load(picture), findings), size, shrunk
+    _load(picture)
+    if orientation > 1:
+        detail = f"turned upright (EXIF orientation {orientation})"
+        findings.append(Finding(id, path, "EXIF-rotated", detail, "converted"))
+        picture = picture.transpose(UPRIGHT[orientation])
+    return _to_rgb(id, path, picture, findings), size, shrunk
 
 
 def read_mask(
@@ -123,6 +149,11 @@ def decode_mask(id: str, path: Path, content: bytes, findings: list[Finding]) ->
 
 def _read(path: Path, checksums: dict[Path, Checksum]) -> bytes:
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device might never end
+            raise UnusableError("unreadable", "cannot be read: it is a folder, a pipe or a device")
+        if status.st_size > MOST_BYTES:
+            raise UnusableError("too large", f"has more than {MOST_BYTES} bytes; save it smaller")
         content = path.read_bytes()
     except OSError as error:
         raise UnusableError("unreadable", f"cannot be read: {error.strerror}") from None
@@ -130,15 +161,16 @@ def _read(path: Path, checksums: dict[Path, Checksum]) -> bytes:
     return content
 
 
-def _open(content: bytes) -> Image.Image:
-    """The picture in a file's bytes, not yet decoded, of a kind whose numbers leave no doubt."""
+def _open(content: bytes, *, turn: bool = False) -> Image.Image:
+    """The picture in a file's bytes, not yet decoded, of a kind whose numbers leave no doubt; with
+    `turn` it may be one that is to be turned."""
     if not content:
         raise UnusableError("empty file", "is empty (0 bytes)")
     try:
         picture = Image.open(BytesIO(content), formats=("JPEG", "PNG"))
         # Pillow halves 16-bit colours without a word: only how they are stored tells.
         stored = f"{picture.mode} {picture.tile[0].args if picture.tile else None}"
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = _orientation(picture)
     except UnidentifiedImageError:
         raise UnusableError("not an image", "is neither a JPEG nor a PNG image") from None
     except Image.DecompressionBombError:
@@ -156,7 +188,7 @@ def _open(content: bytes) -> Image.Image:
     if orientation not in range(9):
         detail = f"has an EXIF orientation that does not exist, {orientation}; remove it"
         raise UnusableError("EXIF-rotated", detail)
-    if orientation > 1:
+    if orientation > 1 and not turn:
         raise UnusableError(
             "EXIF-rotated",
             f"is to be turned before it is shown (EXIF orientation {orientation}): whether its "
@@ -167,15 +199,22 @@ def _open(content: bytes) -> Image.Image:
     return picture
 
 
+def _orientation(picture: Image.Image) -> int:
+    orientation: int = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation
+
+
 def _shrink(picture: Image.Image, size: Size, prepare: Prepare) -> float:
     """Let the decoder of JPEGs scale by 1/2, 1/4 or 1/8 where enough is left; returns by how much.
+    size: the picture's, upright.
 
     3 times faster than a whole decode on ISIC's originals at 256x256, 0.3 grey levels off.
     """
     placement = place(size, (prepare.height, prepare.width), prepare.resize)
     scale = max(MARGIN * placement.scale(), LEAST / max(size))
-    taken = picture.draft(picture.mode, (ceil(scale * size[1]), ceil(scale * size[0])))
-    return size[1] / taken[1][2] if taken else 1.0
+    width, height = picture.size
+    taken = picture.draft(picture.mode, (ceil(scale * width), ceil(scale * height)))
+    return width / taken[1][2] if taken else 1.0
 
 
 def _load(picture: Image.Image) -> Image.Image:

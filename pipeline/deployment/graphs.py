@@ -28,6 +28,9 @@ from pipeline.study.errors import UserError
 
 TOLERANCE = 1e-4  # of a probability; float32 in another order of additions gives 1e-6
 ADVICE = "; a study goes on without it: take the variant out of export in its params.yaml"
+OPSET = 18  # the oldest that torch's exporter writes; ONNX Runtime 1.14 of February 2023 reads it
+# Where a graph's nodes come from: lines of code and their files' paths on this machine.
+TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 WARMING, CALLS = 2, 20  # calls with one picture: before the clock, and timed
 Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pictures -> probabilities
 
@@ -71,7 +74,13 @@ def export_program(segmenter: Segmenter, size: Size) -> torch.export.ExportedPro
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)  # one would be taken for always one
     batch = {"images": {0: torch.export.Dim("batch")}}
     with _quiet():
-        return torch.export.export(segmenter, (example,), dynamic_shapes=batch)
+        program = torch.export.export(segmenter, (example,), dynamic_shapes=batch)
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                for name in TRACES:
+                    node.meta.pop(name, None)
+    return program
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
@@ -79,9 +88,13 @@ def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
         torch.export.save(program, file)
 
 
-def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
-    """Write the graph as ONNX, one file. Raises UserError without the packages of [export]."""
+def save_onnx(
+    program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]
+) -> dict[str, int]:
+    """Write the graph as ONNX, one file; returns its opset and IR version, the oldest that can be.
+    Raises UserError without the packages of [export]."""
     try:
+        import onnx
         import onnxscript  # noqa: F401
     except ImportError:
         raise missing() from None
@@ -91,11 +104,22 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[
             input_names=["images"],
             output_names=["probabilities"],
             dynamo=True,
+            opset_version=OPSET,
             verbose=False,
         )
         assert written is not None
-        written.model.metadata_props.update(metadata)
+        model = written.model
+        for node in model.graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+        model.graph.metadata_props.clear()
+        opsets = [onnx.helper.make_opsetid(*opset) for opset in model.opset_imports.items()]
+        model.ir_version = onnx.helper.find_min_ir_version_for(opsets)
+        model.metadata_props.update(metadata)
         written.save(path, external_data=False)
+    return {"opset": model.opset_imports[""], "ir": model.ir_version}
 
 
 def missing() -> UserError:
@@ -169,7 +193,7 @@ def export(run: TrainedRun, out: Path) -> Exported:
     files = {"model.onnx": out / "model.onnx", "model.pt2": out / "model.pt2"}
     try:
         program = export_program(segmenter, run.size)
-        save_onnx(program, files["model.onnx"], describe(run))
+        onnx = save_onnx(program, files["model.onnx"], describe(run))
         save_program(program, files["model.pt2"])
     except UserError:
         raise
@@ -202,6 +226,7 @@ def export(run: TrainedRun, out: Path) -> Exported:
         weights_sha256=run.record["weights_sha256"],
         network_sources=run.network_sources,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
+        onnx=onnx,
         bytes={
             "weights.safetensors": run.weights.stat().st_size,
             **{name: path.stat().st_size for name, path in files.items()},

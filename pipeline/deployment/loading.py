@@ -7,6 +7,7 @@ knows. From MLflow files are downloaded, and no code of the logged model is run.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -123,8 +124,8 @@ class _Record(BaseModel):
 def open_run(folder: Path) -> TrainedRun:
     """The run in that folder, runs/<variant>/<seed>/<fold>. Raises UserError if its run.json is
     missing, or of another version of the code."""
-    if not (folder / "run.json").is_file():
-        within = sorted(folder.glob("**/run.json"))[:1]
+    if not os.path.isfile(folder / "run.json"):  # noqa: PTH113 - which no name makes fail
+        within = sorted(folder.glob("**/run.json"))[:1] if os.path.isdir(folder) else []  # noqa: PTH112
         hint = f"such as {within[0].parent}" if within else "runs/<variant>/<seed>/<fold>"
         raise UserError(
             f"{folder} has no run.json: name the folder of a run that was trained, {hint}, or an "
@@ -186,7 +187,7 @@ def opened(source: str, seeds: Seeds = None) -> Iterator[list[TrainedRun]]:
 
 def _siblings(folder: Path, seeds: Seeds) -> list[Path]:
     """The run folders beside `folder` that differ in the seed alone."""
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # which no loop of links makes fail
     if seeds is None:
         return [folder]
     variant, fold = folder.parents[1], folder.name

@@ -36,6 +36,7 @@ class Exported(Record):
         {}, description="of a network of the study's own: each file's sha256"
     )
     parameters: int
+    onnx: dict[str, int] = Field(description="of model.onnx: its opset and its IR version, ir")
     bytes: dict[str, int] = Field(description="of each file, and of weights.safetensors")
     largest_difference: dict[str, float] = Field(
         description="of a probability from the eager network's, on drawn pictures: file -> that"

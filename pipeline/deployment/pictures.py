@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.data.raw import IMAGE_SUFFIXES
+from pipeline.deployment.outputs import has_results
+
+# Of characters that no name of a result may have: controls, separators of lines, undecoded bytes.
+UNFIT = ("Cc", "Zl", "Zp", "Cs")
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Picture:
 
 
 class Skipped(NamedTuple):
-    """A file or folder without a prediction, and why."""
+    """A file or folder without a prediction, its name as `escaped`, and why."""
 
     image: str
     reason: str
@@ -30,53 +37,125 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """passed_over: files in folders that are no pictures."""
+    """passed_over: files in folders that are no pictures; results: folders within that hold
+    predict's results, of which no file is looked at."""
 
     pictures: list[Picture]
     skipped: list[Skipped]
     passed_over: int
+    results: int
 
 
 def find_pictures(sources: Sequence[Path]) -> Found:
-    """The pictures in `sources`, each once and in their order; folders are searched to the bottom.
+    """The pictures in `sources`, each once and in their order; folders are searched to the bottom,
+    those that links lead to as well.
 
     In folders a picture is what ends in .jpg, .jpeg or .png; hidden files and the challenge's
     superpixels are passed over like any other file. A file that is named itself is always one.
     Where two would be called the same, all are called by their paths below the folder that all
     share; and where they differ in their endings alone, all keep these.
     """
-    paths: dict[Path, Path] = {}  # a picture, and the folder that it is named below
+    paths: dict[Path, tuple[Path, Path]] = {}  # where it is -> its path, the folder it is below
     skipped: list[Skipped] = []
     passed_over = 0
+    results: set[str] = set()
+    real = cache(os.path.realpath)
+
+    def place(path: Path) -> Path:  # a link that is a file has its own name
+        return Path(real(path.parent), path.name)
+
     for source in sources:
-        if not source.is_dir():
+        if not os.path.isdir(source):  # noqa: PTH112 - which no name makes fail
             if os.path.lexists(source):
                 path = _absolute(source)
-                paths.setdefault(path, path.parent)
+                paths.setdefault(place(path), (path, path.parent))
             else:
-                skipped.append(Skipped(str(source), "does not exist"))
+                skipped.append(Skipped(escaped(str(source)), "does not exist"))
             continue
-        refused: list[OSError] = []
-        walked = os.walk(_absolute(source), onerror=refused.append)
-        files = sorted(Path(folder, name) for folder, _, names in walked for name in names)
+        search = _Search(_absolute(source))
+        files = sorted(search.files())
         pictures = [path for path in files if _is_picture(path)]
         passed_over += len(files) - len(pictures)
+        results |= search.results
         for path in pictures:
-            paths.setdefault(path, _absolute(source))
-        skipped += [Skipped(str(error.filename), str(error.strerror)) for error in refused]
-        if not pictures and not refused:
+            paths.setdefault(place(path), (path, _absolute(source)))
+        skipped += [
+            Skipped(escaped(str(error.filename)), str(error.strerror)) for error in search.refused
+        ]
+        if not pictures and not search.refused:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            skipped.append(Skipped(str(source), f"holds no picture that ends in {endings}"))
-    shown = [path.relative_to(folder) for path, folder in paths.items()]
+            within = " beside predict's results" if search.results else ""
+            skipped.append(
+                Skipped(escaped(str(source)), f"holds no picture that ends in {endings}{within}")
+            )
+    shown = [path.relative_to(folder) for path, folder in paths.values()]
     if len({path.with_suffix("") for path in shown}) < len(shown):
-        shared = os.path.commonpath([path.parent for path in paths])
-        shown = [path.relative_to(shared) for path in paths]
+        shared = os.path.commonpath([path.parent for path, _ in paths.values()])
+        shown = [path.relative_to(shared) for path, _ in paths.values()]
     same = len({path.with_suffix("") for path in shown}) < len(shown)
-    found = [
-        Picture(path, below.as_posix(), (below if same else below.with_suffix("")).as_posix())
-        for path, below in zip(paths, shown, strict=True)
-    ]
-    return Found(found, skipped, passed_over)
+    found = []
+    for (path, _), below in zip(paths.values(), shown, strict=True):
+        if reason := _unfit(below.as_posix()):
+            skipped.append(Skipped(escaped(below.as_posix()), reason))
+        else:
+            name = (below if same else below.with_suffix("")).as_posix()
+            found.append(Picture(path, below.as_posix(), name))
+    return Found(found, skipped, passed_over, len(results))
+
+
+class _Search:
+    """The files below a folder: each folder's once, whatever links lead to it, a loop's as well.
+
+    refused: what could not be read; results: the folders of predict's results, passed over.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.refused: list[OSError] = []
+        self.results: set[str] = set()
+
+    def files(self) -> Iterator[Path]:
+        """Folders that lie here come before those that links lead to, and so under these names."""
+        seen: set[str] = set()
+        waiting = [str(self.root)]
+        while waiting:
+            linked: list[str] = []
+            for top in sorted(waiting):
+                for folder, below, names in os.walk(top, onerror=self.refused.append):
+                    place = os.path.realpath(folder)
+                    if place in seen or has_results(Path(folder)):
+                        if place not in seen:
+                            self.results.add(place)
+                        below.clear()
+                        continue
+                    seen.add(place)
+                    paths = [os.path.join(folder, name) for name in below]  # noqa: PTH118
+                    linked += [path for path in paths if os.path.islink(path)]  # noqa: PTH114
+                    yield from (Path(folder, name) for name in names)
+            waiting = linked
+
+
+def escaped(name: str) -> str:
+    r"""A name that can be printed and read: what is no character of text as `\x0d` or the like."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in UNFIT
+        else character
+        for character in text
+    )
+
+
+def _unfit(name: str) -> str | None:
+    """Why no result can have that name."""
+    if name.isprintable():
+        return None
+    kinds = {unicodedata.category(character) for character in name}
+    if "Cs" in kinds:
+        return f"has a name that is not in {sys.getfilesystemencoding()}: rename it"
+    if not kinds.isdisjoint(UNFIT):
+        return "has a name with control characters: rename it"
+    return None
 
 
 def _absolute(path: Path) -> Path:

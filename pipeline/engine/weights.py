@@ -130,7 +130,7 @@ def check_trainable(model: nn.Module) -> None:
 def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Module:
     """The network that `save_weights` wrote, in evaluation mode on `device`.
 
-    Raises UserError if the file is missing or belongs to another network.
+    Raises UserError if the file is missing, belongs to another network, or holds NaN or infinity.
     """
     with torch.device("meta"):  # no memory, no random numbers: the file has every tensor
         model = build_model(config)
@@ -141,4 +141,10 @@ def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Mo
             f"{path} does not hold this variant's weights ({str(error).splitlines()[0]}); "
             "run the stage train"
         ) from None
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{path}: {name} must hold finite numbers, got NaN or infinity: the training went "
+                "wrong; train the run again"
+            )
     return model.to(device).to(memory_format=torch.channels_last).eval()

@@ -29,7 +29,7 @@ def forward(
     model: nn.Module, cases: PreparedCases, split: Split, settings: Evaluate
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The split's cases in their order: logits and targets, float32 (N, 1, H, W). Raises UserError
-    where a GPU's memory is too small."""
+    where a GPU's memory is too small, and for logits that are NaN or infinite."""
     device = next(model.parameters()).device
     dtype = choose_dtype(device, settings.precision)
     for images, masks in split_batches(cases, split, settings.batch_size):
@@ -41,6 +41,11 @@ def forward(
                 f"the GPU's memory ran out with {quantity(len(images), 'case')} at once: set "
                 "a smaller evaluate.batch_size"
             ) from None
+        if not torch.isfinite(logits).all():
+            raise UserError(
+                f"the network's logits of a {split} case must be finite, got NaN or infinity: its "
+                "numbers overflow; try evaluate.precision: float32, or train it anew"
+            )
         yield logits, to_target(masks, device)
 
 

@@ -75,6 +75,9 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         'probabilities = session.run(None, {"images": np.asarray(picture)[None]})[0][0]',
         "```",
         "",
+        f"`model.onnx` is of ONNX's opset {exported.onnx['opset']} and IR version "
+        f"{exported.onnx['ir']}, the oldest that the network can be written in.",
+        "",
         '`model.pt2` takes and gives the same: `torch.export.load("model.pt2").module()(images)`.',
         "",
         "## Network",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -13,7 +13,6 @@ from PIL import Image
 
 from pipeline.data.geometry import Size
 from pipeline.evaluation.native import lay_back
-from pipeline.study.files import writing
 from pipeline.study.values import Resize
 
 if TYPE_CHECKING:  # with matplotlib, which overlays need nothing of
@@ -73,18 +72,17 @@ def file_name(number: int, stage: AttentionStage) -> str:
     return f"{number}-{re.sub(r'[^a-z0-9]+', '-', stage.name.lower())}.png"
 
 
-def save_scales(path: Path) -> None:
-    """What the heat maps' colours mean, as a picture of their two scales."""
+def draw_scales() -> bytes:
+    """What the heat maps' colours mean, as a PNG of their two scales."""
     from matplotlib.figure import Figure
 
     from pipeline.reporting.heatmaps import LABELS, SCALES, mark_scale
-    from pipeline.reporting.style import save_png
 
     figure = Figure(figsize=(5, 1.8), layout="constrained")
     for kind, ax in zip(SCALES, figure.subplots(len(SCALES)), strict=True):
         bar = figure.colorbar(SCALES[kind], cax=ax, orientation="horizontal")
         bar.set_label(LABELS[kind])
         mark_scale(bar, kind)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(figure, path)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()

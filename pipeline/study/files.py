@@ -22,25 +22,33 @@ from pydantic_core import from_json
 from pipeline.study.errors import UserError
 from pipeline.study.limits import limit_of
 
-# What a disk or its owner refuses: full, over quota, read-only, not allowed, broken; and a place
-# where there can be no such file.
-_REFUSALS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+# What a disk or its owner refuses: full, over quota, read-only, not allowed, broken.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# No path for a file or a folder: below a file, too long, a loop of links, in the way, mounted.
+_IMPOSSIBLE = (
+    *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EEXIST, errno.EISDIR, errno.EBUSY),
 )
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise UserError where the disk refuses that `path` be written: full, read-only, broken."""
+    """Raise UserError where the disk refuses that `path` be written: full, read-only, broken, or
+    no place for it."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS or limit_of(error):
+        if limit_of(error):
+            raise
+        if error.errno in _REFUSALS:
+            advice = "make room or allow writing, then run again"
+        elif error.errno in _IMPOSSIBLE:
+            advice = "name another path, or move away what is in its place"
+        else:
             raise
         raise UserError(
             f"{path} cannot be written: {os.strerror(error.errno)}; what was there before is kept: "
-            "make room or allow writing, then run again"
+            f"{advice}"
         ) from None
 
 
@@ -99,6 +107,11 @@ def _machine() -> str:
     processes = Path("/proc/self/ns/pid")
     known = f"{platform.node()} {processes.stat().st_ino if processes.exists() else 0}"
     return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether it is a name that `temporary_path` gives."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

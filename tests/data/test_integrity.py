@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_an_image_with_a_defect_leaves_the_case_out(tmp_path, name):
     assert checked.mask is None
 
 
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    case = RawCase("a", None, tmp_path / "a.jpg", tmp_path / "a.png")
+    case.mask.write_bytes(encoded(MASK))
+    with case.image.open("wb") as file:
+        file.truncate(2**40)  # sparse
+    (finding,) = check_case(case, prepare()).findings
+    assert finding.defect == "too large"
+    assert finding.detail == "has more than 1073741824 bytes; save it smaller"
+
+
 MASK_DEFECTS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "empty": (lambda: encoded(0 * MASK), "empty mask", "all of its pixels are 0"),
     "full": (lambda: encoded(0 * MASK + 255), "full mask", "all of its pixels are 255"),
@@ -169,7 +180,7 @@ def test_defects_of_both_files_are_told(tmp_path):
     assert [finding.file.name for finding in checked.findings] == ["a.jpg", "a_segmentation.png"]
 
 
-@pytest.mark.parametrize("broken", ["missing", "dangling link", "folder"])
+@pytest.mark.parametrize("broken", ["missing", "dangling link", "folder", "pipe", "device"])
 def test_a_file_that_cannot_be_read_leaves_the_case_out(tmp_path, broken):
     case = RawCase("a", None, tmp_path / "a.jpg", tmp_path / "a.png")
     case.mask.write_bytes(encoded(MASK))
@@ -177,6 +188,10 @@ def test_a_file_that_cannot_be_read_leaves_the_case_out(tmp_path, broken):
         case.image.symlink_to("nowhere.jpg")
     elif broken == "folder":
         case.image.mkdir()
+    elif broken == "pipe":
+        os.mkfifo(case.image)
+    elif broken == "device":
+        case.image.symlink_to("/dev/zero")
     (finding,) = check_case(case, prepare()).findings
     assert finding.defect == "unreadable"
     assert finding.detail.startswith("cannot be read: ")

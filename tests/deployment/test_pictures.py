@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,44 @@ def test_what_is_missing_or_empty_is_told_and_the_rest_found(folder, tmp_path):
     ]
     assert len(found.pictures) == 3
     assert find_pictures([tmp_path / "empty"]).pictures == []
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_searched_once(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "c.jpg").write_bytes(b"")
+    (folder / "linked").symlink_to(other)
+    (folder / "again").symlink_to(other)
+    (folder / "before").symlink_to(folder / "deep")  # it lies here, and keeps its name
+    (folder / "loop").symlink_to(folder)
+    (other / "back").symlink_to(folder)
+    found = find_pictures([folder, other, folder / "loop"])
+    shown = [picture.shown for picture in found.pictures]
+    assert shown == ["a.jpg", "again/c.jpg", "b.PNG", "deep/er/a.jpeg"]
+    assert found.skipped == []
+
+
+def test_a_folder_of_results_is_passed_over_with_all_that_is_in_it(folder):
+    (folder / "deep" / "predict.json").write_text('{"networks": [], "columns": {}}')
+    (folder / "predict.json").write_text('{"by": "another program"}')
+    found = find_pictures([folder])
+    assert [picture.shown for picture in found.pictures] == ["a.jpg", "b.PNG"]
+    assert found.results == 1
+    (told,) = find_pictures([folder / "deep"]).skipped
+    assert told.reason == "holds no picture that ends in .jpeg, .jpg, .png beside predict's results"
+
+
+def test_names_that_no_result_can_have_are_skipped_and_told_in_letters(folder, tmp_path):
+    for name in (b"\xe9.jpg", b"a\tb.jpg", "\u2028.jpg".encode(), "\u00a0\u202fé.jpg".encode()):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"")
+    found = find_pictures([folder, tmp_path / "no\r"])
+    assert [image for image, _ in found.skipped] == [
+        f"{tmp_path}/no\\r", "a\\tb.jpg", "\\u2028.jpg", "\\xe9.jpg",
+    ]  # fmt: skip
+    assert "\u00a0\u202fé.jpg" in [picture.shown for picture in found.pictures]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop/a.jpg", "a.jpg/b.jpg"])
+def test_a_path_that_cannot_be_is_skipped(folder, name):
+    (folder / "loop").symlink_to("loop")
+    assert find_pictures([folder / name]).skipped == [(str(folder / name), "does not exist")]

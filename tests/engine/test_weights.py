@@ -44,6 +44,16 @@ def test_a_checkpoint_may_be_read_by_whom_its_folder_allows_and_is_alone_there(t
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    model = build_model(CONFIG)
+    with torch.no_grad():
+        next(model.parameters())[0] = value
+    save_weights(model, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"weights\.safetensors: .*weight must hold finite numbers"):
+        load_model(CONFIG, tmp_path / "weights.safetensors", CPU)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     save_weights(build_model(CONFIG), tmp_path / "weights.safetensors")

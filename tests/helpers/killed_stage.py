@@ -7,6 +7,7 @@ afford many: a fresh interpreter takes seconds to import.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -14,9 +15,12 @@ import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["pipeline.train", "pipeline.evaluate", "pandas"])
+_server.set_forkserver_preload(
+    ["pipeline.train", "pipeline.evaluate", "pipeline.predict", "pandas"]
+)
 
 
 def start(
@@ -51,6 +55,47 @@ def _work(
         contextlib.redirect_stderr(printed),
     ):
         run_command(main)
+
+
+def kill_at_step(number: int) -> None:
+    """The process kills itself at that step of its writing: with half of a file written, before and
+    after a file gets its name, and when one to be added to is open."""
+    steps = itertools.count()
+
+    def step() -> bool:
+        return next(steps) == number
+
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    replace, open_, writes = Path.replace, Path.open, (Path.write_bytes, Path.write_text)
+
+    def killing_replace(self: Path, target: Path) -> Path:
+        if step():
+            end()
+        replaced = replace(self, target)
+        if step():
+            end()
+        return replaced
+
+    def killing_open(self: Path, mode: str = "r", **rest: Any) -> Any:
+        opened = open_(self, mode, **rest)
+        if mode == "a" and step():
+            end()
+        return opened
+
+    def killing(write: Callable[..., int]) -> Callable[..., int]:
+        def half(self: Path, content: Any, **rest: Any) -> int:
+            if step():
+                write(self, content[: len(content) // 2], **rest)
+                end()
+            return write(self, content, **rest)
+
+        return half
+
+    Path.replace = killing_replace  # type: ignore[method-assign,assignment]
+    Path.open = killing_open  # type: ignore[method-assign,assignment]
+    Path.write_bytes, Path.write_text = map(killing, writes)  # type: ignore[method-assign]
 
 
 def kill_in_second_save() -> None:

@@ -84,6 +84,27 @@ def test_a_disk_that_refuses_is_told_and_the_old_file_stays(tmp_path, number):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("told", ["Not a directory", "File name too long", "Too many levels"])
+def test_a_place_where_nothing_can_be_is_told(tmp_path, told):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    path = {
+        "Not a directory": tmp_path / "file" / "below" / "output",
+        "File name too long": tmp_path / ("x" * 300) / "output",
+        "Too many levels": tmp_path / "loop" / "below" / "output",
+    }[told]
+    with pytest.raises(UserError, match=f"cannot be written: {told}.*name another path"):
+        write_half_a_file(path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_and_stays(tmp_path):
+    (tmp_path / "reports").write_text("mine")
+    with pytest.raises(UserError, match=r"File exists.*move away what is in its place"):
+        write_half_a_file(tmp_path / "reports" / "results.json")
+    assert (tmp_path / "reports").read_text() == "mine"
+
+
 @pytest.mark.parametrize("write", [write_half_a_file, write_half_a_folder])
 def test_an_error_leaves_nothing_where_nothing_was(tmp_path, write):
     with pytest.raises(InterruptedError):
