@@ -16,6 +16,7 @@ from pipeline.data.duplicates import (
     HASHES,
     Pair,
     candidate_pairs,
+    confirm,
     find,
     fingerprint,
     groups,
@@ -88,6 +89,28 @@ def test_pictures_without_features_give_no_pairs_and_no_warnings():
         none = candidate_pairs(np.zeros((0, HASHES, duplicates.WORDS), np.uint64))
     assert none[0].shape == (0, 2)
     assert none[1].shape == (0,)
+
+
+def labelled(seed: int) -> Picture:
+    """A picture of its own with the label that all of them bear on a fortieth of it."""
+    detail = cv2.GaussianBlur(np.random.default_rng(seed).normal(128, 150, (192, 256)), (0, 0), 1.5)
+    detail[:16, :80] = (
+        np.random.default_rng(99).choice([30, 230], (4, 20)).repeat(4, 0).repeat(4, 1)
+    )
+    return np.repeat(detail.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def test_pictures_that_share_a_label_and_nothing_else_are_no_pair():
+    thumbnails = [thumbnail(labelled(seed)) for seed in (0, 1, 0)]
+    features = [local_features(small) for small in thumbnails]
+    pairs, distances = np.array([[0, 1], [0, 2], [1, 2]]), np.zeros(3, np.int64)
+    of_case = (thumbnails.__getitem__, features.__getitem__)
+    (copied,) = confirm(pairs, distances, *of_case)
+    assert (copied.first, copied.second) == (0, 2)
+    assert copied.correlation == pytest.approx(1)
+    every = confirm(pairs, distances, *of_case, min_correlation=-1)
+    assert len(every) == 3  # the label's features alone carry enough over
+    assert all(abs(pair.correlation) < 0.15 for pair in every if pair != copied)
 
 
 @pytest.mark.slow

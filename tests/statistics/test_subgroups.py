@@ -75,6 +75,16 @@ def test_lesion_its_fading_rim_vignette_and_padding_have_no_part_in_the_tone():
     assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["light"]), abs=0.5)
 
 
+def test_skin_begins_two_hundredths_of_the_diagonal_from_the_lesion():
+    # 2 pixels of 64 x 64. The lesion leaves a frame of 3 around it: its fading rim of 2, which are
+    # two thirds of what is no lesion, and 1 of skin.
+    mask, rim = np.zeros((2, 64, 64), bool)
+    mask[3:-3, 3:-3] = True
+    rim[1:-1, 1:-1] = True
+    image = np.where(rim[..., None], np.uint8(SKINS["brown"]), np.uint8(SKINS["light"]))
+    assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["light"]), abs=0.5)
+
+
 def test_hairs_do_not_move_the_median():
     image, mask = picture(SKINS["intermediate"])
     image[:, ::5] = (45, 30, 25)
