@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import results_by_hand
+from conftest import REPOSITORY
 from made_results import make_results
 
 from pipeline.statistics import results
 from pipeline.study.errors import UserError
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "results-schema.json"
 
@@ -139,6 +143,30 @@ def estimated(means: dict[tuple[str, str], float | None]) -> results.Results:
 MEANS = {("a", "dice"): 0.81, ("b", "dice"): 0.8234567, ("a", "iou"): 0.7, ("b", "iou"): 0.6} | {
     (variant, "focal_loss"): None for variant in "ab"
 }
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """The paper's, in a folder of its own."""
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
+    return load_study(tmp_path)
+
+
+def test_the_results_of_a_study_are_opened_and_those_of_a_part_with_that_part(study):
+    params = study.model_dump(mode="json")
+    found = make_results().model_copy(update={"params": params})
+    results.save_results(study.results_file, found)
+    assert results.open_results(study, partial=False) == (study, found)
+    missing = [results.MissingRun(variant=study.variants[0], seed=study.seeds[0], fold=0)]
+    part = results.Partial(runs=1, of=2, folds=1, waiting=0, missing=missing)
+    partly = found.model_copy(update={"partial": part})
+    results.save_results(study.partial_dir / "results.json", partly)
+    rest, opened = results.open_results(study, partial=True)
+    assert opened == partly
+    assert set(study.runs()) - set(rest.runs()) == {study.runs()[0]}
+    results.save_results(study.results_file, found.model_copy(update={"params": {}}))
+    with pytest.raises(UserError, match="was made with another"):
+        results.open_results(study, partial=False)
 
 
 def test_a_summary_has_the_best_variant_and_each_ones_mean_and_deviation():
