@@ -112,6 +112,13 @@ def test_a_batch_is_scored_by_the_studys_threshold_and_focal_loss(study):
         assert row["brier"] == pytest.approx(np.square(1 - q).mean(), rel=1e-5)
 
 
+def test_a_pixel_at_the_threshold_is_no_lesion(study):
+    evaluate = study.evaluate.model_copy(update={"threshold": 0.5})
+    logits = torch.tensor([[[[0.0, 1e-6]]]])
+    found = score(logits, torch.zeros_like(logits), study.model_copy(update={"evaluate": evaluate}))
+    assert found.found.tolist() == [[[False, True]]]
+
+
 def test_pixels_lose_the_channel_and_nothing_else():
     values = torch.arange(6.0).reshape(1, 1, 2, 3)  # one case: its axis stays
     assert pixels(values).tolist() == [[[0, 1, 2], [3, 4, 5]]]
