@@ -2,6 +2,7 @@
 #   make demo       the whole pipeline on synthetic lesions, to a report
 #   make check      ruff, mypy and the fast tests
 #   make test       every test, then the benchmarks alone (COVERAGE=--cov: what they cover; slower by a third)
+#   make mutants    is each small change of the code seen by its tests? (hours; ONLY='pipeline.gate.*': some)
 #   make setup      the environment only
 #   make reproduce  the paper's study (downloads ISIC 2018, wants a GPU)
 #   make mlflow     compare the runs in the browser
@@ -27,7 +28,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 TESTS := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 8 \
     --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check setup reproduce mlflow study studies lint lock repository
+.PHONY: demo test check mutants setup reproduce mlflow study studies lint lock repository
 
 demo: $(READY)
 	dvc --cd studies/demo repro
@@ -40,6 +41,13 @@ check: lint
 test: $(READY)
 	$(TESTS) --ignore tests/benchmarks $(COVERAGE)
 	python -m pytest tests/benchmarks
+
+# mutmut is no part of the lock: nothing else wants it. Interrupted, it goes on where it stopped.
+mutants: $(READY)
+	@python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["mutation"])' \
+	    | xargs python -m pip install -q --disable-pip-version-check
+	OMP_NUM_THREADS=1 mutmut run $(if $(ONLY),'$(ONLY)')
+	@mutmut results --all true | python tests/survivors.py
 
 setup: $(READY)
 

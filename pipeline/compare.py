@@ -48,7 +48,7 @@ from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
 from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import verdict
-from pipeline.study.errors import UserError, run_command
+from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import write_json
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, wants_partial
@@ -67,6 +67,11 @@ def main(partial: bool = False) -> None:
         missing = missing_runs(study) if partial else []
         part = study.without(missing) if partial else study
         results = collect(part, cases)
+        if study.compare.baseline not in (None, *study.variants):
+            warn(
+                f"params.yaml: compare.baseline is {study.compare.baseline}, which is not among "
+                "variants: nothing is held against it"
+            )
         if partial:
             known = describe_part(study, part, missing)
             results = results.model_copy(

@@ -106,7 +106,6 @@ def drawn_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["seeds"] = [0]
     params["averaging"] = []
     params["variants"] = ["gated_attention", "limit_encoder_attention"]
-    params["compare"]["baseline"] = None
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     before = Path.cwd()
     os.chdir(folder)
@@ -143,7 +142,5 @@ def change_params(**changes: object) -> Study:
     params = yaml.safe_load(path.read_text())
     for key, value in changes.items():
         params[key] = params[key] | value if isinstance(value, dict) else value
-    if params["compare"]["baseline"] not in params["variants"]:
-        params["compare"]["baseline"] = None
     path.write_text(yaml.safe_dump(params))
     return load_study()

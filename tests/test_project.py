@@ -16,6 +16,7 @@ import yaml
 from conftest import REPOSITORY
 from mutations import HARMS
 from packaging.requirements import Requirement
+from survivors import report
 
 LOCK = (REPOSITORY / "requirements.lock").read_text()
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -163,3 +164,23 @@ def test_make_says_what_an_unpacked_archive_needs_before_it_makes_anything(tmp_p
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_a_mutations_line_is_in_the_sources(harm):
     assert (REPOSITORY / harm.file).read_text().count(harm.old) == 1
+
+
+def test_the_share_of_changes_caught_is_told_by_package_and_too_little_fails():
+    tried = ["killed"] * 17 + ["timeout", "survived", "no tests", "not checked"]
+    lines = [
+        f"    pipeline.evaluation.metrics.x_dice__mutmut_{n}: {s}" for n, s in enumerate(tried)
+    ]
+    lines += ["    pipeline.gate.speed.x_time__mutmut_1: survived", ""]
+    table, survivors, poor = report(lines)
+    assert table[2:] == [
+        "| evaluation | 18 | 1 | 1 | 1 | 90.0% |",
+        "| gate | 0 | 1 | 0 | 0 | 0.0% |",
+    ]
+    assert survivors == [
+        "pipeline.evaluation.metrics.x_dice__mutmut_18: survived",
+        "pipeline.evaluation.metrics.x_dice__mutmut_19: no tests",
+        "pipeline.gate.speed.x_time__mutmut_1: survived",
+    ]
+    assert poor == []
+    assert report([*lines, lines[18]])[2] == ["evaluation 85.7%, at least 90%"]

@@ -57,6 +57,21 @@ def tiny_network() -> torch.nn.Module:
     return build_model(TINY)
 
 
+class Dropping(torch.nn.Module):
+    """One layer behind dropout; `dropped` tells which of 64 numbers each step drops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 1, 1)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.dropped: list[list[bool]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.dropped.append((self.dropout(torch.ones(64)) == 0).tolist())
+        return self.convolution(self.dropout(images))
+
+
 def protocol(study: Study, **changes: object) -> Study:
     """`study` with changes under train; in float32, so that every machine computes the same."""
     changes = {"precision": "float32"} | changes
@@ -186,6 +201,24 @@ def test_the_papers_protocol_is_a_plain_loop_of_adam_to_the_bit(tiny_study):
             optimizer.step()
     assert changed(theirs.state_dict(), ours.state_dict()) == set()
     assert changed(theirs.state_dict(), tiny_network().state_dict())
+
+
+def test_dropout_is_drawn_anew_each_epoch_and_by_the_seed_alone(tiny_study):
+    study = protocol(tiny_study, epochs=3, batch_size=20)
+    cases = PreparedCases.open(study.prepared_dir)
+
+    def dropped(seed: int) -> list[list[bool]]:
+        """What a step drops, epoch by epoch."""
+        network = Dropping()
+        loop.fit(network, cases, study, seed)
+        return network.dropped
+
+    first = dropped(0)
+    assert len(first) == 3
+    assert all(first[one] != first[other] for one, other in ((0, 1), (0, 2), (1, 2)))
+    torch.manual_seed(17)  # whatever was drawn before
+    assert dropped(0) == first
+    assert dropped(1) != first
 
 
 @pytest.mark.parametrize("loss", ["dice", "bce_dice", "focal"])

@@ -133,7 +133,7 @@ def open_run(folder: Path) -> TrainedRun:
         )
     content = read_run(folder / "run.json")
     try:
-        record = _Record.model_validate_json(json.dumps(content))
+        record = _Record.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as invalid:
         raise UserError(
             f"{folder / 'run.json'}: {first_fault(invalid)}; train the run anew"

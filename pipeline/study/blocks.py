@@ -312,11 +312,12 @@ class Evaluate(Block):
 class Compare(Block):
     """The statistics over seeds that the protocol leaves open.
 
-    baseline: the variant that the others are held against; null for none. equivalence_margin: Dice
-    by which two variants may differ and be called equal. draws, seed: of the bootstraps.
+    baseline: the variant that the others are held against; null for none, as one that the study
+    does not run. equivalence_margin: Dice by which two variants may differ and be called equal.
+    draws, seed: of the bootstraps.
     """
 
-    baseline: Annotated[Name | None, expect("an entry under variants, or null")]
+    baseline: Annotated[Name | None, expect("an entry under models, or null")]
     equivalence_margin: Positive
     draws: Annotated[int, Field(ge=1000), expect("a whole number of at least 1000")]
     seed: Seed

@@ -162,12 +162,12 @@ class Study(Block):
         return export
 
     @model_validator(mode="after")
-    def _compares_with_a_variant(self) -> Study:
+    def _compares_with_a_model(self) -> Study:
         baseline = self.compare.baseline
-        if baseline is not None and baseline not in self.variants:
+        if baseline is not None and baseline not in self.models:
             raise ValueError(
-                f"compare.baseline must be among variants ({', '.join(self.variants)}), or null, "
-                f"got {baseline!r}"
+                f"compare.baseline must be an entry under models ({', '.join(self.models)}), or "
+                f"null, got {baseline!r}"
             )
         return self
 

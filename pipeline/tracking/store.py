@@ -56,9 +56,9 @@ def _folder(study: Study) -> str:
 def _experiment(client: MlflowClient, study: Study) -> Experiment:
     """The study's experiment, which is made where there is none.
 
-    It has the study's name. Where that is taken by the study of another folder, the folder is
-    added to it: neither takes the other's runs for its own. A study that was moved, in the one
-    place that a file is, keeps its experiment.
+    It has the study's name. Where another folder's study has it, the folder is added: neither
+    takes the other's runs for its own. A study that was moved keeps its experiment, where that can
+    be seen: on a server, the other folder may be another clone's.
     """
     name, folder = _name(study), _folder(study)
     experiment = _experiment_named(client, name)

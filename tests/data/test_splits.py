@@ -141,7 +141,11 @@ def test_a_list_changed_after_it_was_declared_is_refused(tmp_path):
     split = lists_in(tmp_path, training=["case0000"])
     (tmp_path / "training.txt").write_text("case0001\n")
     found = hashlib.sha256(b"case0001\n").hexdigest()
-    with pytest.raises(UserError, match=rf"training\.sha256 must be that of training.txt, {found}"):
+    told = (
+        rf"training\.sha256 must be that of training.txt, {found}, got '{split.training.sha256}': "
+        "put it there if the file is what you mean$"
+    )
+    with pytest.raises(UserError, match=told):
         choose(split, tmp_path)
 
 
@@ -173,6 +177,29 @@ def test_a_group_larger_than_a_fold_leaves_the_others_to_the_other_folds():
         assert sorted(set(folds)) == [0, 1, 2]
 
 
+def test_the_largest_groups_are_dealt_first_so_that_folds_are_alike():
+    sizes = {"a": 1, "b": 1, "c": 2, "d": 2, "e": 3, "f": 3, "g": 6}
+    groups = [name for name, size in sizes.items() for _ in range(size)]
+    for seed in range(5):
+        counts = Counter(folds_of(groups, 3, seed))
+        assert sorted(counts.values()) == [6, 6, 6]
+
+
+def test_a_group_goes_where_its_middle_falls():
+    # Of ten cases the one group has nine. Its middle is at 4.5 or 5.5 of ten: training to 5.
+    groups = ["large"] * 9 + ["small"]
+    parts = set()
+    for seed in range(20):
+        split = RandomSplit.model_validate(
+            {"method": "random", "seed": seed, "training": 0.5, "validation": 0.25, "test": 0.25}
+        )
+        with pytest.raises(UserError, match="give each split a case") as caught:
+            divide([None] * 10, groups, split)
+        parts.add(str(caught.value).partition("got cases: ")[2])
+    # First, it trains and the small one is tested; second, at 5.5, it validates.
+    assert parts == {"9 training, 0 validation, 1 test", "1 training, 9 validation, 0 test"}
+
+
 def test_a_list_that_is_missing_is_named(tmp_path):
     split = lists_in(tmp_path)
     (tmp_path / "test.txt").unlink()
@@ -181,11 +208,10 @@ def test_a_list_that_is_missing_is_named(tmp_path):
 
 
 def test_unknown_ids_are_counted_and_named(tmp_path):
-    split = lists_in(tmp_path, validation=["case0001", "x", "y"])
-    with pytest.raises(
-        UserError, match=r"validation\.txt: must list ids .* got 2 others such as x, y"
-    ):
-        choose(split, tmp_path)
+    for unknown, told in ((["x", "y"], "2 others such as x, y$"), (list("zyxw"), "4 .* w, x, y$")):
+        split = lists_in(tmp_path, validation=["case0001", *unknown])
+        with pytest.raises(UserError, match=rf"validation\.txt: must list ids .* got {told}"):
+            choose(split, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +220,12 @@ def test_unknown_ids_are_counted_and_named(tmp_path):
 def test_an_id_listed_twice_is_refused(tmp_path, ids):
     with pytest.raises(UserError, match=r"got 1 id more than once such as case0001"):
         choose(lists_in(tmp_path, **ids), tmp_path)
+
+
+def test_three_of_the_ids_listed_twice_are_named(tmp_path):
+    twice = [f"case000{number}" for number in range(4)]
+    with pytest.raises(UserError, match=r"got 4 ids .* such as case0000, case0001, case0002$"):
+        choose(lists_in(tmp_path, training=twice, test=twice), tmp_path)
 
 
 def test_a_list_that_leaves_a_split_empty_is_refused(tmp_path):

@@ -69,3 +69,9 @@ def test_brier_score_is_the_mean_squared_error_of_each_case():
         for own, mask in zip(probabilities, masks, strict=True)
     ]
     np.testing.assert_allclose(brier(probabilities, masks), expected, atol=1e-7)
+
+
+def test_brier_scores_of_large_pictures_are_summed_in_double_precision():
+    dark = np.full((1, 1024, 1024), 0.1, np.float32)
+    found = brier(dark, np.zeros(dark.shape, bool))
+    assert found == pytest.approx(np.float64(np.square(np.float32(0.1))), rel=1e-12)

@@ -94,6 +94,34 @@ def raw_study(tiny_study, tmp_path):
     return change_params(data={"raw": str(tmp_path / "raw")})
 
 
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+def test_every_batch_is_counted_in_order_by_the_studys_threshold_and_resize(raw_study, resize):
+    study = change_params(prepare={"resize": resize}, evaluate={"threshold": 0.3})
+    rows = PreparedCases.open(study.prepared_dir).table
+    said = np.random.default_rng(0).random((len(rows), 32, 64), np.float32)
+    scorer = NativeScorer(study)
+    for start in range(0, len(rows), 5):  # 30 cases: more batches than may wait
+        scorer.submit(said[start : start + 5], rows[start : start + 5])
+    counts = scorer.collect()
+
+    raw = study.raw_dir.glob("*_GroundTruth/*_segmentation.png")
+    masks = {path.stem.removesuffix("_segmentation"): np.asarray(Image.open(path)) for path in raw}
+    expected = [
+        counted(lay_back(own, (48, 64), resize) > 0.3, masks[id] > 0)[0]
+        for own, id in zip(said, rows["id"], strict=True)
+    ]
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_a_case_too_long_to_be_laid_back_is_named_and_what_to_set(raw_study):
+    rows = PreparedCases.open(raw_study.prepared_dir).table[:1].assign(width=40_000)
+    scorer = NativeScorer(raw_study)
+    scorer.submit(np.zeros((1, 32, 64), np.float32), rows)
+    told = rf"^{rows['id'][0]} is longer than .*, or set evaluate\.resolution to network$"
+    with pytest.raises(UserError, match=told):
+        scorer.collect()
+
+
 @pytest.mark.slow
 def test_native_scores_are_the_challenges_own_of_masks_at_the_originals_size(raw_study, tmp_path):
     rows = PreparedCases.open(raw_study.prepared_dir).table.query("split == 'test'")

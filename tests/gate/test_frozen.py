@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from mutations import HARMS
 from torch import Tensor
 
 from models.attenresunet.attention import AttentionGate
@@ -66,6 +65,7 @@ def test_on_the_stored_kind_of_machine_equal_to_the_bit(folder):
     assert again == stored
 
 
+@pytest.mark.slow
 def test_on_another_kind_of_machine_within_the_tolerances():
     """Torch's and oneDNN's plainest kernels stand for another processor."""
     code = (
@@ -242,11 +242,6 @@ def test_update_keeps_what_is_stored_where_the_code_does_not_compute_all(folder,
     with pytest.raises(UserError, match=r"tier-b\.json is left as it was"):
         frozen.update("b", folder)
     assert (folder / "tier-b.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
-def test_the_harms_of_mutations_py_can_still_be_done(harm):
-    assert (REPOSITORY / harm.file).read_text().count(harm.old) == 1
 
 
 @pytest.mark.parametrize("change", [lambda figures: figures.popitem(), lambda f: f.update(x={})])

@@ -47,7 +47,6 @@ def study_with(folder: Path, **networks: object) -> Study:
     params["train"]["optimizer"]["learning_rate"] = 0.001
     params["models"], params["variants"] = networks, list(networks)
     params["compare"]["baseline"] = None
-    params["compare"]["baseline"] = None
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return load_study(folder)
 

@@ -7,6 +7,10 @@ import pytest
 from scipy import stats
 
 from pipeline.statistics.analysis import Design, compare, estimate, estimate_averaged
+from pipeline.statistics.crossed import mean_interval, single_run_interval, variance_components
+from pipeline.statistics.ordering import order_all, rank_all
+from pipeline.statistics.pairs import against_baseline, choose_pairing, compare_pairs
+from pipeline.statistics.power import plan
 from studies import as_table, simulate
 
 PAPER = {"a": 0.866, "b": 0.8615}
@@ -178,3 +182,174 @@ def test_a_score_that_is_no_number_gives_no_figure_and_that_of_a_single_network_
     assert found.mean == pytest.approx(0.85)
     assert found.interval is not None
     assert (found.difference, found.difference_interval) == (None, None)
+
+
+def two(seeds=7, cases=12, **noise):
+    """Values (2, S, C) and their table; of two variants the tests are quick."""
+    values = simulate(np.random.default_rng(5), [0.80, 0.81], seeds=seeds, cases=cases, **noise)
+    return values, as_table(values)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.99])
+def test_a_comparison_holds_what_each_part_of_the_protocol_finds(correlation):
+    values, scores = two(correlation=correlation, seed_deviation=0.05, rest_deviation=0.01)
+    found = run(scores, baseline="b", paper={"a": 0.86, "b": 0.88, "z": 0.87}, seed=3)
+    means = values.mean(axis=2)
+    pairing = choose_pairing(means)
+    assert pairing.paired is (correlation > 0)
+    assert found.pairing == pairing
+    assert (found.metric, found.variants, found.seeds) == ("dice", ["a", "b"], list(range(7)))
+    assert (found.cases, found.notes, found.baseline) == (12, [], "b")
+    assert found.equivalence_margin == 0.005
+    options = {"margin": 0.005, "draws": 1000, "seed": 3}
+    assert found.pairs == compare_pairs(values, ["a", "b"], pairing.paired, **options)
+    dunnett = against_baseline(means, ["a", "b"], "b", 3)
+    assert found.against_baseline == ([] if pairing.paired else dunnett)
+    assert found.factorial == []
+    assert found.ranks == rank_all(means, ["a", "b"])
+    # The paper's order of those that are here, best first; the gap is of its two best anywhere.
+    assert found.ordering == order_all(
+        values, ["a", "b"], ["b", "a"], pairing.paired, draws=1000, seed=3
+    )
+    assert found.variance == variance_components(values)
+    expected = plan(values, pairing.paired, 0.88 - 0.87)
+    assert found.power == expected
+
+
+def test_a_baseline_that_is_not_there_is_none_and_a_paper_of_one_figure_has_no_gap():
+    _, scores = two()
+    found = run(scores, baseline="z", paper={"a": 0.86})
+    assert (found.baseline, found.against_baseline, found.power.gap) == (None, [], None)
+    assert found.ordering.paper == ["a"]
+    assert run(scores, baseline=None, paper={}).ordering.paper == []
+
+
+def test_a_comparison_without_options_draws_ten_thousand_times_by_seed_0():
+    _, scores = two(seeds=3, cases=4)
+    settings = {"metric": "dice", "baseline": None, "margin": 0.005, "paper": {}, "factors": {}}
+    found = compare(scores, **settings)
+    assert found == compare(scores, **settings, draws=10_000, seed=0)
+    assert found.ordering.draws == 10_000
+    assert found.ordering != compare(scores, **settings, draws=10_000, seed=1).ordering
+
+
+def test_two_seeds_and_two_cases_are_the_fewest_that_are_compared():
+    found = run(two(seeds=2, cases=2)[1])
+    assert found.notes == ["Descriptive only: 2 seeds; below 7 no difference is called shown."]
+    assert len(found.pairs) == 1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "cases", "note"),
+    [
+        (
+            1,
+            5,
+            "With one seed no interval and no test can be had: how much is chance cannot be told.",
+        ),
+        (5, 1, "With one test case nothing can be said of others."),
+    ],
+)
+def test_what_allows_no_comparison_is_told_and_counted(seeds, cases, note):
+    found = run(two(seeds, cases)[1], baseline="b")
+    assert found.notes == [note]
+    assert (found.variants, found.seeds, found.cases) == (["a", "b"], list(range(seeds)), cases)
+    assert (found.pairing, found.pairs, found.against_baseline) == (None, [], [])
+    assert (found.factorial, found.variance, found.baseline) == ([], None, "b")
+
+
+def test_a_design_keeps_the_tables_order_and_every_score_in_its_place():
+    values, scores = two(seeds=3, cases=4)
+    scores["seed"] = scores["seed"].map({0: 7, 1: 2, 2: 5})
+    scores["case"] = scores["case"].map({f"case-{n}": name for n, name in enumerate("zxyw")})
+    scores["variant"] = scores["variant"].map({"a": "resunet", "b": "attention"})
+    design = Design(scores)
+    assert design.variants == ["resunet", "attention"]
+    assert (design.seeds, design.cases, design.notes) == ([7, 2, 5], list("zxyw"), [])
+    np.testing.assert_array_equal(design.scores, values)
+    np.testing.assert_array_equal(Design(scores[::-1]).scores, values[::-1, ::-1, ::-1])
+
+
+def three(seeds=3, cases=4):
+    values = np.random.default_rng(0).random((3, seeds, cases))
+    return values, as_table(values)
+
+
+def of(table, variant, **where):
+    """Which rows are of that variant, seed and case."""
+    chosen = table["variant"] == variant
+    for column, value in where.items():
+        chosen &= table[column] == value
+    return chosen
+
+
+def test_a_variant_with_infinite_scores_is_left_out_and_the_others_stay_in_place():
+    values, scores = three()
+    scores.loc[of(scores, "b", seed=1), "value"] = [np.inf, -np.inf, 0.5, np.nan]
+    design = Design(scores)
+    assert design.notes == ["b is left out of comparisons: it has no number for 3 of 12 scores."]
+    np.testing.assert_array_equal(design.scores, values[[0, 2]])
+
+
+def test_a_variant_that_lacks_a_case_in_one_run_is_left_out():
+    _, scores = three()
+    design = Design(scores[~of(scores, "c", seed=2, case="case-1")])
+    assert design.variants == ["a", "b"]
+    assert design.notes == [
+        "c is left out of comparisons: 1 of 12 scores are missing (unequal case sets)."
+    ]
+
+
+def test_a_variant_of_other_cases_than_most_is_left_out():
+    values, scores = three()
+    scores.loc[of(scores, "c", case="case-0"), "case"] = "another"
+    scores.loc[of(scores, "c", case="case-3"), "case"] = "one more"
+    design = Design(scores)
+    assert design.notes == [
+        "c is left out of comparisons: it was scored on 2 cases that most were not (unequal case "
+        "sets)."
+    ]
+    assert design.cases == [f"case-{number}" for number in range(4)]
+    np.testing.assert_array_equal(design.scores, values[:2])
+
+
+def test_seeds_that_some_lack_are_left_out_and_named_with_who_lacks_them():
+    values, scores = three()
+    lacking = of(scores, "a", seed=0) | of(scores, "c", seed=0) | of(scores, "b", seed=2)
+    design = Design(scores[~lacking])
+    assert design.notes == [
+        "Seed 2 is left out of comparisons: no run of b.",
+        "Seed 0 is left out of comparisons: no run of a, c.",
+    ]
+    assert design.seeds == [1]
+    np.testing.assert_array_equal(design.scores, values[:, 1:2])
+
+
+def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
+    values, _ = two()
+    found = estimate(values[0], variant="a", metric="iou", paper=0.8)
+    assert (found.variant, found.metric, found.paper) == ("a", "iou", 0.8)
+    assert (found.seeds, found.cases) == (7, 12)
+    assert found.mean == pytest.approx(values[0].mean())
+    assert found.standard_deviation == pytest.approx(np.std(values[0].mean(axis=1), ddof=1))
+    assert found.interval == mean_interval(values[0])
+    assert found.single_run == single_run_interval(values[0])
+    assert estimate(values[0], variant="a", metric="iou").single_run is None
+
+
+def test_an_estimate_of_one_seed_or_one_case_has_no_interval():
+    values, _ = two()
+    one_seed = estimate(values[0, :1], variant="a", metric="dice", paper=0.8)
+    assert (one_seed.standard_deviation, one_seed.interval, one_seed.single_run) == (None,) * 3
+    one_case = estimate(values[0, :, :1], variant="a", metric="dice", paper=0.8)
+    assert one_case.standard_deviation == pytest.approx(np.std(values[0, :, 0], ddof=1))
+    assert (one_case.interval, one_case.single_run) == (None, None)
+    two_each = estimate(values[0, :2, :2], variant="a", metric="dice", paper=0.8)
+    assert None not in (two_each.standard_deviation, two_each.interval, two_each.single_run)
+
+
+def test_nothing_scored_has_no_estimate_and_keeps_the_papers_figure():
+    found = estimate(None, variant="a", metric="dice", paper=0.8)
+    assert (found.variant, found.metric, found.paper) == ("a", "dice", 0.8)
+    assert (found.mean, found.standard_deviation, found.interval, found.single_run) == (None,) * 4
+    assert (found.seeds, found.cases) == (0, 0)

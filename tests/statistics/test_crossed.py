@@ -57,6 +57,27 @@ def test_the_prediction_interval_is_the_textbooks_where_cases_are_alike():
     assert interval.high - interval.low == pytest.approx(2 * reach)
 
 
+def test_the_prediction_interval_of_a_table_worked_out_by_hand():
+    # HAND's squared errors are 1 of the seeds and 1 of the cases. One more run has another seed,
+    # whose mean's variance is 2, and other cases, whose mean's variance is 1: 1 + 1 + 2 + 1.
+    interval = single_run_interval(HAND)
+    reach = stats.t.ppf(0.975, 1) * np.sqrt(5)
+    assert (interval.low, interval.high) == pytest.approx((4 - reach, 4 + reach))
+
+
+def test_one_more_run_on_other_cases_lies_in_the_prediction_interval_19_times_of_20():
+    # 5 seeds, 400 cases, and nearly all of the spread that of the cases: with their error counted
+    # once the interval would hold 83 %.
+    rng = np.random.default_rng(4)
+    inside = 0
+    for _ in range(1000):
+        values = rng.normal(0, 0.1, (5, 1)) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, (5, 400))
+        run = rng.normal(0, 0.1) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, 400)
+        interval = single_run_interval(values)
+        inside += interval.low <= run.mean() <= interval.high
+    assert 925 <= inside <= 975  # a standard deviation is 7
+
+
 def test_a_negative_component_of_the_cases_counts_as_none():
     values = np.array([[0.0, 1.0], [1.0, 0.0]])  # case means are equal, the rest is large
     assert two_way(values).cases == 0

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from statsmodels.formula.api import ols
+from statsmodels.stats.multitest import multipletests
 
+from pipeline.statistics.crossed import mean_interval, two_way_p
 from pipeline.statistics.factorial import effects
 from studies import simulate
 
@@ -42,9 +44,36 @@ def test_p_values_are_those_of_treatment_coded_least_squares(paired):
         assert effect.p_value == pytest.approx(float(model.t_test(padded).pvalue), abs=1e-9)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_intervals_and_adjusted_p_values_are_those_of_the_contrasts(paired):
+    # Cases that suit a variant by chance, so that the two-way error's p-values are the larger ones.
+    cells = design([0.80, 0.81, 0.83, 0.84], fit_deviation=0.05)
+    neither, gates, attention, both = cells.values()
+    contrasts = (
+        (gates + both - neither - attention) / 2,
+        (attention + both - neither - gates) / 2,
+        both - attention - gates + neither,
+    )
+    found = effects(cells, paired)
+    assert [effect.name for effect in found] == ["gates", "encoder attention", "interaction"]
+    of_seeds = multipletests([effect.p_value for effect in found], method="holm")[1]
+    two_way = multipletests([float(two_way_p(each)) for each in contrasts], method="holm")[1]
+    assert (two_way > of_seeds).any()
+    for place, (effect, contrast) in enumerate(zip(found, contrasts, strict=True)):
+        assert effect.interval.low == pytest.approx(mean_interval(contrast).low)
+        assert effect.interval.high == pytest.approx(mean_interval(contrast).high)
+        assert effect.adjusted_p_value == pytest.approx(max(of_seeds[place], two_way[place]))
+        assert effect.shown is bool(effect.adjusted_p_value < 0.05)
+
+
 def test_a_clear_main_effect_is_shown_and_the_others_are_not():
     gates, attention, interaction = effects(design([0.7, 0.8, 0.7, 0.8]), paired=False)
     assert (gates.shown, attention.shown, interaction.shown) == (True, False, False)
+
+
+def test_from_seven_seeds_on_an_effect_may_be_shown():
+    found = effects(design([0.7, 0.8, 0.7, 0.8], seeds=7), False)
+    assert [effect.shown for effect in found] == [True, False, False]
 
 
 def test_below_seven_seeds_no_effect_is_called_shown():

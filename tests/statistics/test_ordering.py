@@ -112,3 +112,83 @@ def test_the_same_seed_gives_the_same_draws():
     )
     assert first == again
     assert first != other
+
+
+def test_neighbours_within_the_critical_difference_make_the_largest_groups():
+    # Of ten blocks the critical difference of four is 4.69 / sqrt(10) = 1.483. Average ranks:
+    # a 1.4, b 1.9, c 3.1 and d 3.6, so that a and c, or b and d, are too far from each other.
+    orders = ["abcd"] * 5 + ["bacd"] * 2 + ["abdc"] * 1 + ["acdb"] * 1 + ["bdac"] * 1
+    means = np.array([[4.0 - order.index(name) for order in orders] for name in "abcd"])
+    found = rank_all(means, "abcd")
+    assert found.average == pytest.approx({"a": 1.4, "b": 1.9, "c": 3.1, "d": 3.6})
+    assert found.critical_difference == pytest.approx(1.483, abs=1e-3)
+    assert found.groups == [["a", "b"], ["b", "c"], ["c", "d"]]
+
+
+def test_the_anovas_f_is_the_mean_squares_ratio():
+    means = np.random.default_rng(4).normal([[0.0], [1.0], [0.5]], size=(3, 6))
+    variants = 6 * ((means.mean(axis=1) - means.mean()) ** 2).sum() / 2
+    rest = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
+    found = rank_all(means, "abc")
+    assert found.anova_f == pytest.approx(variants / ((rest**2).sum() / 10))
+    assert found.anova_p_value == pytest.approx(stats.f.sf(found.anova_f, 2, 10))
+    friedman = stats.friedmanchisquare(*means)
+    assert found.friedman_statistic == pytest.approx(friedman.statistic)
+    assert found.friedman_p_value == pytest.approx(friedman.pvalue)
+
+
+@pytest.mark.parametrize(("paired", "spread"), [(False, np.sqrt(2)), (True, 2)])
+def test_draws_vary_with_the_seeds_of_each_variant_or_of_all_together(paired, spread):
+    """Two variants whose seeds run against each other: where seeds pair them a draw's difference
+    varies by twice one variant's error, else by the square root of two."""
+    effects = np.random.default_rng(0).normal(0, 0.01, 40)
+    effects -= effects.mean()
+    values = np.stack([0.802 + effects, 0.8 - effects])[:, :, None] + np.zeros(5)
+    found = order_all(values, "ab", ["b", "a"], paired, draws=20_000, seed=0)
+    error = effects.std() / np.sqrt(40)
+    expected = stats.norm.cdf(0.002 / (spread * error))
+    assert found.best["a"] == pytest.approx(expected, abs=0.012)
+    assert found.best["a"] + found.best["b"] == pytest.approx(1)
+    assert found.paper_share == pytest.approx(found.best["b"])
+    assert (found.draws, found.distinct) == (20_000, 2)
+    assert [row.variants for row in found.shares] == [["a", "b"], ["b", "a"]]
+    assert found.shares[0].share == pytest.approx(found.best["a"])
+    assert (found.kendall_tau, found.observed, found.paper) == (-1, ["a", "b"], ["b", "a"])
+    assert (found.kendall_tau_interval.low, found.kendall_tau_interval.high) == (-1, 1)
+
+
+def test_draws_vary_with_the_cases_which_are_the_same_for_all_variants():
+    # Both gain from the same cases: only the second's bonus on a quarter of them is chance.
+    common = np.linspace(-1, 1, 40)
+    bonus = np.where(np.arange(40) % 4 == 0, 0.5, -0.15)
+    values = np.stack([common, common + bonus])[:, None, :] + np.zeros((2, 3, 1))
+    found = order_all(values, "ab", [], False, draws=20_000, seed=0)
+    expected = stats.binom.sf(9.23, 40, 0.25)  # 0.5 n > 0.15 (40 - n): of 40 draws more than 9.2
+    assert found.best["b"] == pytest.approx(expected, abs=0.012)
+
+
+def test_at_most_ten_orderings_are_told_the_most_frequent_first():
+    values = simulate(np.random.default_rng(5), [0.8] * 5, seeds=4, cases=10)
+    found = order_all(values, "abcde", ["a", "b", "c"], True, draws=2000, seed=1)
+    assert found.distinct > len(found.shares) == 10
+    shares = [row.share for row in found.shares]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) < 1
+    assert found.observed == ["abcde"[place] for place in np.argsort(-values.mean(axis=(1, 2)))]
+
+
+def test_variants_that_tie_share_the_draw_and_keep_their_order():
+    values = np.full((3, 4, 5), 0.8) + np.array([0, 0, -0.1])[:, None, None]
+    found = order_all(values, "abc", ["c", "a", "b"], True, draws=1000, seed=0)
+    assert found.best == {"a": 0.5, "b": 0.5, "c": 0}
+    assert (found.observed, found.distinct) == (["a", "b", "c"], 1)
+    assert found.paper_share == 0
+    assert found.kendall_tau == pytest.approx(-2 / 3)  # two of three pairs against, a tie
+
+
+def test_the_papers_share_is_that_of_its_order_among_those_that_it_reports():
+    values = np.array([0.7, 0.9, 0.8, 0.6])[:, None, None] + np.zeros((4, 3, 2))
+    for paper, share, tau in (("ad", 1, 1), ("bc", 1, 1), ("bad", 1, 1), ("cba", 0, 1 / 3)):
+        found = order_all(values, "abcd", list(paper), False, draws=1000, seed=0)
+        assert (found.paper_share, found.kendall_tau) == (share, pytest.approx(tau))
+    assert order_all(values, "abcd", ["a"], False, draws=1000, seed=0).paper_share is None

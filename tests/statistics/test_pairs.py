@@ -7,7 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
+from pipeline.statistics.crossed import mean_interval, two_way, two_way_p
 from pipeline.statistics.pairs import (
     against_baseline,
     choose_pairing,
@@ -141,3 +143,150 @@ def test_dunnetts_comparison_is_scipys_with_the_baseline_left_out():
     assert [row.variant for row in found] == ["a", "c"]
     assert [row.p_value for row in found] == pytest.approx(list(expected.pvalue), abs=1e-4)
     assert found[0].interval.low < means[0].mean() - means[1].mean() < found[0].interval.high
+
+
+def one_sided(distance, error, freedom):
+    """The p-value that a difference lies so far within its margin, of the nearer side."""
+    return stats.t.sf(distance / error, freedom)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_every_pair_has_its_tests_each_adjusted_over_all_pairs(paired):
+    """Three variants: each figure by scipy, or from the definition of its standard error."""
+    values = study(
+        [0.800, 0.802, 0.806], correlation=0.5, case_deviation=0.01, fit_deviation=0.01,
+        rest_deviation=0.01,
+    )  # fmt: skip
+    means = values.mean(axis=2)
+    names, margin = ["a", "b", "c"], 0.009
+    places = [(0, 1), (0, 2), (1, 2)]
+    of_seeds, of_both, equal = [], [], []
+    for one, other in places:
+        difference = values[one] - values[other]
+        between = means[one] - means[other]
+        errors = two_way(difference)
+        if paired:
+            flips = np.array(list(product([1, -1], repeat=8))) @ between
+            of_seeds.append((np.abs(flips) >= abs(between.sum()) - 1e-12).mean())
+            error, freedom = stats.sem(between), 7
+        else:
+            of_seeds.append(stats.tukey_hsd(*means).pvalue[one, other])
+            squares = stats.sem(means[one]) ** 2, stats.sem(means[other]) ** 2
+            error = np.sqrt(sum(squares))  # Welch's
+            freedom = sum(squares) ** 2 / sum(square**2 / 7 for square in squares)
+        of_both.append(float(two_way_p(difference)))
+        distance = margin - abs(between.mean())
+        equal.append(
+            max(
+                one_sided(distance, error, freedom),
+                one_sided(distance, errors.total, errors.freedom(8, 100)),
+            )
+        )
+    adjusted = np.maximum(
+        multipletests(of_seeds, method="holm")[1], multipletests(of_both, method="holm")[1]
+    )
+    equal = multipletests(equal, method="holm")[1]
+    found = compare_pairs(values, names, paired, margin=margin, draws=1000, seed=0)
+    for place, (pair, (one, other)) in enumerate(zip(found, places, strict=True)):
+        difference = values[one] - values[other]
+        assert (pair.first, pair.second) == (names[one], names[other])
+        assert pair.difference == pytest.approx(difference.mean())
+        assert pair.interval == mean_interval(difference)
+        assert pair.two_way_p_value == pytest.approx(of_both[place])
+        assert pair.adjusted_p_value == pytest.approx(adjusted[place], rel=1e-4)
+        assert pair.shown is bool(adjusted[place] < 0.05)
+        assert pair.equivalence_p_value == pytest.approx(equal[place], rel=1e-6)
+        assert pair.equivalent is bool(equal[place] < 0.05)
+        if paired:
+            assert pair.exact_p_value == pytest.approx(of_seeds[place])
+            expected = stats.ttest_rel(means[one], means[other]).pvalue
+            assert pair.p_value == pytest.approx(expected)
+        else:
+            assert (pair.p_value, pair.exact_p_value) == (None, None)
+    assert len({pair.equivalent for pair in found}) == 2
+
+
+def test_from_seven_seeds_on_a_pair_is_concluded():
+    (pair,) = compare_pairs(study([0.8, 0.9], seeds=7), "ab", False, **OPTIONS)
+    assert (pair.shown, pair.equivalent) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("apart", "shown", "equivalent"), [(0.0, False, True), (0.004, True, True), (0.01, True, False)]
+)
+@pytest.mark.parametrize("paired", [True, False])
+def test_without_noise_what_differs_is_shown_and_what_is_within_the_margin_is_equal(
+    apart, shown, equivalent, paired
+):
+    values = np.full((2, 8, 4), 0.8)
+    values[1] += apart
+    (pair,) = compare_pairs(values, "ab", paired, **OPTIONS)
+    assert (pair.shown, pair.equivalent) == (shown, equivalent)
+    assert pair.superiority == (0.5 if apart == 0 else 0)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_superiority_has_the_percentiles_of_a_bootstrap_over_seeds(paired):
+    """Drawn here run by run: with pairs one set of seeds, else one for each variant."""
+    rng = np.random.default_rng(11)
+    first, second = rng.normal(0.3, 1, 9), rng.normal(0, 1, 9)
+    first[2] = second[2]  # a tie
+    values = np.stack([first, second])[:, :, None] + np.zeros(2)
+    drawn = []
+    for _ in range(4000):
+        one, other = rng.integers(9, size=(2, 9))
+        wins = (
+            np.sign(first[one] - second[one])
+            if paired
+            else np.sign(first[one][:, None] - second[other])
+        )
+        drawn.append((wins.mean() + 1) / 2)
+    (pair,) = compare_pairs(values, "ab", paired, margin=0.005, draws=4000, seed=0)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert pair.superiority_interval.low == pytest.approx(low, abs=0.03)
+    assert pair.superiority_interval.high == pytest.approx(high, abs=0.03)
+    won = np.sign(first - second) if paired else np.sign(first[:, None] - second)
+    assert pair.superiority == pytest.approx((won.mean() + 1) / 2)
+
+
+def test_flips_of_more_than_fourteen_seeds_are_drawn_by_the_seed():
+    differences = np.random.default_rng(1).normal(0.5, 1, (1, 18))
+    first, again, other = (sign_flip(differences, seed)[0] for seed in (0, 0, 1))
+    assert first == again != other
+    flips = np.random.default_rng(2).choice([1, -1], (100_000, 18)) @ differences[0]
+    assert first == pytest.approx((np.abs(flips) >= differences.sum()).mean(), abs=0.01)
+    fourteen = differences[:, :14]
+    assert sign_flip(fourteen, 0) == sign_flip(fourteen, 1)
+
+
+def test_a_flip_tests_p_value_is_at_most_one():
+    assert sign_flip(np.array([[0.0, 0.0, 0.0, 0.0], [1.0, -1.0, 1.0, -1.0]])).tolist() == [1, 1]
+
+
+def test_tukeys_test_of_means_that_do_not_vary_is_sure():
+    means = np.repeat([[0.8], [0.9], [0.8]], 4, axis=1)
+    assert tukey(means).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_the_pairing_names_its_rule_and_its_test():
+    apart = choose_pairing(np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]))
+    assert (apart.correlation, apart.threshold, apart.paired) == (pytest.approx(-1), 0.2, False)
+    assert apart.test == "Tukey's honestly significant difference on seed means"
+    together = choose_pairing(np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.4], [0.5, 0.5, 0.5]]))
+    assert together.correlation == pytest.approx(np.corrcoef([1, 2, 3], [1, 2, 4])[0, 1])
+    assert together.paired is True
+    assert together.test == "exact sign-flip test on paired seed means, Holm over all pairs"
+
+
+def test_dunnetts_differences_and_intervals_are_of_the_variant_less_the_baseline():
+    means = study([0.8, 0.82, 0.81], number=1).mean(axis=2)
+    first, last = against_baseline(means, ["a", "b", "c"], "b", seed=0)
+    assert first.difference == pytest.approx(means[0].mean() - means[1].mean())
+    assert last.difference == pytest.approx(means[2].mean() - means[1].mean())
+    for row in (first, last):  # symmetric about it, and of one width: groups are of one size
+        assert (row.interval.low + row.interval.high) / 2 == pytest.approx(row.difference)
+    test = stats.dunnett(means[0], means[2], control=means[1], rng=np.random.default_rng(0))
+    expected = test.confidence_interval(0.95)
+    assert last.interval.low == pytest.approx(expected.low[1], abs=1e-5)
+    assert first.interval.high == pytest.approx(expected.high[0], abs=1e-5)
+    assert against_baseline(np.full((3, 4), 0.8), ["a", "b", "c"], "b", seed=0) == []

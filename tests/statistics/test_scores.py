@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ from pipeline.statistics.paper import PAPER
 from pipeline.statistics.scores import both_empty, disputed_cases, example_cases
 
 
-def scores(dice: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
+def scores(
+    dice: dict[tuple[str, int], list[float]], ids: Sequence[str] = "abcdefgh"
+) -> pd.DataFrame:
     """A table of scores in which every metric is the Dice given, cases are a, b, ... and each case
     has 1 true positive, 1 false positive and 2 false negatives."""
     rows = [
-        {"variant": variant, "seed": seed, "id": "abcdefgh"[place]}
+        {"variant": variant, "seed": seed, "id": ids[place]}
         | dict.fromkeys(CASE_METRICS, value)
         | {"true_positives": 1, "false_positives": 1, "false_negatives": 2, "true_negatives": 12}
         for (variant, seed), values in dice.items()
@@ -51,6 +54,7 @@ def test_a_study_without_native_scores_has_no_columns_of_them():
 def test_a_run_is_the_mean_over_its_cases_and_runs_keep_their_order():
     runs = score_runs(scores({("z", 0): [0.8, 0.6], ("a", 1): [1.0, 0.8]}))
     assert list(runs.index) == [("z", 0), ("a", 1)]
+    assert list(runs.index.names) == ["variant", "seed"]
     assert list(runs.columns) == list(METRICS)
     assert runs["dice"].tolist() == pytest.approx([0.7, 0.9])
 
@@ -73,7 +77,7 @@ def test_runs_scored_on_different_cases_are_refused():
 
 
 def test_both_empty_counts_cases_without_lesion_in_truth_and_prediction():
-    table = scores({("v", 0): [1.0, 0.6]})
+    table = scores({("v", 0): [1.0, 0.6, 0.7]})
     table.loc[0, ["true_positives", "false_positives", "false_negatives"]] = 0
     assert both_empty(table) == 1
 
@@ -102,6 +106,23 @@ def test_example_cases_name_none_twice(cases):
         (example.dice for example in found), reverse=True
     )
     assert found[0].rank == "best"
+
+
+@pytest.mark.parametrize(
+    ("cases", "each"), [(2, 1), (3, 1), (5, 1), (6, 2), (8, 2), (9, 2), (12, 2)]
+)
+def test_two_cases_of_every_rank_are_shown_where_there_are_six(cases, each):
+    table = scores({("v", 0): np.linspace(0.9, 0.5, cases).tolist()}, "abcdefghijkl")
+    ranks = [example.rank for example in example_cases(table)]
+    assert ranks == ["best"] * each + ["median"] * (each if cases > 2 else 0) + ["worst"] * each
+
+
+def test_cases_of_equal_means_keep_the_order_of_the_scores():
+    ids = [f"case{number * 7 % 40}" for number in range(40)]
+    table = scores({("v", 0): [0.5] * 40, ("w", 0): [0.7] * 40}, ids)
+    found = [example.id for example in example_cases(table, each=1)]
+    assert found == [ids[0], ids[19], ids[39]]
+    assert [example.id for example in disputed_cases(table)] == ids[:6]
 
 
 def test_disputed_cases_are_those_whose_variants_differ_most_in_the_mean_over_seeds():

@@ -75,6 +75,27 @@ def test_lesion_its_fading_rim_vignette_and_padding_have_no_part_in_the_tone():
     assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["light"]), abs=0.5)
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_skin_begins_two_hundredths_of_the_diagonal_from_the_lesion(across):
+    # 2 pixels of 64 x 64. On either side of the lesion, which runs through the picture, are its
+    # fading rim of 2 pixels and 1 of skin.
+    mask, rim = np.zeros((2, 64, 64), bool)
+    mask[3:-3] = True
+    rim[1:-1] = True
+    if across:
+        mask, rim = mask.T, rim.T
+    image = np.where(rim[..., None], np.uint8(SKINS["brown"]), np.uint8(SKINS["light"]))
+    assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["light"]), abs=0.5)
+
+
+def test_a_tone_is_told_of_a_fiftieth_of_the_picture_and_what_is_black_is_no_skin():
+    image, mask = np.full((50, 50, 3), 40, np.uint8), np.zeros((50, 50), bool)
+    image[0, :49] = SKINS["light"]
+    assert typology_angle(image, mask) is None
+    image[0, 49] = SKINS["light"]  # the fiftieth of 50
+    assert typology_angle(image, mask) == pytest.approx(angle_of(*SKINS["light"]), abs=0.5)
+
+
 def test_hairs_do_not_move_the_median():
     image, mask = picture(SKINS["intermediate"])
     image[:, ::5] = (45, 30, 25)
@@ -120,6 +141,19 @@ def test_sizes_of_few_cases_are_put_together():
 
 
 @pytest.mark.parametrize(
+    ("place", "touches"),
+    [
+        ((0, 5), True), ((1, 5), False), ((11, 5), True), ((10, 5), False),
+        ((5, 0), True), ((5, 1), False), ((5, 15), True), ((5, 14), False),
+    ],
+)  # fmt: skip
+def test_each_edge_of_the_picture_is_one_that_a_lesion_may_touch(place, touches):
+    mask = np.zeros((12, 16), bool)
+    mask[place] = True
+    assert touches_border(mask, (120, 160), "stretch") is touches
+
+
+@pytest.mark.parametrize(
     ("resize", "row", "touches"),
     [("stretch", 0, True), ("stretch", 1, False), ("pad", 16, True), ("pad", 17, False)],
 )
@@ -152,3 +186,12 @@ def test_every_case_is_in_one_group_of_each_grouping():
     }
     assert list(found[SKIN]) == names
     assert found[SKIN]["very light"].tolist() == [4, 10, 16]
+
+
+def test_a_lesion_at_padding_touches_the_border_of_its_group_too():
+    image, mask = picture(SKINS["light"])
+    mask[16, 10:50] = True  # an original twice as wide as high fills rows 16 to 47
+    table = pd.DataFrame({"id": ["a"], "split": "test", "height": 300, "width": 600})
+    cases = PreparedCases(image[None], mask[None].astype(np.uint8), table, fingerprint="")
+    assert list(group_cases(cases, [0], "pad")[BORDER]) == ["touches it"]
+    assert list(group_cases(cases, [0], "stretch")[BORDER]) == ["within the picture"]

@@ -88,3 +88,90 @@ def test_a_variant_alone_has_nothing_to_be_compared_with():
     found = available(drawn(0.0)[:1])
     assert found.pairs == []
     assert found.notes == ["There are no two variants to compare."]
+
+
+def test_a_comparison_of_unequal_seeds_says_what_it_is():
+    found = available(drawn(0.0))
+    told = (
+        "of seed means, on the seeds that both have (exact sign-flip test where these pair the "
+        "two, else Tukey's), Holm over all pairs"
+    )
+    assert found.pairing.test == told
+    assert (found.pairing.correlation, found.pairing.threshold) == (None, 0.2)
+    assert (found.pairing.paired, found.against_baseline) == (False, [])
+    assert found.notes == [
+        "The variants do not have the same seeds: each pair is compared on those that both have, 6 "
+        "to 8 of them; there are no ranks and orderings, for want of two that all have.",
+        "Descriptive only: with fewer than 7 common seeds no difference of a pair is called shown.",
+        "No test, for want of two common seeds: a and d; b and d; c and d.",
+    ]
+
+
+def test_seeds_of_one_number_and_those_that_all_have_are_told():
+    values = drawn(0.0)[:2]
+    found = available(values, {"a": range(10), "b": range(8)})
+    assert found.notes == [
+        "The variants do not have the same seeds: each pair is compared on those that both have, 8 "
+        "of them; ranks and orderings are of those that all have, 8."
+    ]
+    found = available(values, {"a": range(5), "b": range(3, 8)})
+    assert found.notes[0].endswith("2 of them; ranks and orderings are of those that all have, 2.")
+    found = available(values, {"a": range(5), "b": range(4, 8)})
+    assert found.pairs == []
+    assert found.notes == [
+        "The variants do not have the same seeds: each pair is compared on those that both have; "
+        "there are no ranks and orderings, for want of two that all have.",
+        "No test, for want of two common seeds: a and b.",
+    ]
+
+
+def test_a_variant_left_out_is_still_told_and_no_seed_of_it_counts():
+    values = drawn(0.0)[:3].copy()
+    values[2, 9, 0] = np.nan
+    found = available(values, {"a": range(10), "b": range(8), "c": range(10)})
+    assert found.variants == ["a", "b"]
+    assert found.notes == [
+        "c is left out of comparisons: it has no number for 1 of 400 scores.",
+        "The variants do not have the same seeds: each pair is compared on those that both have, 8 "
+        "of them; ranks and orderings are of those that all have, 8.",
+    ]
+
+
+def test_of_one_case_nothing_is_compared_on_unequal_seeds_either():
+    found = available(drawn(0.0)[:2, :, :1], {"a": range(10), "b": range(8)})
+    assert found.pairs == []
+    assert "With one test case nothing can be said of others." in found.notes
+
+
+def test_equivalence_is_adjusted_over_all_pairs_too():
+    values = simulate(
+        np.random.default_rng(3), [0.800, 0.801, 0.8005], seeds=10, cases=40, seed_deviation=0.001,
+        fit_deviation=0.006, rest_deviation=0.006,
+    )  # fmt: skip
+    seeds = {"a": range(10), "b": range(8), "c": range(1, 10)}
+    found = available(values, seeds)
+    alone = []
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        common = [seed for seed in seeds["abc"[first]] if seed in seeds["abc"[second]]]
+        both = as_table(values[[first, second]][:, common])
+        (pair,) = compare(both, **(SETTINGS | {"baseline": None})).pairs
+        alone.append(pair.equivalence_p_value)
+    expected = multipletests(alone, method="holm")[1]
+    assert [pair.equivalence_p_value for pair in found.pairs] == pytest.approx(list(expected))
+    assert [pair.equivalent for pair in found.pairs] == [bool(p < 0.05) for p in expected]
+    assert expected.max() > max(alone)
+
+
+def test_the_draws_are_those_of_the_protocol_unless_told():
+    values = drawn(0.0)[:2, :4]
+    table = as_table(values, NAMES[:2])
+    table = table[~((table.variant == "b") & (table.seed == 0))]
+    settings = SETTINGS | {"paper": {"a": 0.8, "b": 0.7}}
+    del settings["draws"]
+    found = compare_available(table, **settings)
+    assert found == compare_available(table, **settings, draws=10_000, seed=0)
+    assert found.ordering.draws == 10_000
+    assert found.ordering.paper == ["a", "b"]
+    other = compare_available(table, **settings, seed=1)
+    assert other.pairs[0].superiority_interval is not None
+    assert (other.ordering != found.ordering) or (other.pairs != found.pairs)

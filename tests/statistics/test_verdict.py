@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from results_by_hand import results
 
 from pipeline.statistics import verdict as module
 from pipeline.statistics.analysis import compare, estimate
 from pipeline.statistics.paper import FACTORS, PAPER
-from pipeline.statistics.results import Interval, Pair
+from pipeline.statistics.results import (
+    Comparison,
+    Effect,
+    Estimate,
+    Interval,
+    Ordering,
+    Pair,
+    Power,
+)
 from pipeline.statistics.verdict import describe_pair, find_pair, percent, verdict
 from studies import as_table, simulate
 
@@ -91,6 +102,7 @@ def test_the_papers_ordering_is_confirmed_where_it_is_the_truth():
     assert "shown to be worse: unet; neither: " in text
 
 
+@pytest.mark.slow
 def test_nothing_is_claimed_where_all_are_equal():
     _, sentences = whole([0.8] * 7)
     text = "\n".join(sentences)
@@ -122,3 +134,211 @@ def test_a_pair_is_found_from_either_side():
 
 def test_a_minus_is_not_written_before_zero():
     assert module._number(-0.00001) == "0.0000"
+
+
+def said(estimates: list[Estimate] | None = None, **changes: Any) -> list[str]:
+    """The verdict on a comparison of two variants with nothing in it but `changes`."""
+    bare = results({"a": [0.8], "b": [0.7]}).comparison
+    return verdict(Comparison.model_validate({**dict(bare), **changes}), estimates or [])
+
+
+def ordering(**changes: Any) -> Ordering:
+    record = {
+        "draws": 10_000, "observed": ["a", "b", "c", "d"], "shares": [], "distinct": 3,
+        "best": {"a": 0.25, "b": 0.7, "c": 0.05, "d": 0.0}, "paper": ["c", "a"],
+        "paper_share": 0.034, "kendall_tau": -0.5,
+        "kendall_tau_interval": Interval(low=-1, high=0.333),
+    }  # fmt: skip
+    return Ordering.model_validate(record | changes)
+
+
+def between(first: str, second: str, difference: float, **changes: Any) -> Pair:
+    return pair(difference, difference - 0.01, difference + 0.01, False, 0.2).model_copy(
+        update={"first": first, "second": second} | changes
+    )
+
+
+def test_nothing_compared_says_nothing_but_the_notes():
+    assert said() == []
+    assert said(notes=["First this.", "Then that."]) == ["First this.", "Then that."]
+
+
+def test_an_ordering_in_words():
+    assert said(ordering=ordering()) == [
+        "The paper's ordering (c > a) came out in 3 % of 10,000 draws of seeds and cases; "
+        "Kendall's tau to it is -0.50 (95 % of draws: -1.00 to 0.33).",
+        "b was the best of all variants in 70 % of draws.",
+    ]
+    bare = {"paper": [], "paper_share": None, "kendall_tau": None, "kendall_tau_interval": None}
+    tied = ordering(best={"a": 0.5, "b": 0.5, "c": 0.0}, **bare)
+    assert said(ordering=tied) == ["a and b were the best equally often, each in 50 % of draws."]
+
+
+def test_of_few_variants_every_pair_is_told_and_of_more_the_papers_neighbours():
+    pairs = [between("a", "b", 0.02), between("a", "c", 0.01), between("b", "c", -0.01)]
+    equal = {"equivalence_margin": 0.005, "baseline": None}
+    first, second, third = said(variants=["a", "b", "c"], pairs=pairs, **equal)
+    assert first == (
+        "a beats b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: not shown (p = 0.2000, "
+        "adjusted)."
+    )
+    assert second.startswith("a beats c by 0.0100 Dice")
+    assert third.startswith("b falls behind c by 0.0100 Dice, 95 % interval 0.0000 to 0.0200:")
+    four = {"variants": ["a", "b", "c", "d"], "pairs": pairs, **equal}
+    _, _, neighbours = said(ordering=ordering(), **four)
+    assert neighbours.startswith("c falls behind a by 0.0100 Dice, 95 % interval 0.0000 to 0.0200")
+    # Without an ordering the neighbours are those of params.yaml: a and b, b and c, no c and d.
+    assert [sentence.split(" by ")[0] for sentence in said(**four)] == [
+        "a beats b",
+        "b falls behind c",
+    ]
+
+
+def test_the_baseline_in_words():
+    pairs = [
+        between("a", "b", 0.02, shown=True),
+        between("b", "c", 0.03, shown=True),
+        between("b", "d", -0.01, shown=False),
+        between("e", "b", 0.04, shown=None),
+    ]
+    *_, sentence = said(variants=["a", "b", "c", "d", "e", "f"], pairs=pairs, baseline="b")
+    assert sentence == (
+        "Against the baseline b, shown to be better: a; shown to be worse: c; neither: d, e."
+    )
+    nothing = [between("a", "b", 0.02, shown=None)]
+    assert "baseline" not in " ".join(said(pairs=nothing, baseline="b"))
+
+
+def test_the_designs_effects_in_words():
+    def effect(name: str, difference: float, shown: bool | None) -> Effect:
+        return Effect(
+            name=name, difference=difference, interval=Interval(low=-0.001, high=0.0042),
+            p_value=0.01, adjusted_p_value=0.0312, shown=shown,
+        )  # fmt: skip
+
+    told = said(
+        factorial=[
+            effect("gates", 0.0016, True),
+            effect("encoder attention", -0.002, False),
+            effect("interaction", 0.0, None).model_copy(update={"interval": None}),
+        ]
+    )
+    assert told == [
+        "Gates on the skips change Dice by +0.0016, 95 % interval -0.0010 to 0.0042: shown "
+        "(p = 0.0312, adjusted).",
+        "Encoder attention changes Dice by -0.0020, 95 % interval -0.0010 to 0.0042: not shown "
+        "(p = 0.0312, adjusted).",
+        "The two together change it by +0.0000 more than their sum: descriptive only.",
+    ]
+
+
+def test_equivalence_in_words():
+    equal, apart = between("a", "b", 0, equivalent=True), between("a", "c", 0, equivalent=False)
+    settings = {"variants": ["a", "b", "c"], "equivalence_margin": 0.005}
+    *_, sentence = said(pairs=[equal, apart, between("c", "b", 0, equivalent=True)], **settings)
+    assert sentence == "Shown to be equal within 0.005: a and b; c and b."
+    *_, sentence = said(pairs=[apart], **settings)
+    assert sentence == "No two variants are shown to be equal within 0.005."
+    assert "equal within" not in " ".join(said(pairs=[between("a", "b", 0)], **settings))
+
+
+def test_the_papers_figures_in_words():
+    def figure(variant: str, paper: float | None, **changes: Any) -> Estimate:
+        return Estimate(
+            variant=variant, metric="dice", mean=0.8, standard_deviation=0.01, interval=None,
+            seeds=5, cases=9, paper=paper, single_run=Interval(low=0.78, high=0.82),
+        ).model_copy(update=changes)  # fmt: skip
+
+    told = said(
+        [
+            figure("a", 0.83),
+            figure("b", 0.78),
+            figure("c", 0.77),
+            figure("d", 0.82),
+            figure("e", None),
+            figure("f", 0.5, metric="iou"),
+            figure("g", 0.5, single_run=None),
+            figure("h", 0.8201),
+        ]
+    )
+    where = "where a single run is expected here, 0.7800 to 0.8200."
+    assert told == [
+        f"The paper's 0.8300 for a lies above {where}",
+        f"The paper's 0.7700 for c lies below {where}",
+        f"The paper's 0.8201 for h lies above {where}",
+        "The paper's figure is one that a single run may give here for: b, d.",
+    ]
+
+
+def test_power_in_words():
+    def power(**changes: Any) -> Power:
+        record = {
+            "power": 0.8, "standard_deviation": 0.0036, "detectable": 0.005,
+            "detectable_generally": 0.0072, "gap": 0.0045, "seeds_for_gap": 14,
+            "seeds_for_gap_generally": None, "exact_floor": 2**-9, "seeds_for_exact": 10,
+            "fewest_seeds": 10,
+        }  # fmt: skip
+        return Power.model_validate(record | changes)
+
+    ten = list(range(10))
+    found = (
+        "10 seeds find a difference of 0.0050 on these very cases in 80 % of studies (standard "
+        "deviation over seeds 0.0036), and show one of 0.0072 for all such cases."
+    )
+    gap = "The gap of 0.0045 between the paper's two best of these variants takes "
+    assert said(seeds=ten, power=power()) == [
+        found,
+        f"{gap}14 seeds on these very cases and more than 1,000 seeds for all such cases, with as "
+        "many of them.",
+    ]
+    assert said(seeds=ten, power=power(seeds_for_gap_generally=14)) == [
+        found,
+        f"{gap}14 seeds, on these very cases as for all such cases, with as many of them.",
+    ]
+    nothing = {"detectable": None, "detectable_generally": None, "gap": None}
+    assert said(seeds=ten, power=power(**nothing)) == []
+    assert said(seeds=ten[:9], power=power(**nothing)) == [
+        "9 paired seeds cannot show any difference after Holm over all pairs: that takes 10."
+    ]
+    assert said(seeds=ten[:6], power=power(**nothing, fewest_seeds=7, seeds_for_exact=5)) == []
+
+
+@pytest.mark.parametrize(
+    ("p_value", "text"), [(0.00009, "p < 0.0001"), (0.0001, "p = 0.0001"), (0.5, "p = 0.5000")]
+)
+def test_a_p_value_in_words(p_value, text):
+    assert module.p_text(p_value) == text
+    assert describe_pair(pair(0.02, 0.01, 0.03, True, None), "dice").endswith("0.0300: shown.")
+
+
+def test_a_pair_without_intervals_is_turned_too():
+    bare = pair(0.02, 0, 0, True).model_copy(
+        update={"interval": None, "superiority": None, "superiority_interval": None}
+    )
+    other = module.turned(bare)
+    assert (other.first, other.second, other.difference) == ("b", "a", -0.02)
+    assert (other.interval, other.superiority, other.superiority_interval) == (None, None, None)
+    assert module.turned(other) == bare
+    whole = module.turned(pair(0.02, -0.01, 0.05, True))
+    assert (whole.interval.low, whole.interval.high) == (-0.05, 0.01)
+    assert whole.superiority == 0.25
+    bounds = whole.superiority_interval
+    assert (bounds.low, bounds.high) == (pytest.approx(0.1), 0.5)
+    assert describe_pair(bare, "iou").startswith("a beats b by 0.0200 IoU: shown (p = 0.0300")
+
+
+def test_a_rounded_difference_of_none_is_told_as_the_same():
+    assert describe_pair(pair(0.00004, -0.01, 0.01, False), "dice").startswith("a and b have the")
+    assert describe_pair(pair(0.00006, -0.01, 0.01, False), "dice").startswith(
+        "a beats b by 0.0001"
+    )
+    assert describe_pair(pair(-0.00004, -0.02, 0.01, False), "dice").startswith(
+        "a and b have the same Dice to 4 decimals, 95 % interval -0.0100 to 0.0200"
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.01, "1 %"), (0.99, "99 %"), (0.0099, "under 1 %"), (0.9901, "over 99 %")]
+)
+def test_a_hundredth_is_told_as_one_percent(share, text):
+    assert percent(share) == text

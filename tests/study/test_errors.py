@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def ending(error: BaseException | None, capsys) -> tuple[object, str]:
 )
 def test_a_command_ends_with_a_sentence_and_a_status(error, status, told, capsys):
     assert ending(error, capsys) == (status, told)
+
+
+def test_what_is_printed_may_hold_what_its_encoding_has_not(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    run_command(lambda: print("results in é/o\udce9"))
+    assert printed.getvalue() == b"results in \\xe9/o\\udce9\n"
 
 
 def test_what_a_studys_own_file_raises_is_told_with_its_line(tmp_path, capsys, monkeypatch):

@@ -109,7 +109,6 @@ ADAM = {
     "encoder_learning_rate": None,
     "weight_decay": 0.0,
 }
-ALONE = demo_params()["compare"] | {"baseline": None}
 STOCHASTIC = ADAM | {"method": "sgd", "momentum": 0.9, "nesterov": False}
 
 
@@ -321,7 +320,7 @@ TRAIN = demo_params()["train"]
         (
             "compare.baseline",
             "big",
-            f"compare.baseline must be among variants ({VARIANTS}), or null, got 'big'",
+            f"compare.baseline must be an entry under models ({VARIANTS}), or null, got 'big'",
         ),
         ("export", ["big"], f"export must be among variants ({VARIANTS}), got 'big'"),
         ("export", ["unet"] * 2, "export must name each once, got 'unet' more than once"),
@@ -640,14 +639,14 @@ def test_a_weights_file_that_is_not_there_is_told(tmp_path):
 
 
 def test_weights_of_a_model_that_is_no_variant_need_not_be_there(tmp_path):
-    params = demo_params() | {"compare": ALONE, "variants": ["unet"]}
+    params = demo_params() | {"variants": ["unet"]}
     params["models"]["resunet"]["weights"] = "pretrained.safetensors"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     load_study(tmp_path).check_inputs()
 
 
 def test_folds_are_an_axis_of_the_runs(tmp_path):
-    params = demo_params() | {"compare": ALONE, "folds": [0, 2], "variants": ["unet"], "seeds": [4]}
+    params = demo_params() | {"folds": [0, 2], "variants": ["unet"], "seeds": [4]}
     params["averaging"] = ["flips"]
     params["prepare"]["split"] = {"method": "folds", "k": 3, "seed": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_study import make_study
+from run_folders import make_run
 
 from pipeline import compare
 from pipeline.deployment.loading import open_run
@@ -58,6 +59,24 @@ def test_whoever_reads_a_run_tells_the_same(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=r"run.json: wall_seconds: input should be a valid num"):
             read()
+
+
+@pytest.mark.parametrize("height", [10**9, 10**400, True, "32"])
+def test_a_run_of_pictures_that_cannot_be_is_not_opened(tmp_path, height):
+    folder, _ = make_run(tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    record["params"]["prepare"]["height"] = height
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"run.json: params.prepare.height: .* 32 to 16384, got"):
+        open_run(folder)
+
+
+def test_a_run_of_metrics_that_cannot_be_is_not_opened(tmp_path):
+    folder, _ = make_run(tmp_path)
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "metrics.json").write_text('{"dice": {"mean": 0.5}}')
+    with pytest.raises(UserError, match=r"metrics.json: dice: input should be a valid number"):
+        open_run(folder)
 
 
 def test_a_needed_key_that_is_missing_or_null_is_named(tmp_path):

@@ -504,6 +504,40 @@ def test_an_experiment_in_a_copy_has_a_name_of_its_own_and_its_projects_store(
     assert connection.home() == project
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("run.json", "{}", "run.json: started, wall_seconds, .* is missing; run the stage train"),
+        ("run.json", '{"started": "noon"}', "run.json: started: input should be a valid number"),
+        ("run.json", '{"started": 1e300}', "run.json: started: input should be less than"),
+        (
+            "history.csv",
+            "epoch,train_loss\n1,low\n",
+            "history.csv, line 2: train_loss must be",
+        ),
+        (
+            "evaluation/metrics.json",
+            '{"dice": "good"}',
+            "metrics.json: dice: input should be",
+        ),
+    ],
+)
+def test_what_a_run_cannot_have_is_told_and_not_recorded(
+    tmp_path, monkeypatch, empty_store, file, content, told
+):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    study = make_study(tmp_path, variants=[VARIANT], seeds=[0])
+    folder = study.run_dir(VARIANT, 0)
+    record = json.loads((folder / "run.json").read_text())
+    numbers = {"started": 1.0, "epochs_trained": 1, "selected_epoch": 1}
+    record |= numbers | {"params": {}, "weights_sha256": "0" * 64}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / file).write_text(content)
+    with pytest.raises(UserError, match=told):
+        sync(study)
+
+
 def test_the_command_records_runs_and_tells_of_a_store_that_is_lost(tracked, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["tracking", "sync"])
     command.main()

@@ -1,0 +1,49 @@
+"""statistics/definitions.py: every metric is stated with the study's own constants."""
+
+from __future__ import annotations
+
+from conftest import REPOSITORY
+
+from pipeline.statistics.definitions import METRICS, metrics_of, state
+from pipeline.study.blocks import Focal
+from pipeline.study.params import Study
+from pipeline.study.reading import load_study
+
+
+def with_constants(resolution: str) -> Study:
+    study = load_study(REPOSITORY)
+    changes = {
+        "resolution": resolution, "threshold": 0.4, "jaccard_threshold": 0.61,
+        "surface_tolerance": 3.5, "calibration_bins": 17,
+    }  # fmt: skip
+    evaluate = study.evaluate.model_copy(update=changes)
+    return study.model_copy(update={"evaluate": evaluate, "focal": Focal(alpha=0.3, gamma=1.5)})
+
+
+def test_native_metrics_are_a_studys_that_scores_at_the_originals_size():
+    assert metrics_of(with_constants("native")) == list(METRICS)
+    network = metrics_of(with_constants("network"))
+    assert network == [name for name in METRICS if not name.startswith("native_")]
+    assert len(network) < len(METRICS)
+
+
+def test_each_definition_has_its_label_and_the_constants_of_the_study():
+    stated = state(with_constants("network"))
+    told = dict(stated)
+    assert len(told) == len(stated)
+    assert stated[0] == (
+        "Pixels and empty masks",
+        "A pixel is lesion where p > 0.4; TP, FP, FN and TN count a case's pixels at the prepared "
+        "size, unless a metric says otherwise. A ratio of 0 to 0 is 1: truth and prediction both "
+        "empty give Dice = IoU = 1.",
+    )
+    assert list(told)[1:] == [METRICS[name].label for name in metrics_of(with_constants("network"))]
+    constants = {
+        "thresholded_jaccard": ["0.61"],
+        "focal_loss": ["0.3", "1.5"],
+        "surface_dice": ["3.5"],
+        "expected_calibration_error": ["17"],
+    }
+    for name, numbers in constants.items():
+        assert all(number in told[METRICS[name].label] for number in numbers), name
+    assert not any("{" in definition for definition in told.values())
