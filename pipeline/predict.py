@@ -66,7 +66,7 @@ from pipeline.reporting.overlays import LONGEST, draw_scales, file_name, heat_ma
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.errors import UserError, run_command, warn
-from pipeline.study.values import Count, Fraction, Resize, option
+from pipeline.study.values import Count, Fraction, Resize, option, quantity
 
 TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
 
@@ -408,22 +408,22 @@ def tell(
         warn(f"skipped {len(skipped) - TOLD} more: see {out / 'skipped.csv'}")
     done = len(found.pictures) - before - (len(skipped) - len(found.skipped))
     print(
-        f"predict: {_count(done, 'image')} segmented in {out}"
+        f"predict: {quantity(done, 'image')} segmented in {out}"
         + (f", {done / seconds:.1f} images/s" if done else "")
         + (f", {turned} of them turned upright (EXIF)" if turned else "")
         + (f", {before} done before" if before else "")
         + (f", {len(skipped)} skipped (skipped.csv)" if skipped else "")
-        + (f", {_count(found.passed_over, 'other file')} passed over" if found.passed_over else "")
         + (
-            f", {_count(found.results, 'folder')} of earlier results passed over"
+            f", {quantity(found.passed_over, 'other file')} passed over"
+            if found.passed_over
+            else ""
+        )
+        + (
+            f", {quantity(found.results, 'folder')} of earlier results passed over"
             if found.results
             else ""
         )
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

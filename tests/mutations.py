@@ -74,8 +74,8 @@ HARMS = (
     Harm(
         "augmentation of the image but not of the mask",
         "pipeline/engine/batches.py",
-        'image, mask = augmented["image"], augmented["mask"]',
-        'image = augmented["image"]',
+        'return augmented["image"], augmented["mask"]',
+        'return augmented["image"], mask',
         "a",
     ),
     Harm(
