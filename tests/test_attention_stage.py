@@ -41,7 +41,7 @@ def test_variants_with_attention_are_drawn_for_readers_and_for_the_page(study, c
     assert found == [f"gated_attention.{kind}" for kind in ("png", "svg", "webp")]
     with Image.open(folder / "gated_attention.png") as image:
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50
-    assert "maps of 1 variants" in capsys.readouterr().out
+    assert "maps of 1 variant in" in capsys.readouterr().out
 
 
 def test_the_cases_are_best_median_worst_and_disputed_ones(study):

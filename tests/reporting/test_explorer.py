@@ -205,7 +205,7 @@ def test_predictions_that_are_missing_or_of_another_size_are_refused(tmp_path, c
     path.unlink()
     if content is not None:
         np.save(path, content)
-    with pytest.raises(UserError, match=r"predictions\.npy (is missing|must have) .*evaluate"):
+    with pytest.raises(UserError, match=r"predictions\.npy (is missing|must be) .*evaluate"):
         read_predictions(study, PreparedCases.open(study.prepared_dir), ["a"], 0)
 
 
