@@ -172,6 +172,13 @@ def test_flips_of_one_seed_and_any_of_one_case_have_no_interval():
     assert averaged(SINGLE[:1], SINGLE[:1]).standard_deviation is None
 
 
+def test_two_cases_are_enough_for_an_interval():
+    found = averaged([[0.8, 0.9]], SINGLE[:, :2], "seeds")
+    expected = stats.ttest_1samp([0.8, 0.9], 0).confidence_interval()
+    assert (found.interval.low, found.interval.high) == pytest.approx(expected)
+    assert averaged(SINGLE[:, :2] + 0.1, SINGLE[:, :2]).interval is not None
+
+
 def test_a_score_that_is_no_number_gives_no_figure_and_that_of_a_single_network_no_difference():
     undefined = SINGLE.copy()
     undefined[0, 1] = np.nan
