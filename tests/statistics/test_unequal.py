@@ -115,7 +115,9 @@ def test_seeds_of_one_number_and_those_that_all_have_are_told():
         "The variants do not have the same seeds: each pair is compared on those that both have, 8 "
         "of them; ranks and orderings are of those that all have, 8."
     ]
-    assert found.against_baseline == []  # which would be of those seeds alone
+    apart = np.stack([values[0], 1.6 - values[0]])  # seeds do not pair these
+    found = available(apart, {"a": range(10), "b": range(8)})
+    assert found.against_baseline == []  # which would be of the seeds that all have
     found = available(values, {"a": range(5), "b": range(3, 8)})
     assert found.notes[0].endswith("2 of them; ranks and orderings are of those that all have, 2.")
     found = available(values, {"a": range(5), "b": range(4, 8)})
