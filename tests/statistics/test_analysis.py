@@ -332,6 +332,17 @@ def test_seeds_that_some_lack_are_left_out_and_named_with_who_lacks_them():
     np.testing.assert_array_equal(design.scores, values[:, 1:2])
 
 
+def test_a_seed_of_a_variant_left_out_alone_is_not_told():
+    _, scores = three()
+    scores = scores[~(of(scores, "a", seed=2) | of(scores, "b", seed=2))]
+    scores = scores[~of(scores, "c", case="case-1", seed=0)]
+    design = Design(scores)
+    assert (design.variants, design.seeds) == (["a", "b"], [0, 1])
+    assert design.notes == [
+        "c is left out of comparisons: 1 of 12 scores are missing (unequal case sets)."
+    ]
+
+
 def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     values, _ = two()
     found = estimate(values[0], variant="a", metric="iou", paper=0.8)
