@@ -70,7 +70,11 @@ def test_a_random_split_with_a_split_that_gets_no_case_is_refused():
 
 
 def test_the_official_split_of_a_flat_layout_is_refused():
-    with pytest.raises(UserError, match=r"0 training, 0 validation, 0 test, 3 elsewhere$"):
+    told = (
+        r"split\.method official needs usable cases in each of the Training, Validation and Test "
+        "folders and none elsewhere, got cases: 0 training, 0 validation, 0 test, 3 elsewhere$"
+    )
+    with pytest.raises(UserError, match=told):
         divide([None] * 3, ["a", "b", "c"], OfficialSplit(method="official"))
 
 

@@ -102,6 +102,21 @@ def test_equal_masks_score_best_and_a_shift_is_its_own_hausdorff_distance():
     assert scores["boundary_iou"][1] == pytest.approx(72 / (2 * 144 - 72))
 
 
+def test_one_pixel_in_twenty_may_lie_anywhere():
+    """The 95th percentile of both outlines, as numpy interpolates it, and not the largest."""
+    square = np.zeros((64, 64), bool)
+    square[20:40, 20:40] = True  # 76 pixels of outline
+    strays = np.stack([square, square])
+    strays[0, 60, :6:2] = True  # 3 more of 79
+    strays[1, 60, :16:2] = True  # 8 more of 84
+    scores = score_surfaces(strays, np.stack([square, square]), tolerance=2)
+    far = np.sort([math.hypot(60 - 39, 20 - x) for x in range(0, 16, 2)])
+    expected = np.percentile([0.0] * 76 + list(far), 95)
+    assert scores["hausdorff_95"].tolist() == pytest.approx([0, expected], abs=1e-4)
+    # Of both outlines' pixels, 3 of 79 + 76 and 8 of 84 + 76 have none near.
+    assert scores["surface_dice"].tolist() == pytest.approx([1 - 3 / 155, 1 - 8 / 160])
+
+
 def test_both_masks_empty_is_right_and_one_of_them_the_worst_there_can_be():
     empty, full = np.zeros((31, 41), bool), np.ones((31, 41), bool)
     predicted, masks = np.stack([empty, empty, full, full]), np.stack([empty, full, empty, full])

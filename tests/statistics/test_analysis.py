@@ -172,6 +172,13 @@ def test_flips_of_one_seed_and_any_of_one_case_have_no_interval():
     assert averaged(SINGLE[:1], SINGLE[:1]).standard_deviation is None
 
 
+def test_two_cases_are_enough_for_an_interval():
+    found = averaged([[0.8, 0.9]], SINGLE[:, :2], "seeds")
+    expected = stats.ttest_1samp([0.8, 0.9], 0).confidence_interval()
+    assert (found.interval.low, found.interval.high) == pytest.approx(expected)
+    assert averaged(SINGLE[:, :2] + 0.1, SINGLE[:, :2]).interval is not None
+
+
 def test_a_score_that_is_no_number_gives_no_figure_and_that_of_a_single_network_no_difference():
     undefined = SINGLE.copy()
     undefined[0, 1] = np.nan
@@ -323,6 +330,17 @@ def test_seeds_that_some_lack_are_left_out_and_named_with_who_lacks_them():
     ]
     assert design.seeds == [1]
     np.testing.assert_array_equal(design.scores, values[:, 1:2])
+
+
+def test_a_seed_of_a_variant_left_out_alone_is_not_told():
+    _, scores = three()
+    scores = scores[~(of(scores, "a", seed=2) | of(scores, "b", seed=2))]
+    scores = scores[~of(scores, "c", case="case-1", seed=0)]
+    design = Design(scores)
+    assert (design.variants, design.seeds) == (["a", "b"], [0, 1])
+    assert design.notes == [
+        "c is left out of comparisons: 1 of 12 scores are missing (unequal case sets)."
+    ]
 
 
 def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():

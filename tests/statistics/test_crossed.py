@@ -39,6 +39,16 @@ def test_the_errors_are_the_mean_squares_of_statsmodels():
     assert two_way(values[0]).total ** 2 == pytest.approx(expected)
 
 
+def test_the_errors_of_many_tables_are_those_of_each():
+    values = np.random.default_rng(6).random((3, 4, 5))
+    together = two_way(values)
+    for place, table in enumerate(values):
+        alone = two_way(table)
+        assert together.seeds[place] == pytest.approx(alone.seeds)
+        assert together.cases[place] == pytest.approx(alone.cases)
+        assert two_way_p(values, 0.5)[place] == pytest.approx(two_way_p(table, 0.5))
+
+
 def test_where_all_cases_are_alike_the_error_is_that_of_the_seed_means():
     seed_means = np.array([0.80, 0.82, 0.85, 0.81])
     values = np.repeat(seed_means[:, None], 5, axis=1)

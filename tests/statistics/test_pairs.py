@@ -290,3 +290,15 @@ def test_dunnetts_differences_and_intervals_are_of_the_variant_less_the_baseline
     assert last.interval.low == pytest.approx(expected.low[1], abs=1e-5)
     assert first.interval.high == pytest.approx(expected.high[0], abs=1e-5)
     assert against_baseline(np.full((3, 4), 0.8), ["a", "b", "c"], "b", seed=0) == []
+
+
+def test_equivalence_of_seeds_that_do_not_pair_is_welchs():
+    """Cases alike, and seeds that go together: the paired error is none, the unpaired one large."""
+    first = np.array([0.01, -0.01, 0.02, -0.02, 0.015, -0.015, 0.0, 0.0]) + 0.8
+    second = 0.8 + (first - 0.8) / 4
+    values = np.stack([first, second])[:, :, None] + np.zeros(3)
+    squares = stats.sem(first) ** 2, stats.sem(second) ** 2
+    freedom = sum(squares) ** 2 / sum(square**2 / 7 for square in squares)
+    expected = one_sided(0.01, np.sqrt(sum(squares)), freedom)
+    (pair,) = compare_pairs(values, "ab", False, margin=0.01, draws=1000, seed=0)
+    assert pair.equivalence_p_value == pytest.approx(expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.power import TTestPower
+from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from pipeline.statistics.pairs import tukey
 from pipeline.statistics.power import (
@@ -41,6 +41,12 @@ def test_the_detectable_difference_of_one_pair_is_statsmodels():
     effect = TTestPower().solve_power(nobs=10, alpha=0.05, power=0.8)
     power = plan(values, paired=True, gap=None)
     assert power.detectable == pytest.approx(effect * deviation, rel=1e-3)
+
+
+def test_the_detectable_difference_of_two_variants_that_seeds_do_not_pair_is_statsmodels():
+    effect = TTestIndPower().solve_power(nobs1=10, alpha=0.05, power=0.8)
+    power = plan(seed_means(2, 10, 0.003), paired=False, gap=None)
+    assert power.detectable == pytest.approx(effect * 0.003, rel=1e-3)
 
 
 @pytest.mark.slow

@@ -164,6 +164,10 @@ def test_the_results_of_a_study_are_opened_and_those_of_a_part_with_that_part(st
     rest, opened = results.open_results(study, partial=True)
     assert opened == partly
     assert set(study.runs()) - set(rest.runs()) == {study.runs()[0]}
+    other = partly.model_copy(update={"params": {}})
+    results.save_results(study.partial_dir / "results.json", other)
+    with pytest.raises(UserError, match="was made with another"):
+        results.open_results(study, partial=True)
     results.save_results(study.results_file, found.model_copy(update={"params": {}}))
     with pytest.raises(UserError, match="was made with another"):
         results.open_results(study, partial=False)

@@ -9,7 +9,8 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline.statistics.analysis import compare
 from pipeline.statistics.crossed import mean_interval, two_way_p
-from pipeline.statistics.unequal import compare_available
+from pipeline.statistics.results import Pair
+from pipeline.statistics.unequal import _adjusted, compare_available
 from studies import as_table, simulate
 
 NAMES = ("a", "b", "c", "d")
@@ -114,6 +115,9 @@ def test_seeds_of_one_number_and_those_that_all_have_are_told():
         "The variants do not have the same seeds: each pair is compared on those that both have, 8 "
         "of them; ranks and orderings are of those that all have, 8."
     ]
+    apart = np.stack([values[0], 1.6 - values[0]])  # seeds do not pair these
+    found = available(apart, {"a": range(10), "b": range(8)})
+    assert found.against_baseline == []  # which would be of the seeds that all have
     found = available(values, {"a": range(5), "b": range(3, 8)})
     assert found.notes[0].endswith("2 of them; ranks and orderings are of those that all have, 2.")
     found = available(values, {"a": range(5), "b": range(4, 8)})
@@ -175,3 +179,21 @@ def test_the_draws_are_those_of_the_protocol_unless_told():
     other = compare_available(table, **settings, seed=1)
     assert other.pairs[0].superiority_interval is not None
     assert (other.ordering != found.ordering) or (other.pairs != found.pairs)
+
+
+def test_what_a_pair_alone_would_show_is_not_shown_where_all_pairs_count():
+    def alone(p_value: float | None, equal: float | None) -> Pair:
+        return Pair(
+            first="a", second="b", difference=0.1, interval=None, p_value=None, exact_p_value=None,
+            two_way_p_value=None, adjusted_p_value=p_value, shown=None if p_value is None else True,
+            equivalence_p_value=equal, equivalent=None if equal is None else True, superiority=None,
+            superiority_interval=None,
+        )  # fmt: skip
+
+    found = _adjusted([alone(0.03, 0.001), alone(0.02, 0.04), alone(None, None)])
+    # Sorted 0.02, 0.03 and 1 times 3, 2 and 1; and 0.001, 0.04 and 1.
+    assert [pair.adjusted_p_value for pair in found] == pytest.approx([0.06, 0.06, 1])
+    assert [pair.shown for pair in found] == [False, False, None]
+    assert [pair.equivalence_p_value for pair in found] == pytest.approx([0.003, 0.08, 1])
+    assert [pair.equivalent for pair in found] == [True, False, None]
+    assert _adjusted([]) == []

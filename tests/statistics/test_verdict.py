@@ -169,6 +169,7 @@ def test_an_ordering_in_words():
         "Kendall's tau to it is -0.50 (95 % of draws: -1.00 to 0.33).",
         "b was the best of all variants in 70 % of draws.",
     ]
+    assert "tau to it is 0.00 (95 %" in said(ordering=ordering(kendall_tau=0.0))[0]
     bare = {"paper": [], "paper_share": None, "kendall_tau": None, "kendall_tau_interval": None}
     tied = ordering(best={"a": 0.5, "b": 0.5, "c": 0.0}, **bare)
     assert said(ordering=tied) == ["a and b were the best equally often, each in 50 % of draws."]
