@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import change_params
 from fake_study import NASTY_IDS, make_study
 from scipy.stats import ttest_1samp, ttest_rel
 
@@ -410,3 +411,13 @@ def test_scores_of_other_data_are_not_compared(tmp_path, monkeypatch):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"data_fingerprint": "0"}))
     with pytest.raises(UserError, match="made with another data/prepared than is there now"):
         compare.main()
+
+
+def test_a_baseline_that_is_no_variant_is_warned_of(tmp_path, monkeypatch, capsys):
+    study = make_study(tmp_path)
+    monkeypatch.chdir(study.folder)
+    change_params(compare={"baseline": "big"})
+    compare.main()
+    told = "compare.baseline is big, which is not among variants: nothing is held against it"
+    assert told in capsys.readouterr().err
+    assert load_results(study.results_file).comparison.baseline is None

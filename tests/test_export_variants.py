@@ -38,7 +38,8 @@ def exported(tmp_path_factory):
     evaluation.write_text(json.dumps({"weights_sha256": sha256(run_dir / "weights.safetensors")}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(study.folder)
-        study = change_params(export=["own-variant"])
+        network_of = json.loads((run_dir / "run.json").read_text())["params"]["model"]
+        study = change_params(export=["own-variant"], models={"own-variant": network_of})
         export_variants.main()
         compare.main()
         # As it was loaded the study is relative to its folder.

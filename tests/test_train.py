@@ -437,7 +437,7 @@ def test_a_workers_error_is_told_without_its_traceback(tiny_study, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "gated_attention", "0"])
     with pytest.raises(UserError) as error:
         train.main()
-    assert str(error.value).startswith("params.yaml: train.augmentation must keep an image's shape")
+    assert str(error.value).startswith("params.yaml: train.augmentation.0.Normalize must keep")
     assert "\n" not in str(error.value)
 
 

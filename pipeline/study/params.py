@@ -162,16 +162,6 @@ class Study(Block):
         return export
 
     @model_validator(mode="after")
-    def _compares_with_a_model(self) -> Study:
-        baseline = self.compare.baseline
-        if baseline is not None and baseline not in self.models:
-            raise ValueError(
-                f"compare.baseline must be an entry under models ({', '.join(self.models)}), or "
-                f"null, got {baseline!r}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _have_packages(self) -> Study:
         for variant in self.variants:
             if needed := needs(self.models[variant]):

@@ -70,7 +70,7 @@ def test_a_part_of_a_study_says_so_and_what_is_missing():
         warning,
     ]
     assert part([], waiting=2) == [
-        "Partial: 4 of 6 runs. 2 more wait for the other folds of their seed.",
+        "Partial: 4 of 6 runs. Waiting for the other folds of their seed: 2 more.",
         warning,
     ]
 

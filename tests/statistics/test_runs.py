@@ -157,10 +157,10 @@ def test_an_array_that_is_none_or_of_another_shape_is_named(study, name):
     path = study.evaluation_dir("resunet", 3) / name
     array = np.load(path)
     np.save(path, array[:3])
-    shape = r"\(4, 15, 3\), got \(3, 15, 3\)"
+    shape = r"float64 of the shape \(4, 15, 3\), got float64 \(3, 15, 3\)"
     if name == "predictions.npy":
-        shape = r"\(4, 32, 4\), got \(3, 32, 4\)"
-    told = rf"resunet/3/.*{name} must have the shape {shape}; run the stage evaluate again$"
+        shape = r"uint8 of the shape \(4, 32, 4\), got uint8 \(3, 32, 4\)"
+    told = rf"resunet/3/.*{name} must be {shape}; run the stage evaluate again$"
     with pytest.raises(UserError, match=told):
         read(study)
     np.save(path, np.array([None]), allow_pickle=True)
@@ -247,10 +247,13 @@ def test_averaged_scores_of_another_protocol_are_refused(study):
         r"averaged\.csv does not hold the 24 rows that averaging in params\.yaml asks for; run the "
         r"stage average again$"
     )
-    for wrong in (table[1:], table[::-1], table.drop(columns="fold")):
+    for wrong in (table[1:], table[::-1]):
         wrong.to_csv(study.averaged_file, index=False)
         with pytest.raises(UserError, match=told):
             runs.read_averaged(study, cases_of(study))
+    table.drop(columns="fold").to_csv(study.averaged_file, index=False)
+    with pytest.raises(UserError, match=r"averaged\.csv has no column fold; run the stage average"):
+        runs.read_averaged(study, cases_of(study))
     study.averaged_file.unlink()
     with pytest.raises(UserError, match=r"averaged\.csv is missing .*; run the stage average$"):
         runs.read_averaged(study, cases_of(study))

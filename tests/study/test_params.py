@@ -317,11 +317,6 @@ TRAIN = demo_params()["train"]
             "averaging must name each once, got 'flips' more than once",
         ),
         ("export", None, "export must be a list, got nothing"),
-        (
-            "compare.baseline",
-            "big",
-            f"compare.baseline must be an entry under models ({VARIANTS}), or null, got 'big'",
-        ),
         ("export", ["big"], f"export must be among variants ({VARIANTS}), got 'big'"),
         ("export", ["unet"] * 2, "export must name each once, got 'unet' more than once"),
         ("seeds", [0, 1, 0], "seeds must name each once, got 0 more than once"),
