@@ -150,9 +150,8 @@ def test_batches_are_read_faster_than_a_network_trains_on_them(tmp_path, benchma
     masks = rng.integers(0, 2, (64, SIDE, SIDE), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "masks.npy", masks)
-    (tmp_path / "cases.csv").write_text(
-        "id,split,group\n" + "".join(f"{n},training,{n}\n" for n in range(64))
-    )
+    rows = [f"{n},training,{SIDE},{SIDE},{n}\n" for n in range(64)]
+    (tmp_path / "cases.csv").write_text("".join(["id,split,height,width,group\n", *rows]))
     (tmp_path / "prepared.json").write_text('{"fingerprint": "0"}')
     cases = PreparedCases.open(tmp_path)
     flips = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
