@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.study.errors import UserError
-from pipeline.study.values import Split
+from pipeline.study.values import Split, printable
 
 IMAGE_FOLDERS: dict[Split, str] = {
     "training": "ISIC2018_Task1-2_Training_Input",
@@ -86,15 +86,6 @@ class Finding:
 
     def __str__(self) -> str:
         return printable(f"{self.file}: {self.detail}")
-
-
-def printable(name: str) -> str:
-    """A file's name, or a text that has one, on one line: control characters and bytes that are no
-    UTF-8 are escaped, as \\n and \\xe9."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
 
 
 def tell(findings: Sequence[Finding]) -> list[str]:

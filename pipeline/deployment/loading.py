@@ -23,7 +23,7 @@ from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import sha256
 from pipeline.study.params import Network, needs
-from pipeline.study.records import read_metrics, read_run
+from pipeline.study.run_files import read_metrics, read_run
 from pipeline.study.values import Name, Resize, Seed, Side
 
 if TYPE_CHECKING:
@@ -171,18 +171,21 @@ def opened(source: str, seeds: Seeds = None) -> Iterator[list[TrainedRun]]:
     source: a run folder, or an MLflow URI (runs:/<id>, runs:/<id>/model, models:/...), whose files
     are there until the block ends. Raises UserError for a run that is missing or unlike the others.
     """
-    with tempfile.TemporaryDirectory(prefix="lesion-ablation-") as temporary:
-        if source.startswith(MLFLOW_SCHEMES):
-            runs = _download_runs(source, seeds, Path(temporary))
-        else:
-            runs = [open_run(folder) for folder in _siblings(Path(source), seeds)]
-        for run in runs[1:]:
-            if (run.config, run.size, run.resize) != (runs[0].config, runs[0].size, runs[0].resize):
-                raise UserError(
-                    f"{run.source} has another network or picture size than {runs[0].source}: an "
-                    "ensemble is of one variant and one protocol; name the seeds that are alike"
-                )
-        yield runs
+    if source.startswith(MLFLOW_SCHEMES):
+        with tempfile.TemporaryDirectory(prefix="lesion-ablation-") as temporary:
+            yield _alike(_download_runs(source, seeds, Path(temporary)))
+    else:
+        yield _alike([open_run(folder) for folder in _siblings(Path(source), seeds)])
+
+
+def _alike(runs: list[TrainedRun]) -> list[TrainedRun]:
+    for run in runs[1:]:
+        if (run.config, run.size, run.resize) != (runs[0].config, runs[0].size, runs[0].resize):
+            raise UserError(
+                f"{run.source} has another network or picture size than {runs[0].source}: an "
+                "ensemble is of one variant and one protocol; name the seeds that are alike"
+            )
+    return runs
 
 
 def _siblings(folder: Path, seeds: Seeds) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pipeline.data.raw import IMAGE_SUFFIXES
 from pipeline.deployment.outputs import has_results
+from pipeline.study.values import printable
 
 # Of characters that no name of a result may have: controls, separators of lines, undecoded bytes.
 UNFIT = ("Cc", "Zl", "Zp", "Cs")
@@ -29,7 +30,7 @@ class Picture:
 
 
 class Skipped(NamedTuple):
-    """A file or folder without a prediction, its name as `escaped`, and why."""
+    """A file or folder without a prediction, its name as `printable`, and why."""
 
     image: str
     reason: str
@@ -70,7 +71,7 @@ def find_pictures(sources: Sequence[Path]) -> Found:
                 path = _absolute(source)
                 paths.setdefault(place(path), (path, path.parent))
             else:
-                skipped.append(Skipped(escaped(str(source)), "does not exist"))
+                skipped.append(Skipped(printable(str(source)), "does not exist"))
             continue
         search = _Search(_absolute(source))
         files = sorted(search.files())
@@ -80,13 +81,13 @@ def find_pictures(sources: Sequence[Path]) -> Found:
         for path in pictures:
             paths.setdefault(place(path), (path, _absolute(source)))
         skipped += [
-            Skipped(escaped(str(error.filename)), str(error.strerror)) for error in search.refused
+            Skipped(printable(str(error.filename)), str(error.strerror)) for error in search.refused
         ]
         if not pictures and not search.refused:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
             within = " beside predict's results" if search.results else ""
             skipped.append(
-                Skipped(escaped(str(source)), f"holds no picture that ends in {endings}{within}")
+                Skipped(printable(str(source)), f"holds no picture that ends in {endings}{within}")
             )
     shown = [path.relative_to(folder) for path, folder in paths.values()]
     if len({path.with_suffix("") for path in shown}) < len(shown):
@@ -96,7 +97,7 @@ def find_pictures(sources: Sequence[Path]) -> Found:
     found = []
     for (path, _), below in zip(paths.values(), shown, strict=True):
         if reason := _unfit(below.as_posix()):
-            skipped.append(Skipped(escaped(below.as_posix()), reason))
+            skipped.append(Skipped(printable(below.as_posix()), reason))
         else:
             name = (below if same else below.with_suffix("")).as_posix()
             found.append(Picture(path, below.as_posix(), name))
@@ -133,17 +134,6 @@ class _Search:
                     linked += [path for path in paths if os.path.islink(path)]  # noqa: PTH114
                     yield from (Path(folder, name) for name in names)
             waiting = linked
-
-
-def escaped(name: str) -> str:
-    r"""A name that can be printed and read: what is no character of text as `\x0d` or the like."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in UNFIT
-        else character
-        for character in text
-    )
 
 
 def _unfit(name: str) -> str | None:

@@ -17,7 +17,7 @@ from pipeline.statistics.results import SCHEMA_VERSION as RESULTS_VERSION
 from pipeline.statistics.results import Record, StudyRecord
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
-from pipeline.study.records import range_of
+from pipeline.study.run_files import range_of
 
 SCHEMA_VERSION: Literal[1] = 1
 GATED = MAIN

@@ -39,7 +39,7 @@ from scipy import stats
 from pipeline.gate.baseline import GATED, Baseline, RunFigures, Spread, spread_of
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError
-from pipeline.study.records import range_of
+from pipeline.study.run_files import range_of
 from pipeline.study.values import quantity
 
 ALPHA = 0.01

@@ -20,7 +20,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from pipeline.data.duplicates import Pair
-from pipeline.data.raw import Finding, printable
+from pipeline.data.raw import Finding
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.style import (
     COLOURS,
@@ -34,7 +34,7 @@ from pipeline.reporting.style import (
 )
 from pipeline.study.files import sha256, write_json
 from pipeline.study.params import Study
-from pipeline.study.values import SPLITS, Resize
+from pipeline.study.values import SPLITS, Resize, printable
 
 BLOCK = 256  # cases read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6

@@ -18,7 +18,7 @@ from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
 from pipeline.study.inputs import Inputs
 from pipeline.study.params import Run, Study
-from pipeline.study.records import read_run
+from pipeline.study.run_files import read_run
 from pipeline.study.values import Averaging
 
 Binned = NDArray[np.float64]

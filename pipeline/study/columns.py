@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.study.errors import UserError
-from pipeline.study.records import is_count, range_of
+from pipeline.study.run_files import is_count, range_of
 from pipeline.study.values import shown
 
 TEXTS = ("id", "variant", "averaging", "split", "group", "image_sha256", "mask_sha256")

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from pipeline import ROOT
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study
-from pipeline.study.records import read_evaluation, read_run
+from pipeline.study.run_files import read_evaluation, read_run
 from pipeline.study.stages import CODE, read_stage
 
 

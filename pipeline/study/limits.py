@@ -37,9 +37,9 @@ def _limit_of(error: BaseException) -> str | None:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"file handles ran out, of {most}: allow more (ulimit -n 4096), then run again"
     # Its semaphores lie in /dev/shm, which its errors do not say.
-    if number is not None and _raised_in(error.__traceback__, "multiprocessing/synchronize.py"):
+    if isinstance(error, OSError) and _raised_in(error, "multiprocessing/synchronize.py"):
         return (
-            f"/dev/shm cannot be written ({error.strerror}): processes share their locks there; "  # type: ignore[attr-defined]
+            f"/dev/shm cannot be written ({error.strerror}): processes share their locks there; "
             "make room in it or mount it for writing, then run again"
         )
     if re.search(SHARED_MEMORY, text):
@@ -60,9 +60,9 @@ def _limit_of(error: BaseException) -> str | None:
     return None
 
 
-def _raised_in(trace: TracebackType | None, file: str) -> bool:
-    frames = traceback.extract_tb(trace)
-    return bool(frames) and any(frame.filename.endswith(file) for frame in frames)
+def _raised_in(error: BaseException, file: str) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.filename.endswith(file) for frame in frames)
 
 
 def tell_limits() -> None:

@@ -25,7 +25,6 @@ from pipeline.study.params import Run, Study
 
 CODE = "${code}/"  # in dvc.yaml: the sources
 _SMALL = 1 << 20  # bytes; a larger file is known by its size and its time of change alone
-_RUN_AGAIN = "run again, or put back what was there and run again"
 
 
 def read_stage(name: str) -> dict[str, Any]:
@@ -168,7 +167,8 @@ class _Held:
         if changed := differing(self.before, self.state()):
             raise UserError(
                 f"{changed} changed while {self.label} was at {self.name}: its result would be "
-                f"recorded as that of what is there now, so it is not written; {_RUN_AGAIN}"
+                "recorded as that of what is there now, so it is not written; run again, or put "
+                "back what was there and run again"
             )
 
     def is_output(self, path: Path) -> bool:

@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline.study.errors import warn
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study, original
-from pipeline.study.records import read_metrics
+from pipeline.study.run_files import read_metrics
 from pipeline.tracking.connection import database, faults_told, home, locked, open_store
 from pipeline.tracking.logged_model import log_model
 

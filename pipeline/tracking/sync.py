@@ -9,7 +9,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.columns import read_table
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
-from pipeline.study.records import read_run
+from pipeline.study.run_files import read_run
 from pipeline.tracking.store import NEEDED, StudyRecord, content, hush, run_of, small_files
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.raw import MOST_TOLD, RawCase, find_cases, printable, tell
+from pipeline.data.raw import MOST_TOLD, RawCase, find_cases, tell
+from pipeline.study.values import printable
 
 TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
 VALIDATION = ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth")

@@ -1,4 +1,4 @@
-"""study/records.py: what is refused of run.json and metrics.json, whoever reads them."""
+"""study/run_files.py: what is refused of run.json and metrics.json, whoever reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.deployment.loading import open_run
 from pipeline.statistics.definitions import METRICS
 from pipeline.status.overview import look
 from pipeline.study.errors import UserError
-from pipeline.study.records import range_of, read_metrics, read_run
+from pipeline.study.run_files import range_of, read_metrics, read_run
 
 # Text of run.json -> what is said of it.
 UNUSABLE = [
