@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +64,53 @@ def test_precision_auto_is_float32_where_amx_is_broken(monkeypatch):
     monkeypatch.setattr(compute, "cpu_has", lambda feature: True)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     assert compute.choose_dtype(CPU, "auto") == torch.float32
+
+
+def test_precision_auto_asks_the_processor_for_bfloat16_by_its_name(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")  # kept off AMX, where it has one
+    for features, expected in (
+        ({"avx512_bf16"}, torch.bfloat16),
+        ({"avx512_bf16", "amx_bf16"}, torch.float32),
+        ({"avx512_f", "amx_bf16"}, torch.float32),
+    ):
+        monkeypatch.setattr(compute, "cpu_has", features.__contains__)
+        assert compute.choose_dtype(CPU, "auto") == expected, features
+
+
+@pytest.mark.parametrize(("able", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_precision_auto_is_bfloat16_where_the_gpu_computes_in_it_itself(monkeypatch, able, dtype):
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or able
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(compute, "cpu_has", lambda feature: not able)
+    assert compute.choose_dtype(torch.device("cuda"), "auto") == dtype
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_the_gpu_is_taken_where_there_is_one(monkeypatch, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert compute.choose_device() == torch.device(device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_forward_pass_computes_in_the_dtype_that_was_chosen(dtype):
+    ones = torch.ones(2, 2)
+    with compute.autocast(CPU, dtype):
+        assert (ones @ ones).dtype == dtype
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the independent figure is Linux's")
+def test_the_peak_of_memory_is_the_processs_in_bytes():
+    status = Path("/proc/self/status").read_text()
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    assert compute.peak_memory_bytes(CPU) == pytest.approx(int(kib) * 1024, rel=0.02)
+
+
+def test_the_peak_of_memory_on_a_gpu_is_torchs(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {gpu: 7}.get)
+    assert compute.peak_memory_bytes(gpu) == 7
 
 
 @pytest.mark.slow

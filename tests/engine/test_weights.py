@@ -9,10 +9,17 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from models import build_model
 from models.attenresunet import AttenResUNetConfig
-from pipeline.engine.weights import load_model, load_start, save_weights
+from pipeline.engine.weights import (
+    check_trainable,
+    load_model,
+    load_start,
+    save_weights,
+    weights_file_sha256,
+)
 from pipeline.study.errors import UserError
 
 CPU = torch.device("cpu")
@@ -81,6 +88,32 @@ def test_an_encoder_starts_from_the_state_dict_that_a_path_names(tmp_path, suffi
     own = model.encoder.state_dict()
     assert torch.equal(own["stages.0.0.weight"], state["conv1.weight"])
     assert torch.equal(own["stages.4.1.bn2.bias"], state["layer4.1.bn2.bias"])
+
+
+def test_the_file_that_weights_names_is_known_by_its_checksum(tmp_path):
+    (tmp_path / "encoder.pt").write_bytes(b"abc")
+    named = AttenResUNetConfig(encoder="resnet18", weights="encoder.pt").at(tmp_path)
+    sha256_of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    assert weights_file_sha256(named) == sha256_of_abc
+    for weights in ("none", "imagenet"):
+        config = AttenResUNetConfig(encoder="resnet18", weights=weights).at(tmp_path)
+        assert weights_file_sha256(config) is None
+
+
+def test_a_network_that_cannot_be_trained_or_stored_is_refused():
+    check_trainable(nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"^a network must have parameters to train, got none$"):
+        check_trainable(nn.ReLU())
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(UserError, match="must have parameters to train"):
+        check_trainable(frozen)
+    shared = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    shared[1].weight = shared[0].weight
+    with pytest.raises(UserError, match=r"does not go into safetensors \(.+\): let no two entries"):
+        check_trainable(shared)
+    turned = nn.Linear(3, 2)
+    turned.weight = nn.Parameter(torch.ones(3, 2).T)  # not contiguous, and may be
+    check_trainable(turned)
 
 
 def test_half_precision_weights_are_widened(tmp_path):

@@ -264,10 +264,15 @@ def test_speed_is_gated_with_the_same_statuses(folder, monkeypatch, capsys):
         Path(f"{name}.json").write_text(json.dumps(content))
     baseline = ("--baseline", "speed.json")
     assert run_gate(monkeypatch, "--speed", "stored.json", *baseline) == 2
+    capsys.readouterr()
     assert run_gate(monkeypatch, "--speed", "stored.json", *baseline, "--update-baseline") == 0
+    assert capsys.readouterr().out == "gate: speed.json holds 1 ratio\n"
     assert run_gate(monkeypatch, "--speed", "stored.json", *baseline) == 0
-    assert run_gate(monkeypatch, "--speed", "slower.json", *baseline) == 1
+    assert capsys.readouterr().out.startswith("**Gate: all 1 pass** (speed)\n")
+    slower_by_half = ("--speed", "slower.json", *baseline)
+    assert run_gate(monkeypatch, *slower_by_half) == 1
     assert "| test_x.py::test | ratio | 2 | 1 | 1 | 0.4 |" in capsys.readouterr().out
+    assert run_gate(monkeypatch, *slower_by_half, "--tolerance", "0.5") == 0
 
 
 @pytest.mark.parametrize(

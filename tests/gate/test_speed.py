@@ -52,8 +52,22 @@ def test_a_benchmark_that_did_not_run_or_has_no_finite_ratio_fails(tmp_path):
     stored = speed.read_benchmarks(benchmark_json(tmp_path / "then.json", **both))
     now = {"one": {"ratio": float("nan")}}
     found = speed.read_benchmarks(benchmark_json(tmp_path / "now.json", **now))
-    notes = [(check.passed, check.note) for check in speed.compare_speeds(stored, found)]
-    assert notes == [(False, "not finite"), (False, "did not run")]
+    one, two = speed.compare_speeds(stored, found)
+    assert (one.passed, one.note) == (False, "not finite")
+    assert (two.passed, two.note) == (False, "did not run")
+    assert (one.subject, one.metric, one.baseline) == (
+        "tests/benchmarks/test_x.py::one",
+        "ratio",
+        2.0,
+    )
+    assert (one.candidate, one.worse_by, one.allowed) == (None, None, None)
+
+
+def test_a_stored_ratio_without_a_value_is_named(tmp_path):
+    stored = speed.read_benchmarks(benchmark_json(tmp_path / "then.json", one={"ratio": None}))
+    found = speed.read_benchmarks(benchmark_json(tmp_path / "now.json", one={"ratio": 1.0}))
+    with pytest.raises(UserError, match=r"stored ratio of '.*::one' is missing: store it anew"):
+        speed.compare_speeds(stored, found)
 
 
 def test_what_is_stored_is_read_back_and_another_processor_is_told(tmp_path):
@@ -64,6 +78,8 @@ def test_what_is_stored_is_read_back_and_another_processor_is_told(tmp_path):
     here = speed.read_benchmarks(benchmark_json(tmp_path / "here.json", "new", one={"ratio": 2.0}))
     (check,) = speed.compare_speeds(stored, here)
     assert (check.passed, check.note) == (True, "stored on old")
+    (check,) = speed.compare_speeds(stored, found)
+    assert (check.passed, check.note) == (True, "")
 
 
 def test_benchmarks_without_a_ratio_are_left_out_and_a_file_of_none_is_refused(tmp_path):
