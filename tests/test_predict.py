@@ -469,6 +469,7 @@ def test_an_image_without_finite_probabilities_is_skipped(trained, images, tmp_p
         ("loop/out", "Too many levels of symbolic links"),
         ("dangling", "is a link that leads nowhere"),
         ("pipe", "is a file"),
+        ("/proc/none/out", r"No such file or directory; .*name another path"),
     ],
 )
 def test_an_output_that_cannot_be_is_told(trained, images, tmp_path, monkeypatch, odd, told):

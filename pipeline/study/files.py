@@ -22,8 +22,11 @@ from pydantic_core import from_json
 from pipeline.study.errors import UserError
 from pipeline.study.limits import limit_of
 
-# What a disk or its owner refuses: full, over quota, read-only, not allowed, broken.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# What a disk or its owner refuses: full, over quota, too large, read-only, not allowed, broken.
+_REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+)
 # No path for a file or a folder: below a file, too long, a loop of links, in the way, mounted.
 _IMPOSSIBLE = (
     *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
@@ -42,7 +45,9 @@ def writing(path: Path) -> Iterator[None]:
             raise
         if error.errno in _REFUSALS:
             advice = "make room or allow writing, then run again"
-        elif error.errno in _IMPOSSIBLE:
+        elif error.errno in _IMPOSSIBLE or (
+            error.errno == errno.ENOENT and not path.parent.is_dir()  # as /proc lets none be made
+        ):
             advice = "name another path, or move away what is in its place"
         else:
             raise

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -70,7 +71,9 @@ def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG]
+)
 def test_a_disk_that_refuses_is_told_and_the_old_file_stays(tmp_path, number):
     path = tmp_path / "history.csv"
     path.write_text("old")
@@ -96,6 +99,17 @@ def test_a_place_where_nothing_can_be_is_told(tmp_path, told):
     with pytest.raises(UserError, match=f"cannot be written: {told}.*name another path"):
         write_half_a_file(path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "loop"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_place_where_no_folder_can_be_made_is_told():
+    with pytest.raises(UserError, match=r"cannot be written: No such file.*name another path"):
+        write_half_a_file(Path("/proc/none/output"))
+
+
+def test_a_file_that_the_writer_itself_misses_is_no_fault_of_the_place(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "output"):
+        (tmp_path / "missing").read_text()
 
 
 def test_a_file_in_the_place_of_a_folder_is_told_and_stays(tmp_path):
