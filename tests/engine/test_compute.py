@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +113,38 @@ def test_the_peak_of_memory_on_a_gpu_is_torchs(monkeypatch):
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {gpu: 7}.get)
     assert compute.peak_memory_bytes(gpu) == 7
+
+
+def test_a_processor_has_the_features_that_torch_names(monkeypatch):
+    named = {"amx_bf16": True, "avx512_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: named, raising=False)
+    assert compute.cpu_has("amx_bf16")
+    assert not compute.cpu_has("avx512_bf16")
+    assert not compute.cpu_has("sve")
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # torch before 2.12
+    assert not compute.cpu_has("amx_bf16")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("features", "dies", "kept_to"),
+    [
+        ({"amx_bf16"}, True, "AVX512_CORE_BF16"),
+        ({"amx_bf16"}, False, None),
+        ({"avx512_bf16"}, True, None),
+    ],
+)
+def test_onednn_is_kept_off_an_amx_that_kills_the_process(monkeypatch, features, dies, kept_to):
+    def product(*_: torch.Tensor) -> None:
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)  # in the child
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "to be put back")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(compute, "cpu_has", features.__contains__)
+    monkeypatch.setattr(torch.nn.functional, "linear", product)
+    compute.avoid_broken_amx()
+    assert os.environ.get("ONEDNN_MAX_CPU_ISA") == kept_to
 
 
 @pytest.mark.slow

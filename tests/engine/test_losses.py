@@ -136,6 +136,11 @@ def test_dice_loss_of_two_empty_masks_is_0():
     assert losses.dice_loss(logits, torch.zeros(1, 1, 4, 4)).item() == 0
 
 
+def test_dice_loss_of_no_lesion_and_little_probability_is_1():
+    logits = torch.full((1, 1, 4, 4), -10.0)  # 16 pixels, together less than 0.001
+    assert losses.dice_loss(logits, torch.zeros(1, 1, 4, 4)).item() == 1
+
+
 def test_losses_of_bfloat16_logits_are_computed_in_float32():
     logits = LOGITS.bfloat16()
     for loss in (losses.bce(logits, TARGETS), losses.dice_loss(logits, TARGETS)):

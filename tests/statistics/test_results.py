@@ -183,6 +183,8 @@ def test_a_summary_has_the_best_variant_and_each_ones_mean_and_deviation():
     }
     one = results.headlines(estimated(MEANS | {("b", "dice"): None}))
     assert (one["best"], one["dice"]["b"]["mean"]) == ("a", None)
+    first = results.headlines(estimated(MEANS | {("a", "dice"): 0.9}))
+    assert first["best"] == "a"
     assert results.headlines(estimated(dict.fromkeys(MEANS)))["best"] is None
 
 
