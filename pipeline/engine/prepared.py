@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic_core import from_json
 
+from pipeline.study.arrays import read_array
 from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
-from pipeline.study.files import replacing, sha256
+from pipeline.study.files import read_json, replacing, sha256
 from pipeline.study.values import SPLITS, Split
 
+STAGE = "preprocess"  # which writes them
 NATIVE_MASKS = "native_masks.zip"  # the masks' raw files, each by its case's id
 
 
@@ -41,19 +42,23 @@ class PreparedCases:
     @classmethod
     def open(cls, folder: Path, fold: int = 0) -> PreparedCases:
         """Open what preprocess wrote. Raises UserError if it is missing or does not fit."""
-        try:
-            images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
-            table = read_table(folder / "cases.csv", "preprocess", ["id", "height", "width"])
-            fingerprint = from_json((folder / "prepared.json").read_bytes())["fingerprint"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        images = read_array(folder / "images.npy", STAGE, (None, None, None, 3), np.uint8)
+        masks = read_array(folder / "masks.npy", STAGE, (None, None, None), np.uint8)
+        table = read_table(folder / "cases.csv", STAGE, ["id", "height", "width"])
+        fingerprint = read_json(folder / "prepared.json", STAGE).get("fingerprint")
+        if not isinstance(fingerprint, str):
             raise UserError(
-                f"{folder} has no usable prepared cases ({error}); run the stage preprocess"
-            ) from None
+                f"{folder}/prepared.json has no fingerprint; run the stage {STAGE} again"
+            )
+        if not ("fold" in table or ("split" in table and table["split"].isin(SPLITS).all())):
+            raise UserError(
+                f"{folder}/cases.csv must name the split of each case, {', '.join(SPLITS)}; run "
+                f"the stage {STAGE} again"
+            )
         if not len(images) == len(masks) == len(table) or images.shape[:3] != masks.shape:
             raise UserError(
                 f"{folder}: images.npy {images.shape}, masks.npy {masks.shape} and cases.csv "
-                f"({len(table)} rows) do not fit together; run the stage preprocess again"
+                f"({len(table)} rows) do not fit together; run the stage {STAGE} again"
             )
         return cls(images, masks, table, fingerprint, fold)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, metrics_of
+from pipeline.study.arrays import read_array
 from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
 from pipeline.study.inputs import Inputs
@@ -146,7 +146,7 @@ def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Bin
     for run in study.runs():
         path = study.evaluation_dir(*run) / "calibration.npy"
         shape = (len(test_ids(cases, run.fold)), study.evaluate.calibration_bins, 3)
-        binned = _read_array(path, shape, np.float64)
+        binned = read_array(path, "evaluate", shape, np.float64)
         if not (np.isfinite(binned) & (binned >= 0)).all():
             raise UserError(
                 f"{path} must hold finite numbers of at least 0; run the stage evaluate again"
@@ -196,25 +196,7 @@ def read_predictions(
     for run in of_seed:
         path = study.evaluation_dir(*run) / "predictions.npy"
         tested = test_ids(cases, run.fold)
-        predicted = _read_array(path, (len(tested), height, width // 8), np.uint8)
+        predicted = read_array(path, "evaluate", (len(tested), height, width // 8), np.uint8)
         rows = [row for row, id in enumerate(tested) if id in place]
         packed[run.variant][[place[tested[row]] for row in rows]] = predicted[rows]
     return packed
-
-
-def _read_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """An array that the stage evaluate writes, memory-mapped. Raises UserError for one that is
-    missing, or of another shape or type."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{path} is missing or unusable ({error}); run the stage evaluate"
-        ) from None
-    if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (dtype, shape):
-        found = f"{getattr(array, 'dtype', 'several arrays')} {getattr(array, 'shape', '')}"
-        raise UserError(
-            f"{path} must be {np.dtype(dtype)} of the shape {shape}, got {found}; run the stage "
-            "evaluate again"
-        )
-    return np.asarray(array)

@@ -51,9 +51,8 @@ def _check(table: pd.DataFrame, name: str, path: Path, stage: str) -> None:
     row = int((~possible).to_numpy().argmax())
     of = f" of {table['id'][row]}" if "id" in table else ""
     kind = "whole number" if is_count(name) else "number"
-    within = f"from {low:g} to {high:g}" if high < float("inf") else f"of at least {low:g}"
     value = None if pd.isna(values[row]) else values.tolist()[row]
     raise UserError(
-        f"{path}, line {row + 2}: {name}{of} must be a {kind} {within}, got {shown(value)}; "
-        f"run the stage {stage} again"
+        f"{path}, line {row + 2}: {name}{of} must be a {kind} from {low:g} to {high:g}, got "
+        f"{shown(value)}; run the stage {stage} again"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from pipeline.study.files import read_json
 # How the names of columns and metrics end that are shares; those of counts, and whole names.
 SHARES = ("dice", "iou", "jaccard", "sensitivity", "specificity", "brier", "_error", "threshold")
 COUNTS = ("_positives", "_negatives", "epoch", "fold", "height", "width")
+MOST, MOST_COUNTED = 3.4e38, 1e15  # what 32 bits hold of a loss or distance; far above any count
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 Amount = Annotated[float, Field(ge=0, le=1e18)] | None
@@ -24,7 +24,11 @@ Number = Annotated[int, Field(ge=0, lt=2**63)] | None
 
 def range_of(name: str) -> tuple[float, float]:
     """The least and the largest value that a metric, or a column of numbers, can have."""
-    return 0.0, 1.0 if name.endswith(SHARES) else math.inf
+    if name.endswith(SHARES):
+        return 0.0, 1.0
+    if is_count(name):
+        return 1.0 if name in ("height", "width") else 0.0, MOST_COUNTED
+    return 0.0, MOST
 
 
 def is_count(name: str) -> bool:

@@ -81,10 +81,12 @@ def test_an_empty_file_is_refused(folder, name):
         PreparedCases.open(folder)
 
 
-@pytest.mark.parametrize("content", ["[1]", "3", "{}", "[" * 100_000, '{"fingerprint": NaN'])
+@pytest.mark.parametrize(
+    "content", ["[1]", "3", "{}", "[" * 100_000, '{"fingerprint": NaN', '{"fingerprint": 5}']
+)
 def test_a_prepared_json_of_anything_else_is_refused(folder, content):
     (folder / "prepared.json").write_text(content)
-    with pytest.raises(UserError, match=r"no usable prepared cases .*; run the stage preprocess"):
+    with pytest.raises(UserError, match=r"prepared.json .*; run the stage preprocess"):
         PreparedCases.open(folder)
 
 
@@ -94,6 +96,18 @@ def test_a_prepared_json_of_anything_else_is_refused(folder, content):
         ("height", "hight", "cases.csv has no column height; run the stage preprocess again"),
         (",20,", ",tall,", "cases.csv, line 2: height of 007 must be a whole number .* got 'tall'"),
         (",30,", ",-3,", "cases.csv, line 2: width of 007 must be a whole number .* got -3"),
+        (
+            ",30,",
+            ",0,",
+            "cases.csv, line 2: width of 007 must be a whole number from 1 to .* got 0",
+        ),
+        (",30,", f",{10**19},", "width of 007 must be a whole number from 1 to 1e.15, got 1"),
+        (
+            "split",
+            "averaging",
+            "cases.csv must name the split of each case, training, validation, t",
+        ),
+        (",test,", ",tset,", "cases.csv must name the split of each case, training, validation"),
     ],
 )
 def test_a_table_of_other_columns_or_values_is_refused(folder, before, after, told):
@@ -106,13 +120,48 @@ def test_a_table_of_other_columns_or_values_is_refused(folder, before, after, to
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
 def test_an_array_cut_short_is_refused(folder, name):
     (folder / name).write_bytes((folder / name).read_bytes()[:-1])
-    with pytest.raises(UserError, match="no usable prepared cases"):
+    with pytest.raises(UserError, match=rf"{name} is missing or unusable .*; run the stage"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"PK\x03\x04 no archive",
+        b"\x93NUMPY\x01\x00\x76\x00" + b"[" * 118,
+        b"\x93NUMPY\x01\x00\x76\x00"
+        + b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d,)}".ljust(118) % 10**30,
+    ],
+)
+def test_a_damaged_array_is_refused(folder, name, damage):
+    (folder / name).write_bytes(damage)
+    with pytest.raises(UserError, match=rf"{name} is missing or unusable .*; run the stage"):
+        PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "told"),
+    [
+        ("images.npy", np.zeros((5, 2, 3, 3)), r"images.npy must be uint8 .* got float64"),
+        ("images.npy", np.zeros((5, 2, 3, 4), np.uint8), r"shape \(any, any, any, 3\), got"),
+        ("masks.npy", np.zeros((5, 2, 3, 1), np.uint8), r"masks.npy must be uint8 of the shape"),
+        ("masks.npy", np.uint8(3), r"masks.npy must be uint8 of the shape \(any, any, any\)"),
+    ],
+)
+def test_an_array_of_another_kind_is_refused(folder, name, array, told):
+    np.save(folder / name, array)
+    with pytest.raises(UserError, match=told):
+        PreparedCases.open(folder)
+    with (folder / name).open("wb") as file:
+        np.savez(file, array)
+    with pytest.raises(UserError, match="got several arrays"):
         PreparedCases.open(folder)
 
 
 def test_an_array_of_pickled_objects_is_not_unpickled(folder):
     np.save(folder / "images.npy", np.array([{}] * 5, dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="no usable prepared cases"):
+    with pytest.raises(UserError, match=r"images.npy is missing or unusable"):
         PreparedCases.open(folder)
 
 

@@ -115,7 +115,7 @@ def test_a_training_that_ends_with_an_error_shows_as_failed_with_its_words(slow_
     process.join()
     (found,) = look(load_study(slow_training))
     assert found.state == "failed"
-    assert "no usable prepared cases" in found.error
+    assert "is missing or unusable" in found.error
     printed = Path(f"{slow_training}.printed").read_text()
     assert found.error in printed
 
