@@ -105,7 +105,7 @@ def test_a_prepared_json_of_anything_else_is_refused(folder, content):
         (
             "split",
             "averaging",
-            "cases.csv must name the split of each case, training, validation, t",
+            "cases.csv must name the split of each case, training",
         ),
         (",test,", ",tset,", "cases.csv must name the split of each case, training, validation"),
     ],

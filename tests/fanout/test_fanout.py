@@ -873,7 +873,7 @@ def test_jobs_that_reach_their_time_limit_are_replaced(study, tmp_path):
         ("jobqueue: {slrum: {cores: 1}}", "must name one of .*slurm.*, got 'slrum'"),
         ("jobqueue: {}", "must be a file with `jobqueue:`"),
         ("[", "queue.yaml is not valid YAML"),
-        ("jobqueue: &a [*a]", "blocks within blocks"),
+        ("jobqueue: &a [*a]", "a block holds itself"),
         ("jobqueue: {slurm: {cores: 1, memory: 1GB}}", "sbatch is missing here"),
     ],
 )

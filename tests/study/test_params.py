@@ -509,16 +509,20 @@ def test_a_document_is_what_dvc_reads(tmp_path, value):
     assert read_yaml(tmp_path / "any.yaml") == load_yaml(str(tmp_path / "any.yaml"))
 
 
-HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))
+HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))
+MERGED = "\n".join(f"a{n}: &a{n} {{<<: [{', '.join(9 * [f'*a{n - 1}'])}]}}" for n in range(1, 12))
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (f"\na0: &a0 [x, x]\n{HALVES}", "has more than"),
-        ("\nb: &b [*b]", "b has more than 50 blocks within blocks"),
-        ("\nb: &b {c: *b}", "b has more than 50 blocks within blocks"),
-        ("\nb: " + 60 * "[" + 60 * "]", "b has more than 50 blocks within blocks"),
+        (f"\na0: &a0 [x, x]\n{HALVES}", "has more than 100000 values: let its aliases repeat"),
+        (f"\na0: &a0 {{x: 1, y: 2}}\n{MERGED}", "has more than 100000 values: let its aliases"),
+        (f"\nb: !!pairs [x: &a0 [x, x]]\n{HALVES}", r"line \d+: values must be text, .*:pairs"),
+        ("\nb: &b [*b]", r"line \d+: a block holds itself: take the alias out"),
+        ("\nb: &b {c: *b}", r"line \d+: a block holds itself: take the alias out"),
+        ("\nb: &b {<<: *b}", r"line \d+: a block holds itself: take the alias out"),
+        ("\nb: " + 60 * "[" + 60 * "]", r"line \d+: more than 50 blocks within blocks"),
         ("\nb: " + 100_000 * "[", "too many blocks within blocks"),
         ("\nb: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
         ("\nb: 0x" + 3000 * "f", "b is a number of more than 19 digits"),
@@ -527,13 +531,22 @@ HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))
             "\nb: 2020-01-01",
             r"b must be text, .* got a date, 2020-01-01; for text write it",
         ),
-        ("\nb: !!binary aGk=", "b must be text, .* got a bytes"),
-        ("\nb: !!set {c}", "b must be text, .* got a set"),
+        ("\nb: !!binary aGk=", r"line \d+: values must be text, .* got the tag .*:binary'"),
+        ("\nb: !!set {c}", r"line \d+: values must be text, .* got the tag .*:set'; for text"),
+        ("\nb: !!bool foo", "is not valid YAML: 'foo'"),
+        ("\nb: !!int ''", "is not valid YAML: "),
+        ("\nb: !!float ''", "is not valid YAML: "),
+        ("\n? [[b]]\n: c", "is not valid YAML"),
+        (
+            "\nb:\n  ? 0x" + 5000 * "f" + "\n  : c",
+            "b has a key that is no text, a number of thousands",
+        ),
+        ('\nb: {"\\ud800": c}', "b holds half of a character"),
         ("\nb: {1: c}", "b has a key that is no text, 1; write it in quotes"),
         ("\nb: {true: c}", "b has a key that is no text, true; write it in quotes"),
         ("\nb: {2020-01-01: c}", "b has a key that is no text"),
-        ("\nb: !python/object:os.system c", "is not valid YAML at line"),
-        ("\nb: =", "is not valid YAML at line"),
+        ("\nb: !python/object:os.system c", "values must be text, .* '!python/object:os.system'"),
+        ("\nb: =", "values must be text, .*; for text write it in quotes"),
         ('\nb: "\\ud800"', "b holds half of a character"),
     ],
 )
