@@ -21,6 +21,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class NotFiniteError(UserError):
+    """A network's loss or logits are NaN or infinite: the message says which, and what to try."""
+
+
 def cpu_has(feature: str) -> bool:
     """Whether the processor names that feature; False where torch (before 2.12) cannot tell."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()

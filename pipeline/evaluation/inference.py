@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.engine import losses
 from pipeline.engine.batches import split_batches
-from pipeline.engine.compute import autocast, choose_dtype, to_input, to_target
+from pipeline.engine.compute import NotFiniteError, autocast, choose_dtype, to_input, to_target
 from pipeline.engine.overlap import confusion
 from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluation.calibration import brier
@@ -42,7 +42,7 @@ def forward(
                 "a smaller evaluate.batch_size"
             ) from None
         if not torch.isfinite(logits).all():
-            raise UserError(
+            raise NotFiniteError(
                 f"the network's logits of a {split} case must be finite, got NaN or infinity: its "
                 "numbers overflow; try evaluate.precision: float32, or train it anew"
             )

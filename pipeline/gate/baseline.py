@@ -63,11 +63,7 @@ class Baseline(Record):
     @model_validator(mode="after")
     def _spreads_are_the_runs(self) -> Baseline:
         told, found = _flat(self.spreads), _flat(spreads_of(self.runs))
-        if told.keys() != found.keys() or not all(
-            told[key] == found[key]
-            or (told[key] is not None and math.isclose(told[key], found[key], abs_tol=1e-9))
-            for key in told
-        ):
+        if told.keys() != found.keys() or not all(_equal(told[key], found[key]) for key in told):
             raise ValueError("spreads must be those of runs: write it with --update-baseline")
         return self
 
@@ -85,6 +81,12 @@ class Baseline(Record):
             for metric, found in metrics.items()
             if found.mean is None
         ]
+
+
+def _equal(told: float | None, found: float | None) -> bool:
+    if told is None or found is None:
+        return told is found
+    return math.isclose(told, found, abs_tol=1e-9)
 
 
 def _flat(spreads: dict[str, dict[str, Spread]]) -> dict[tuple[str, str, str], Any]:
@@ -153,7 +155,7 @@ def load_figures(path: Path) -> Baseline:
                 "finish the study, then compare its reports/results.json"
             )
         version = content.get("schema_version")
-        if version != RESULTS_VERSION:
+        if type(version) is not int or version != RESULTS_VERSION:  # True equals 1
             raise UserError(
                 f"{path}: schema_version must be {RESULTS_VERSION}, got {version!r}; run the stage "
                 "compare again"

@@ -25,12 +25,13 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models import build_model
 from pipeline import ROOT
 from pipeline.data.synthetic import draw_case
-from pipeline.engine.compute import make_deterministic, stream
+from pipeline.engine.compute import NotFiniteError, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model, save_weights
 from pipeline.evaluate import evaluate
@@ -193,18 +194,18 @@ def measure(tier: Tier, folder: Path = FOLDER) -> Frozen:
 
 
 def measure_code(study: Study, cases: PreparedCases) -> dict[str, Figures]:
-    """Tier A's figures; without those of a training that diverged."""
+    """Tier A's figures; without those of a training whose numbers are not finite."""
     figures = {"predictions": by_case(*drawn_predictions(study), study)}
     torch.manual_seed(stream(study.seeds[0], "initialisation"))
     untrained = build_model(study.models[UNTRAINED]).to(memory_format=torch.channels_last)
     figures["untrained"] = by_case(untrained.eval(), cases, study)
     try:
         model, history = train(study, cases)
-    except UserError as error:
+        table = evaluate(model.eval(), cases, study).table
+    except NotFiniteError as error:
         warn(f"tier a: {error}")
         return figures
     curves = history.drop(columns=["epoch", *CLOCK])
-    table = evaluate(model.eval(), cases, study).table
     figures["training"] = {
         **{str(name): _finite(column) for name, column in curves.items()},
         **{f"test_{name}": _finite([value]) for name, value in summarise(table).items()},
@@ -213,9 +214,19 @@ def measure_code(study: Study, cases: PreparedCases) -> dict[str, Figures]:
 
 
 def measure_checkpoint(study: Study, cases: PreparedCases) -> dict[str, Figures]:
-    """Tier B's figures; none where the stored weights no longer fit the network."""
+    """Tier B's figures; none where the stored weights no longer fit the network. Raises UserError
+    where there are no weights."""
+    path = weights_file(study.folder)
     try:
-        model = load_model(study.models[TRAINED], weights_file(study.folder), torch.device("cpu"))
+        with safe_open(path, "pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): restore it (git checkout), or store it anew: remove "
+            "it, then --tier b --update-baseline"
+        ) from None
+    try:
+        model = load_model(study.models[TRAINED], path, torch.device("cpu"))
     except UserError as error:
         warn(f"tier b: {error}")
         return {}
@@ -231,8 +242,13 @@ def train(study: Study, cases: PreparedCases) -> tuple[nn.Module, pd.DataFrame]:
 
 
 def by_case(model: nn.Module, cases: PreparedCases, study: Study) -> Figures:
-    """The metrics of every test case, as stage 4 scores them."""
-    table = evaluate(model, cases, study).table
+    """The metrics of every test case, as stage 4 scores them; without values where the network's
+    numbers are not finite."""
+    try:
+        table = evaluate(model, cases, study).table
+    except NotFiniteError as error:
+        warn(str(error))
+        return {name: [None] * len(cases.indices("test")) for name in METRICS}
     return {name: _finite(table[name]) for name in METRICS}
 
 

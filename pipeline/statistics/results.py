@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
@@ -27,6 +27,13 @@ class Record(BaseModel):
     """A part of the file: no unknown key, no conversion of types, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("schema_version", mode="before", check_fields=False)
+    @classmethod
+    def _whole(cls, version: Any) -> Any:
+        if type(version) is not int:  # true and 1.0 equal 1
+            raise ValueError("input should be a whole number")
+        return version
 
 
 class Interval(Record):

@@ -14,7 +14,14 @@ from tqdm import tqdm
 
 from pipeline.engine import losses, overlap
 from pipeline.engine.batches import TrainingBatches, split_batches
-from pipeline.engine.compute import autocast, choose_dtype, stream, to_input, to_target
+from pipeline.engine.compute import (
+    NotFiniteError,
+    autocast,
+    choose_dtype,
+    stream,
+    to_input,
+    to_target,
+)
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Focal, Train
 from pipeline.study.errors import UserError
@@ -90,9 +97,9 @@ def train_epoch(
     return rates
 
 
-def diverged(what: str, rates: Row) -> UserError:
+def diverged(what: str, rates: Row) -> NotFiniteError:
     """What to tell of a loss that is not finite, and what to do about it."""
-    return UserError(
+    return NotFiniteError(
         f"{what}, at learning rate {rates['learning_rate']:g}: lower "
         "train.optimizer.learning_rate, warm it up (train.schedule.warmup_epochs) or clip the "
         "gradient (train.gradient_clip)"

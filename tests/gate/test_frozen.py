@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
+from safetensors.torch import save_file
 from torch import Tensor
 
 from models.attenresunet.attention import AttentionGate
 from pipeline.engine.batches import split_batches
-from pipeline.engine.compute import to_input
+from pipeline.engine.compute import NotFiniteError, to_input
 from pipeline.engine.weights import load_model
 from pipeline.evaluation import inference
-from pipeline.gate import __main__ as gate
+from pipeline.gate import command as gate
 from pipeline.gate import frozen
 from pipeline.study.blocks import Train
 from pipeline.study.errors import UserError
@@ -158,16 +159,46 @@ def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
 @pytest.mark.slow
 def test_a_training_that_diverges_is_a_regression(monkeypatch):
     def diverging(*_: object) -> None:
-        raise UserError("the training loss is nan in epoch 1, step 1")
+        raise NotFiniteError("the training loss is nan in epoch 1, step 1")
 
     monkeypatch.setattr(frozen, "fit", diverging)
     told = {(c.subject, c.note) for c in frozen.check("a") if not c.passed}
     assert told == {("training", "0 values instead of 4"), ("training", "0 values instead of 1")}
 
 
+def test_a_user_error_of_the_training_is_no_regression(monkeypatch):
+    def refusing(*_: object) -> None:
+        raise UserError("the GPU's memory ran out")
+
+    monkeypatch.setattr(frozen, "fit", refusing)
+    monkeypatch.setattr(frozen, "by_case", lambda *_: {})
+    with pytest.raises(UserError, match="memory ran out"):
+        frozen.check("a")
+
+
+def test_logits_that_are_not_finite_are_a_regression(monkeypatch, capsys):
+    def overflowing(self: AttentionGate, x: Tensor, g: Tensor) -> Tensor:
+        return x * torch.inf
+
+    monkeypatch.setattr(AttentionGate, "forward", overflowing)
+    checks = frozen.check("b")
+    assert not any(check.passed for check in checks)
+    assert {(check.candidate, check.note) for check in checks} == {(None, "largest of 12, at 1")}
+    assert "must be finite, got NaN or infinity" in capsys.readouterr().err
+
+
 def test_weights_that_no_longer_fit_are_a_regression(folder):
-    (folder / "weights.safetensors").write_bytes(b"")
+    save_file({"other": torch.zeros(2)}, folder / "weights.safetensors")
     assert {part for part, _ in failed("b", folder)} == {"checkpoint"}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_weights_that_cannot_be_read_do_not_compare(folder, content):
+    (folder / "weights.safetensors").unlink()
+    if content is not None:
+        (folder / "weights.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be read .*: restore it"):
+        frozen.check("b", folder)
 
 
 def test_a_figure_that_is_not_finite_fails():

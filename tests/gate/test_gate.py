@@ -1,4 +1,4 @@
-"""gate/__main__.py: exit statuses, refusals, what a pull request's comment shows."""
+"""gate/command.py: exit statuses, refusals, what a pull request's comment shows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import gc
 import json
 import re
 import runpy
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from results_by_hand import figures, results, study
 
-from pipeline.gate import __main__ as gate
-from pipeline.gate import regression
+from pipeline.gate import command as gate
 from pipeline.gate.baseline import load_figures, save_baseline
 from pipeline.reporting.tables import DASH
 from pipeline.statistics.results import Results, save_results
@@ -100,7 +103,10 @@ def test_a_candidate_without_a_variant_is_refused_with_status_2(folder, monkeypa
         ("[" * 100_000, "is not JSON: recursion limit exceeded"),
         ('{"study": {"name": "\\ud800"}}', "is not JSON"),
         ('{"comparison": {}, "schema_version": 2}', "schema_version must be 1, got 2"),
+        ('{"comparison": {}, "schema_version": true}', "schema_version must be 1, got True"),
         ('{"comparison": {}, "schema_version": 1}', "not of the schema"),
+        ('{"schema_version": true}', "schema_version: value error, input should be a whole number"),
+        ('{"schema_version": 1.0}', "schema_version: value error, input should be a whole number"),
         ('{"schema_version": 2}', "schema_version: input should be 1"),
     ],
 )
@@ -181,6 +187,29 @@ def test_a_baseline_whose_figures_were_edited_is_refused(folder):
         load_figures(Path("baseline.json"))
 
 
+@pytest.mark.parametrize("told", ["null", "1.5", "1e308"])
+def test_a_baselines_figure_that_cannot_be_is_refused(folder, monkeypatch, capsys, told):
+    save_results(Path("reports/results.json"), results(STEADY))
+    content = json.loads(Path("baseline.json").read_text())
+    content["runs"][0]["metrics"]["dice"] = json.loads(told)
+    Path("edited.json").write_text(json.dumps(content))
+    for arguments in (
+        ["--baseline", "edited.json"],
+        ["--baseline", "baseline.json", "--candidate", "edited.json"],
+    ):
+        assert run_gate(monkeypatch, *arguments) == 2
+        assert "spreads must be those of runs" in capsys.readouterr().out
+
+
+def test_a_gate_without_memory_for_its_imports_is_no_regression():
+    gate = [sys.executable, "-m", "pipeline.gate", "--baseline", "baseline.json"]
+    limited = f"ulimit -v 300000; exec {shlex.join(gate)}"
+    done = subprocess.run(["bash", "-c", limited], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: memory ran out")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("number", "told"),
     [
@@ -189,7 +218,7 @@ def test_a_baseline_whose_figures_were_edited_is_refused(folder):
         ("0.5", "runs.0.seed: input should be a valid integer"),
     ],
 )
-def test_what_is_no_number_is_taken_for_none(folder, monkeypatch, capsys, number, told):
+def test_a_seed_that_is_no_whole_number_does_not_compare(folder, monkeypatch, capsys, number, told):
     save_results(Path("reports/results.json"), results(STEADY))
     text = Path("baseline.json").read_text()
     Path("baseline.json").write_text(text.replace('"seed": 0', f'"seed": {number}', 1))
@@ -219,10 +248,10 @@ def test_a_gate_that_fails_itself_is_no_regression(folder, monkeypatch, capsys):
         raise ZeroDivisionError
 
     save_results(Path("reports/results.json"), results(STEADY))
-    monkeypatch.setattr(regression, "compare_means", crash)
+    monkeypatch.setattr(gate, "compare_means", crash)
     monkeypatch.setattr("sys.argv", ["gate", "--baseline", "baseline.json"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(gate.__file__, run_name="__main__")
+        runpy.run_module("pipeline.gate", run_name="__main__")
     gc.unfreeze()
     assert ended.value.code == 2
     assert "ZeroDivisionError" in capsys.readouterr().err

@@ -539,7 +539,7 @@ MERGED = "\n".join(f"a{n}: &a{n} {{<<: [{', '.join(9 * [f'*a{n - 1}'])}]}}" for 
         ("\n? [[b]]\n: c", "is not valid YAML"),
         (
             "\nb:\n  ? 0x" + 5000 * "f" + "\n  : c",
-            "b has a key that is no text, a number of thousands",
+            "a key that is no text, a number of thousan",
         ),
         ('\nb: {"\\ud800": c}', "b holds half of a character"),
         ("\nb: {1: c}", "b has a key that is no text, 1; write it in quotes"),
