@@ -50,7 +50,6 @@ from pipeline.deployment.outputs import (
     Lesions,
     Row,
     UnnamableError,
-    cell,
     check_out,
     encode,
     encode_mask,
@@ -66,7 +65,7 @@ from pipeline.reporting.overlays import LONGEST, draw_scales, file_name, heat_ma
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.errors import UserError, run_command, warn
-from pipeline.study.values import Count, Fraction, Resize, option, quantity
+from pipeline.study.values import Count, Fraction, Resize, cell, option, quantity
 
 TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
 

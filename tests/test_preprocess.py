@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -262,6 +263,16 @@ def test_skip_leaves_them_out_and_lists_them(tmp_path):
     assert card["problems"]["converted"] == {"grayscale": 1}
     manifest = {row["path"] for row in table(tmp_path / "prepared" / "manifest.csv")}
     assert "ISIC2018_Task1-2_Training_Input/cut.png" in manifest
+
+
+def test_a_formula_in_a_files_name_is_no_formula_in_the_list_of_problems(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    folder = tmp_path / "raw" / "ISIC2018_Task1-2_Training_Input"
+    for name in ('=HYPERLINK("x").png', "+1+1.png"):
+        shutil.copy(next(folder.glob("case*.*")), folder / name)
+    prepare_cases(study_in(tmp_path, on_problem="skip"), tmp_path / "prepared")
+    problems = table(tmp_path / "prepared" / "card" / "problems.csv")
+    assert {row["id"] for row in problems} == {'\'=HYPERLINK("x")', "'+1+1"}
 
 
 def test_skip_with_no_case_left_stops(tmp_path):

@@ -162,6 +162,7 @@ def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     try:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        kinds = {path: _kind(path) for path in paths}
     except OSError as error:
         raise UserError(
             f"{folder} cannot be read: {error.strerror}; allow it, then run again"
@@ -173,11 +174,13 @@ def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
             continue
         if path.stem.endswith("_superpixels"):
             continue
-        dangling = path.is_symlink() and not path.exists()
-        if not (path.is_file() or dangling) or path.suffix.lower() not in IMAGE_SUFFIXES:
-            kind = "file" if path.is_file() else "folder" if path.is_dir() else "special file"
+        picture = kinds[path] in ("file", "broken link") and path.suffix.lower() in IMAGE_SUFFIXES
+        if not picture:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            detail = f"must be a picture that ends in {endings}, got a {kind}; convert or remove it"
+            detail = (
+                f"must be a picture that ends in {endings}, got a {kinds[path]}; convert or remove "
+                "it"
+            )
             findings.append(Finding("", path, "odd file name", detail))
         elif not ID.fullmatch(id):
             detail = f"must have letters, digits, -, _ and . as its id, got {id!r}; rename it"
@@ -185,6 +188,14 @@ def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
         else:
             found[id].append(path)
     return found
+
+
+def _kind(path: Path) -> str:
+    if path.is_file():
+        return "file"
+    if path.is_dir():
+        return "folder"
+    return "broken link" if path.is_symlink() and not path.exists() else "special file"
 
 
 def _duplicates(id: str, files: list[Path]) -> list[Finding]:

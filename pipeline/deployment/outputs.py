@@ -29,6 +29,7 @@ from pipeline.study.files import (
     writing,
 )
 from pipeline.study.locks import alone
+from pipeline.study.values import cell
 
 RECORD = "predict.json"
 LOCK = ".lock"
@@ -46,7 +47,6 @@ COLUMNS = {
     "sha256": "of the file",
 }
 Row = dict[str, Any]  # of lesions.csv
-FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 - what OWASP names for CSV injection
 UNNAMABLE = (  # what the file system does not take, and what another image's results stand in
     *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
@@ -88,12 +88,6 @@ def save(path: Path, content: bytes) -> None:
             if error.errno not in UNNAMABLE:
                 raise
             raise UnnamableError(str(error.strerror)) from None
-
-
-def cell(text: str) -> str:
-    """`text` as a cell that a spreadsheet shows and does not compute: with a `'` before it where it
-    begins like a formula. So has what begins with `'` itself: no two texts become one."""
-    return f"'{text}" if text.startswith(("'", *FORMULA)) else text
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

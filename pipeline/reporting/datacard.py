@@ -34,7 +34,7 @@ from pipeline.reporting.style import (
 )
 from pipeline.study.files import sha256, write_json
 from pipeline.study.params import Study
-from pipeline.study.values import SPLITS, Resize, printable
+from pipeline.study.values import SPLITS, Resize, cell, printable
 
 BLOCK = 256  # cases read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6
@@ -58,10 +58,10 @@ def write(
     problems = pd.DataFrame(
         [
             (
-                printable(f.id),
-                printable(f.file.relative_to(study.raw_dir).as_posix()),
+                cell(printable(f.id)),
+                cell(printable(f.file.relative_to(study.raw_dir).as_posix())),
                 f.defect,
-                printable(f.detail),
+                cell(printable(f.detail)),
                 f.outcome,
             )
             for f in findings

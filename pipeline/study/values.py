@@ -67,6 +67,15 @@ def printable(name: str) -> str:
     )
 
 
+FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 - what OWASP names for CSV injection
+
+
+def cell(text: str) -> str:
+    """`text` as a cell that a spreadsheet shows and does not compute: with a `'` before it where it
+    begins like a formula. So has what begins with `'` itself: no two texts become one."""
+    return f"'{text}" if text.startswith(("'", *FORMULA)) else text
+
+
 def unique(values: list[Any]) -> list[Any]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:

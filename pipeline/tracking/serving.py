@@ -46,13 +46,21 @@ class LesionSegmenter(PythonModel):
         return probabilities
 
 
+NUMBERS = (int, float, np.integer, np.floating)
+
+
 def checked(given: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """`given` as images (N, *size, 3) uint8. Raises MlflowException for another shape, and
     for numbers that are not whole or not from 0 to 255, such as those of a picture from 0 to 1."""
     try:
         images = np.array(given)
+        kinds = (
+            {type(each) for each in images.flat} if images.dtype == object else {images.dtype.type}
+        )
+        if not all(issubclass(kind, NUMBERS) and kind is not bool for kind in kinds):
+            raise TypeError
         numbers = images if images.dtype == np.uint8 else images.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _refused(size, "numbers of no common shape, or no numbers") from None
     if numbers.ndim != 4 or numbers.shape[1:] != (*size, 3):
         raise _refused(size, f"shape {numbers.shape}")

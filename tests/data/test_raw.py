@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.raw import MOST_TOLD, RawCase, find_cases, tell
+from pipeline.study.errors import UserError
 from pipeline.study.values import printable
 
 TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
@@ -111,6 +113,20 @@ def test_a_pipe_among_the_images_is_told_and_not_read(tmp_path):
     _, findings = find_cases(tmp_path)
     assert {finding.defect for finding in findings} == {"odd file name", "missing image"}
     assert any("got a special file" in finding.detail for finding in findings)
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_told(tmp_path, monkeypatch):
+    touch(tmp_path, "images/a.jpg", "masks/a.png")
+    stat = os.stat
+
+    def refused(path, **options):
+        if str(path).endswith("a.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refused)  # as chmod a-x images does, for all but root
+    with pytest.raises(UserError, match=r"images cannot be read: Permission denied; allow it"):
+        find_cases(tmp_path)
 
 
 def test_no_case_is_used_whose_id_a_stray_file_has_too(tmp_path):
