@@ -20,7 +20,7 @@ class AttenResUNetConfig(NetworkConfig):
     Args:
         family: attenresunet.
         encoder: torchvision's ResNet of that name, or `plain`: U-Net's own double convolutions.
-        plain_width: channels of the plain encoder's first stage; 64 is Ronneberger's.
+        plain_width: channels of the plain encoder's first stage, 1 to 1024; 64 is Ronneberger's.
         weights: what the encoder starts from: `imagenet` (torchvision's, downloaded), `none`
             (random), or the path of a state dict (.safetensors, or a .pt of tensors only).
         encoder_attention: the encoder layers, 1 to 4, that self-attention stands after.
@@ -49,8 +49,8 @@ class AttenResUNetConfig(NetworkConfig):
             raise ValueError(
                 f"encoder_attention must name each layer once, got {list(self.encoder_attention)}"
             )
-        if self.plain_width < 1:
-            raise ValueError(f"plain_width must be at least 1, got {self.plain_width}")
+        if not 1 <= self.plain_width <= 1024:  # 2.4 billion parameters in a layer at the bottom
+            raise ValueError(f"plain_width must be from 1 to 1024, got {self.plain_width}")
         if self.encoder == "plain" and self.weights != "none":
             raise ValueError(
                 "weights must be 'none' with encoder 'plain': no pretrained weights fit it, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from textwrap import shorten
 
@@ -70,7 +71,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     advice = "save it as safetensors, or torch.save(model.state_dict(), ...)"
     safe = path.suffix == ".safetensors"
     try:
-        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a TorchScript file, then refuses it
+            state = (
+                load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception:  # whatever a pickle of anything makes of it; torch would advise to run it
@@ -81,10 +86,21 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(
-                f"{path} must hold tensors by their names, got a {type(tensor).__name__} under "
+                f"{path} must hold tensors by their names, got {type(tensor).__name__} under "
                 f"{shown(name)}: {advice}"
             )
+        if not _is_finite(tensor):
+            raise UserError(
+                f"{path}: {shown(name)} must hold finite real numbers, got others (NaN, infinity, "
+                "complex or sparse): the training that wrote it went wrong; take another file"
+            )
     return state
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex():
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.float()).all())
 
 
 def _without_wrapper(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import select
 import sys
 import traceback
 from collections.abc import Callable
+from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def first_fault(invalid: ValidationError) -> str:
     """Of a file that does not fit its model: the key, what is wrong with it, the value found."""
     first = invalid.errors()[0]
     key = ".".join(map(str, first["loc"])) or "the file"
-    wrong = first["msg"]
+    wrong = shorten(first["msg"], 300)
     return f"{key}: {wrong[0].lower()}{wrong[1:]}, got {str(first['input'])[:60]!r}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -162,10 +163,32 @@ def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
         ("a.pt", lambda path: path.write_bytes(b""), "must be a file of tensors, without other ob"),
         ("a.pt", lambda path: path.write_bytes(b"\x80\x02."), "must be a file of tensors, without"),
         ("a.pt", lambda path: torch.save(torch.nn.Linear(1, 1), path), "must be a file of tensors"),
-        ("a.pt", lambda path: torch.save({0: torch.ones(1)}, path), "got a Tensor under 0"),
-        ("a.pt", lambda path: torch.save({"epoch": 3}, path), "got a int under 'epoch'"),
-        ("a.pt", lambda path: torch.save({"w": "text"}, path), "got a str under 'w'"),
+        ("a.pt", lambda path: torch.save({0: torch.ones(1)}, path), "got Tensor under 0"),
+        ("a.pt", lambda path: torch.save({"epoch": 3}, path), "got int under 'epoch'"),
+        ("a.pt", lambda path: torch.save({"w": "text"}, path), "got str under 'w'"),
         ("a.pt", lambda path: torch.save([1], path), "must hold a state dict, got a list"),
+        (
+            "a.pt",
+            lambda path: torch.save({"w": torch.tensor([torch.nan])}, path),
+            "'w' must hold fin",
+        ),
+        ("a.pt", lambda path: torch.save({"w": torch.tensor([1j])}, path), "'w' must hold finite"),
+        (
+            "a.pt",
+            lambda path: torch.save({"w": torch.eye(2).to_sparse()}, path),
+            "'w' must hold fi",
+        ),
+        (
+            "a.pt",
+            lambda path: torch.save({"w": torch.ones(1, device="meta")}, path),
+            "'w' must hol",
+        ),
+        (
+            "a.safetensors",
+            lambda path: save_file({"w": torch.tensor([torch.inf]).half()}, path),
+            "a.safetensors: 'w' must hold finite real numbers",
+        ),
+        ("a.pt", lambda path: torch.jit.script(nn.ReLU()).save(path), "must be a file of tensors"),
         ("a.pt", lambda path: path.mkdir(), "cannot be read: Is a directory"),
         ("a.safetensors", lambda path: path.write_text("just text"), "must be safetensors"),
     ],
@@ -173,7 +196,7 @@ def test_a_pickle_with_other_objects_is_refused_unread(tmp_path):
 def test_what_is_no_state_dict_is_told_in_our_words(tmp_path, name, make, told):
     make(tmp_path / name)
     config = AttenResUNetConfig(encoder="resnet18", weights=name)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, warnings.catch_warnings(action="error"):
         load_start(build_model(config), config.at(tmp_path))
     assert told in str(caught.value)
     assert "weights_only" not in str(caught.value)

@@ -185,6 +185,14 @@ TRAIN = demo_params()["train"]
         ("seeds", [0, "one"], f"seeds.1 {SEED}, got 'one'"),
         ("models.resunet", None, "models.resunet must be a block of keys, got nothing"),
         ("models.unet.plain_width", "x", "models.unet.plain_width must be a whole number, got 'x'"),
+        *[
+            (
+                "models.unet.plain_width",
+                width,
+                f"models.unet.plain_width must be from 1 to 1024, got {width}",
+            )
+            for width in (0, 1025, 10**12)
+        ],
         (
             "data",
             ISIC2018 | {"archives": 3},

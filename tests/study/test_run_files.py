@@ -70,6 +70,18 @@ def test_a_run_of_pictures_that_cannot_be_is_not_opened(tmp_path, height):
         open_run(folder)
 
 
+@pytest.mark.parametrize("change", [{"plain_width": 10**12}, {"encoder_attention": [3] * 100_000}])
+def test_a_run_of_a_network_that_cannot_be_is_told_in_a_line(tmp_path, change):
+    folder, _ = make_run(tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    config = record["params"]["model"]
+    config |= change
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"run.json: params.model") as caught:
+        open_run(folder)
+    assert len(str(caught.value)) < 600
+
+
 def test_a_run_of_metrics_that_cannot_be_is_not_opened(tmp_path):
     folder, _ = make_run(tmp_path)
     (folder / "evaluation").mkdir()
