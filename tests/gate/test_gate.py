@@ -53,13 +53,22 @@ def test_equal_figures_pass_with_status_0(folder, monkeypatch, capsys):
     assert told[0] == "**Gate: all 9 pass** (tier c, study demo)"
     assert told[2].startswith("| Compared | Metric | Baseline |")
     assert len(told) == 2 + 2 + 9
+    # s = 0.01 in each of 2 x 2 degrees of freedom; t(1 - 0.01 / 9, 4) = 6.98
+    assert told[4] == "| unet | Dice | 0.8 | 0.8 | 0 | 0.05695 | pass | 3 against 3 runs, pooled |"
 
 
 def test_a_worse_mean_fails_with_status_1(folder, monkeypatch, capsys):
     assert gate_on(monkeypatch, results(STEADY | {"unet": [0.5, 0.5, 0.5]})) == 1
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "**Gate: 6 of 9 regressed** (tier c, study demo)"
-    assert sum("**FAIL**" in line for line in told) == 6
+    assert sum(" | **FAIL** | " in line for line in told) == 6
+    assert told[4].startswith("| unet | Dice | 0.8 | 0.5 | 0.3 | 0.05695 | **FAIL** |")
+
+
+def test_a_larger_alpha_allows_less(folder, monkeypatch):
+    save_results(Path("reports/results.json"), results(STEADY | {"unet": [0.76, 0.77, 0.75]}))
+    assert run_gate(monkeypatch, "--baseline", "baseline.json") == 0
+    assert run_gate(monkeypatch, "--baseline", "baseline.json", "--alpha", "0.2") == 1
 
 
 def test_a_better_mean_passes(folder, monkeypatch):
@@ -147,10 +156,14 @@ def test_the_baseline_may_be_a_whole_results_json(folder, monkeypatch):
     assert run_gate(monkeypatch, "--baseline", "before.json") == 0
 
 
-def test_update_writes_a_baseline_with_deviations_that_its_candidate_passes(folder, monkeypatch):
+def test_update_writes_a_baseline_with_deviations_that_its_candidate_passes(
+    folder, monkeypatch, capsys
+):
     save_results(Path("now.json"), results({"unet": [0.5, 0.6]}))
     new = ("--baseline", "new/baseline.json", "--candidate", "now.json")
     assert run_gate(monkeypatch, *new, "--update-baseline") == 0
+    told = capsys.readouterr().out
+    assert told == "gate: new/baseline.json holds the figures of 2 runs\n"
     assert run_gate(monkeypatch, *new) == 0
     written = json.loads(Path("new/baseline.json").read_text())
     assert written["spreads"]["unet"]["dice"] == {
@@ -174,7 +187,23 @@ def test_update_keeps_the_old_baseline_where_the_candidate_lacks_a_figure(
     before = Path("baseline.json").read_bytes()
     save_results(Path("reports/results.json"), results({"unet": [0.5, None]}))
     assert run_gate(monkeypatch, "--baseline", "baseline.json", "--update-baseline") == 1
-    assert "Missing or not finite: dice of 'unet'" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Missing or not finite: dice of 'unet', iou of 'unet'" in told
+    assert Path("baseline.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("values", [{}, {"unet": [0.5]}, {"unet": [0.5, 0.6], "resunet": [0.5]}])
+def test_update_writes_no_baseline_without_two_seeds_of_each_variant(
+    folder, monkeypatch, capsys, values
+):
+    before = Path("baseline.json").read_bytes()
+    candidate = results(values, record=study(variants=list(values), seeds=[0, 1]))
+    save_results(Path("reports/results.json"), candidate)
+    assert run_gate(monkeypatch, "--baseline", "baseline.json", "--update-baseline") == 2
+    assert (
+        "has fewer than two seeds of a variant: without a deviation over seeds no later change "
+        "could be told from luck"
+    ) in capsys.readouterr().out
     assert Path("baseline.json").read_bytes() == before
 
 

@@ -14,6 +14,7 @@ from pipeline.gate.regression import (
     Check,
     compare_means,
     deviation_over_seeds,
+    differing,
     margin,
     means_over,
     pairs_to_compare,
@@ -95,6 +96,11 @@ def test_from_five_seeds_on_a_variant_is_judged_by_its_own_deviation():
     assert deviation == pytest.approx(np.std(values["quiet"], ddof=1))
 
 
+def test_five_seeds_are_enough_for_an_own_deviation():
+    found = of_metric({"quiet": [0.8, 0.81, 0.8, 0.81, 0.8], "loud": [0.5, 0.9] * 3})
+    assert deviation_over_seeds(found["quiet"], list(found.values()))[1:] == (4, False)
+
+
 def test_few_seeds_take_the_larger_of_own_and_pooled_deviation():
     values = {"quiet": [0.80, 0.81], "loud": [0.5, 0.9], "middle": [0.7, 0.8]}
     pooled = np.sqrt(np.mean([np.var(found, ddof=1) for found in values.values()]))
@@ -120,6 +126,26 @@ def test_the_mean_over_variants_is_taken_of_the_seeds_that_all_have():
     assert means_over(["a", "b"], "dice", runs) == [pytest.approx(0.3), None]
     one = figures({"a": [0.2, 0.4]})
     assert {pair.subject for pair in pairs_to_compare(one, one)} == {"a"}
+    assert {pair.averaged for pair in pairs_to_compare(one, one)} == {1}
+
+
+def test_without_a_seed_that_all_have_there_is_no_mean_over_variants():
+    both = figures({"a": [0.2, 0.4], "b": [0.3, 0.5]})
+    runs = [run for run in both.runs if (run.variant, run.seed) in (("a", 0), ("b", 1))]
+    apart = baseline_of(both.study, {}, runs)
+    assert ALL in {pair.subject for pair in pairs_to_compare(both, both)}
+    for then, now in ((both, apart), (apart, both)):
+        assert {pair.subject for pair in pairs_to_compare(then, now)} == {"a", "b"}
+
+
+def test_a_check_tells_both_means_and_how_many_runs_they_are_of():
+    stored = figures({"unet": [0.8, 0.81, 0.79, 0.8, 0.8]})
+    dice, *_ = compare_means(stored, figures({"unet": [0.7, 0.72]}))
+    assert (dice.subject, dice.metric) == ("unet", "dice")
+    assert (dice.baseline, dice.candidate) == (pytest.approx(0.8), pytest.approx(0.71))
+    assert (dice.worse_by, dice.note) == (pytest.approx(0.09), "2 against 5 runs")
+    few = figures({"unet": [0.8, 0.801]})
+    assert {check.note for check in compare_means(few, few)} == {"2 against 2 runs, pooled"}
 
 
 def test_two_seeds_of_seven_variants_find_a_collapse():
@@ -174,6 +200,27 @@ def test_values_that_cannot_be_fail_as_missing_ones_do():
         assert {check.note for check in failed} == {"missing or not finite"}
 
 
+def test_a_baseline_without_runs_or_with_a_missing_value_is_told():
+    empty = baseline_of(figures({"unet": [0.8, 0.81]}).study, {}, [])
+    with pytest.raises(UserError, match=r"^the baseline has not one run for each"):
+        compare_means(empty, empty)
+    record = empty.study.model_copy(update={"variants": []})
+    nothing = baseline_of(record, {}, [])
+    with pytest.raises(UserError, match=r"^the baseline has no runs$"):
+        compare_means(nothing, nothing)
+    lacking = figures({"unet": [0.8, None]})
+    told = r"^the baseline has runs without a finite value: write another$"
+    with pytest.raises(UserError, match=told):
+        compare_means(lacking, lacking)
+
+
+def test_every_key_that_differs_is_named_once_whoever_has_it():
+    then = {"a": {"x": 1, "y": {"z": 1}}, "b": 1, "same": 5}
+    now = {"a": {"x": 2, "y": {"z": 2, "w": 0}}, "c": 1, "same": 5}
+    assert differing(then, now) == ["a.x", "a.y.w", "a.y.z", "b", "c"]
+    assert differing(then, then) == []
+
+
 def test_another_protocol_does_not_compare():
     def protocol(epochs: int, **models: object) -> dict[str, object]:
         return {"train": {"epochs": epochs, "batch_size": 8}, "models": {"unet": {}, **models}}
@@ -186,8 +233,12 @@ def test_another_protocol_does_not_compare():
 
 
 def test_a_baseline_of_one_seed_concludes_nothing():
-    with pytest.raises(UserError, match="one seed a variant"):
+    with pytest.raises(UserError) as told:
         compare_means(figures({"unet": [0.8]}), figures({"unet": [0.8]}))
+    assert str(told.value) == (
+        "the baseline has one seed a variant: without a deviation over seeds no change can be told "
+        "from luck; write one of at least two seeds"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import REPOSITORY
 
 from pipeline.statistics.definitions import METRICS, metrics_of, state
@@ -25,6 +26,16 @@ def test_native_metrics_are_a_studys_that_scores_at_the_originals_size():
     network = metrics_of(with_constants("network"))
     assert network == [name for name in METRICS if not name.startswith("native_")]
     assert len(network) < len(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "told"), [(1.0, "1 pixel of"), (2.0, "2 pixels of"), (0.5, "0.5 pixels of")]
+)
+def test_a_tolerance_is_told_in_pixels(tolerance, told):
+    study = with_constants("network")
+    evaluate = study.evaluate.model_copy(update={"surface_tolerance": tolerance})
+    stated = dict(state(study.model_copy(update={"evaluate": evaluate})))
+    assert f"lie within {told} the other outline" in stated["Normalised surface Dice"]
 
 
 def test_each_definition_has_its_label_and_the_constants_of_the_study():

@@ -83,6 +83,28 @@ def test_histories_of_folds_are_their_mean_epoch_by_epoch(folded):
     assert found["train_loss"].tolist()[3:6] == pytest.approx(np.mean(own, axis=0).tolist())
 
 
+def test_two_folds_have_a_mean_history_too(folded):
+    two = folded.model_copy(update={"folds": [0, 1]})
+    found = runs.read_histories(two)
+    assert len(found) == len(runs.read_histories(folded))
+    own = [
+        pd.read_csv(folded.run_dir("gated_attention", 1, fold) / "history.csv")["train_loss"]
+        for fold in range(2)
+    ]
+    assert found["train_loss"].tolist()[3:6] == pytest.approx(np.mean(own, axis=0).tolist())
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, -1.0])
+def test_pixels_that_cannot_be_counted_are_told(study, value):
+    path = study.evaluation_dir("resunet", 1) / "calibration.npy"
+    binned = np.load(path)
+    binned[0, 0, 0] = value
+    np.save(path, binned)
+    told = r"calibration.npy must hold finite numbers of at least 0; run the stage evaluate again"
+    with pytest.raises(UserError, match=told):
+        runs.read_binned(study, cases_of(study))
+
+
 def test_scores_stand_one_below_the_other_with_ids_as_they_are_written(study):
     found = runs.read_scores(study, cases_of(study))
     assert found[["variant", "seed", "id"]].to_numpy().tolist() == [
