@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -156,8 +157,8 @@ def test_two_seeds_have_different_orders_and_different_flips(cases):
     one, two = batches_of(cases, seed=0), batches_of(cases, seed=1)
     assert order_of(one.epoch(1)) != order_of(two.epoch(1))
     first, second = (
-        torch.stack([AugmentedCases(cases, FLIPS, seed)[1, index][1] for index in TRAINING])
-        for seed in (0, 1)
+        torch.stack([batches.loader.dataset[1, index][1] for index in TRAINING])
+        for batches in (one, two)
     )
     assert not torch.equal(first, second)
 
@@ -220,6 +221,17 @@ def test_order_and_augmentation_draw_from_streams_of_their_own(cases):
 def test_automatic_workers_are_none_without_a_gpu(cases, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert batches_of(cases, workers="auto").loader.num_workers == 0
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(4, 4), (64, 8), (None, 1)])
+def test_automatic_workers_are_up_to_eight_beside_a_gpu(cases, monkeypatch, cores, workers):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    loader = batches_of(cases, workers="auto").loader
+    assert loader.num_workers == workers
+    assert loader.persistent_workers
+    assert loader.pin_memory
+    assert not batches_of(cases).loader.persistent_workers
 
 
 @pytest.mark.filterwarnings("error")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -169,6 +170,42 @@ def test_a_users_own_limit_of_onednn_is_left_alone(monkeypatch):
     monkeypatch.setattr(compute.os, "fork", no_fork)
     compute.avoid_broken_amx()
     assert compute.os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def test_repeatable_kernels_are_asked_for_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    compute.make_deterministic()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # as cuBLAS wants it
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    compute.make_deterministic()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+CPUINFO = "processor\t: 0\nmodel name\t: A: 3 GHz\n\nprocessor\t: 1\nmodel name\t: B\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "system", "name"),
+    [
+        (CPUINFO, "x86", "A: 3 GHz"),
+        ("processor\t: 0\nBogoMIPS\t: 50\n", "x86", "aarch64"),
+        (None, "arm", "arm"),
+        (None, "", "aarch64"),
+    ],
+)
+def test_the_processor_is_told_by_its_makers_name(monkeypatch, cpuinfo, system, name):
+    def read_text(path: Path) -> str:
+        if cpuinfo is None or path != Path("/proc/cpuinfo"):
+            raise FileNotFoundError
+        return cpuinfo
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(platform, "processor", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert compute.processor() == name
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

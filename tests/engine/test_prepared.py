@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.engine.prepared import PreparedCases, seal
+from pipeline.engine.prepared import ArrayWriter, PreparedCases, seal
 from pipeline.study.errors import UserError
 
 IDS = ["007", "NA", "a,b", "nan", "1e3"]  # all of which a careless reader of CSV changes
@@ -157,6 +157,24 @@ def test_an_array_of_another_kind_is_refused(folder, name, array, told):
         np.savez(file, array)
     with pytest.raises(UserError, match="got several arrays"):
         PreparedCases.open(folder)
+
+
+@pytest.mark.parametrize("entry", [np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.float32)])
+def test_an_entry_of_another_shape_or_type_is_not_written(tmp_path, entry):
+    with (
+        ArrayWriter(tmp_path / "a.npy", (3, 2)) as writer,
+        pytest.raises(ValueError, match=r"an entry must be uint8 \(3, 2\), got (uint8|float32)"),
+    ):
+        writer.append(entry)
+    assert np.load(tmp_path / "a.npy").shape == (0, 3, 2)
+
+
+def test_an_array_that_grows_is_the_one_that_numpy_writes(tmp_path):
+    entries = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    with ArrayWriter(tmp_path / "a.npy", (4, 5)) as writer:
+        for entry in entries:
+            writer.append(entry)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), entries)
 
 
 def test_an_array_of_pickled_objects_is_not_unpickled(folder):

@@ -113,6 +113,17 @@ def test_every_batch_is_counted_in_order_by_the_studys_threshold_and_resize(raw_
     np.testing.assert_array_equal(counts, expected)
 
 
+def test_a_probability_of_the_threshold_itself_is_no_lesion(raw_study):
+    study = change_params(evaluate={"threshold": 0.5})  # a ReLU head's least probability is 0.5
+    rows = PreparedCases.open(study.prepared_dir).table[:1]
+    scorer = NativeScorer(study)
+    scorer.submit(np.full((1, 32, 64), 0.5, np.float32), rows)
+    (counts,) = scorer.collect()
+    true_positives, false_positives, false_negatives, true_negatives = counts
+    assert (true_positives, false_positives) == (0, 0)
+    assert false_negatives + true_negatives == 48 * 64
+
+
 def test_a_case_too_long_to_be_laid_back_is_named_and_what_to_set(raw_study):
     rows = PreparedCases.open(raw_study.prepared_dir).table[:1].assign(width=40_000)
     scorer = NativeScorer(raw_study)
