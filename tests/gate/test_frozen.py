@@ -47,14 +47,22 @@ def failed(tier: frozen.Tier, folder: Path = frozen.FOLDER) -> set[tuple[str, st
     return {(c.subject, c.metric) for c in frozen.check(tier, folder) if not c.passed}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tier", ["a", "b"])
+@pytest.mark.parametrize("tier", [pytest.param("a", marks=pytest.mark.slow), "b"])
 def test_the_code_computes_what_is_stored(tier):
     checks = frozen.check(tier)
     assert [check for check in checks if not check.passed] == []
     assert {check.subject for check in checks} == (
         {"predictions", "training", "untrained"} if tier == "a" else {"checkpoint"}
     )
+
+
+def test_drawn_predictions_have_the_figures_that_are_stored_on_any_machine():
+    stored = frozen.load(frozen.FOLDER, "a").figures["predictions"]
+    study = load_study(frozen.FOLDER)
+    found = frozen.by_case(*frozen.drawn_predictions(study), study)
+    assert found.keys() == stored.keys()
+    for metric, values in stored.items():
+        assert found[metric] == pytest.approx(values, abs=1e-6, rel=1e-6), metric
 
 
 @pytest.mark.slow
@@ -156,7 +164,6 @@ def test_flipped_masks_are_caught_by_both_tiers(monkeypatch):
     assert ("checkpoint", "dice") in failed("b")
 
 
-@pytest.mark.slow
 def test_a_training_that_diverges_is_a_regression(monkeypatch):
     def diverging(*_: object) -> None:
         raise NotFiniteError("the training loss is nan in epoch 1, step 1")
@@ -215,7 +222,6 @@ def test_other_params_do_not_compare(folder):
         frozen.check("a", folder)
 
 
-@pytest.mark.slow
 def test_other_cases_do_not_compare(folder, monkeypatch):
     stored = json.loads((folder / "tier-b.json").read_text())
     (folder / "tier-b.json").write_text(json.dumps(stored | {"cases_sha256": "0"}))
@@ -232,7 +238,6 @@ def test_an_unusable_stored_file_does_not_compare(folder, content):
         frozen.check("b", folder)
 
 
-@pytest.mark.slow
 def test_update_stores_what_the_code_computes_and_keeps_the_weights(folder, monkeypatch):
     weights = frozen.weights_file(folder).read_bytes()
     monkeypatch.setattr(AttentionGate, "forward", lambda self, x, g: torch.zeros_like(x))
@@ -242,7 +247,6 @@ def test_update_stores_what_the_code_computes_and_keeps_the_weights(folder, monk
     assert frozen.weights_file(folder).read_bytes() == weights
 
 
-@pytest.mark.slow
 def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
     frozen.weights_file(folder).unlink()
     monkeypatch.setattr(frozen, "CHECKPOINT_EPOCHS", 1)
@@ -250,8 +254,7 @@ def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
     assert not failed("b", folder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tier", ["a", "b"])
+@pytest.mark.parametrize("tier", [pytest.param("a", marks=pytest.mark.slow), "b"])
 def test_one_command_runs_a_tier(tier, folder, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gate", "--tier", tier])
     with pytest.raises(SystemExit) as ended:
