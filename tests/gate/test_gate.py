@@ -111,12 +111,19 @@ def test_a_candidate_without_a_variant_is_refused_with_status_2(folder, monkeypa
         ("[1]", "must hold a JSON object, got list"),
         ("[" * 100_000, "is not JSON: recursion limit exceeded"),
         ('{"study": {"name": "\\ud800"}}', "is not JSON"),
-        ('{"comparison": {}, "schema_version": 2}', "schema_version must be 1, got 2"),
+        (
+            '{"comparison": {}, "schema_version": 2}',
+            "must be 1, got 2; run the stage compare again",
+        ),
         ('{"comparison": {}, "schema_version": true}', "schema_version must be 1, got True"),
         ('{"comparison": {}, "schema_version": 1}', "not of the schema"),
         ('{"schema_version": true}', "schema_version: value error, input should be a whole number"),
         ('{"schema_version": 1.0}', "schema_version: value error, input should be a whole number"),
-        ('{"schema_version": 2}', "schema_version: input should be 1"),
+        (
+            '{"schema_version": 2}',
+            "schema_version: input should be 1, got '2'; it must be results.json, or a file that "
+            "--update-baseline wrote",
+        ),
     ],
 )
 @pytest.mark.parametrize("which", ["baseline", "candidate"])
@@ -148,6 +155,19 @@ def test_a_metric_that_a_run_lacks_fails_with_status_1(folder, monkeypatch):
     Path("reports").mkdir()
     Path("reports/results.json").write_text(json.dumps(candidate))
     assert run_gate(monkeypatch, "--baseline", "baseline.json") == 1
+
+
+@pytest.mark.parametrize("which", ["baseline", "candidate"])
+def test_the_results_of_a_part_of_a_study_do_not_compare(folder, monkeypatch, capsys, which):
+    save_results(Path("whole.json"), results(STEADY))
+    content = json.loads(Path("whole.json").read_text())
+    Path("part.json").write_text(json.dumps(content | {"partial": {"runs": 3, "of": 6}}))
+    files = {"baseline": "whole.json", "candidate": "whole.json"} | {which: "part.json"}
+    assert run_gate(monkeypatch, *(f"--{name}={file}" for name, file in files.items())) == 2
+    assert (
+        "part.json is of a part of a study, 3 of 6 runs: finish the study, then compare its "
+        "reports/results.json"
+    ) in capsys.readouterr().out
 
 
 def test_the_baseline_may_be_a_whole_results_json(folder, monkeypatch):
