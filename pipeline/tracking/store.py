@@ -58,12 +58,13 @@ def _experiment(client: MlflowClient, study: Study) -> Experiment:
 
     It has the study's name. Where another folder's study has it, the folder is added: neither
     takes the other's runs for its own. A study that was moved keeps its experiment, where that can
-    be seen: on a server, the other folder may be another clone's.
+    be seen: in this project's own mlflow.db. Elsewhere the other folder may be another clone's.
     """
     name, folder = _name(study), _folder(study)
     experiment = _experiment_named(client, name)
     owner = experiment.tags.get("folder", folder)  # those from before had no such tag
-    if owner != folder and (database() is None or (home() / owner / "params.yaml").is_file()):
+    own = database() == home().resolve() / "mlflow.db"
+    if owner != folder and (not own or (home() / owner / "params.yaml").is_file()):
         name = f"{name}: {folder}"
         warn(
             f"MLflow knows the study in {owner} by the name {study.name}: this one, in {folder}, "
