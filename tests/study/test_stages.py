@@ -157,6 +157,16 @@ def test_a_source_that_is_edited_while_it_is_imported_is_told(tiny_study, source
         compare(lambda: None)
 
 
+def test_a_source_that_is_replaced_by_an_older_one_while_it_is_imported_is_told(
+    tiny_study, sources, monkeypatch
+):
+    """As rsync -a and cp -p do, which keep the time of its content."""
+    monkeypatch.setattr(stages, "STARTED", time.time() - 1)
+    os.utime(sources / "pipeline" / "compare.py", (0, 0))
+    with pytest.raises(UserError, match=r"compare\.py changed while the stage compare was started"):
+        compare(lambda: None)
+
+
 def test_what_a_stage_does_not_depend_on_may_be_edited(tiny_study, sources):
     (sources / "pipeline" / "report.py").write_text("one\n")
 
@@ -204,6 +214,21 @@ def test_a_large_input_is_known_by_its_size_and_time_of_change(tiny_study, sourc
     os.utime("runs/weights", (0, 0))
     with pytest.raises(UserError, match=r"^runs changed"):
         compare(lambda: Path("runs/weights").write_text("0001") and None)
+
+
+@pytest.mark.parametrize("linked", ["images", "masks"])
+def test_what_lies_in_a_linked_folder_is_seen_to_change(tmp_path, monkeypatch, linked):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cases/images", "cases/masks", "elsewhere"):
+        Path(name).mkdir(parents=True)
+        Path(name, "1.png").write_text("one")
+    shutil.rmtree(f"cases/{linked}")
+    Path("cases", linked).symlink_to(Path("elsewhere").resolve())
+    Path("cases/round").symlink_to(Path("cases").resolve())
+    before = stages.state(["cases"])
+    assert stages.state(["cases"]) == before
+    Path("elsewhere/1.png").write_text("two")
+    assert stages.state(["cases"]) != before
 
 
 def test_a_second_process_at_a_stage_says_so(tiny_study, sources, monkeypatch):
