@@ -179,9 +179,9 @@ class _Held:
             return
         if changed := differing(self.before, self.state()):
             raise UserError(
-                f"{changed} changed while {self.label} was at {self.name}: its result would be "
-                "recorded as that of what is there now, so it is not written; run again, or put "
-                "back what was there and run again"
+                f"{changed} changed while {self.label} was at {self.name}: its result is not that "
+                "of what is there now, and what of it is in place already is not to be used; run "
+                "again, or put back what was there and run again"
             )
 
     def is_output(self, path: Path) -> bool:

@@ -151,6 +151,15 @@ def test_a_source_that_is_edited_while_its_stage_runs_is_told(tiny_study, source
     assert not Path("reports/results.json").exists()
 
 
+def test_a_change_after_the_result_is_in_place_is_told_as_that(tiny_study, sources):
+    told = r"^params\.yaml: compare\.draws changed .* what of it is in place already is not to be"
+    with pytest.raises(UserError, match=told), at_stage(load_study(), "compare"):
+        with replacing(Path("reports/results.json")) as temporary:
+            temporary.write_text("{}")
+        change_params(compare={"draws": 5000})
+    assert Path("reports/results.json").exists()
+
+
 def test_a_source_that_is_edited_while_it_is_imported_is_told(tiny_study, sources, monkeypatch):
     monkeypatch.setattr(stages, "STARTED", time.time() - 1)
     with pytest.raises(UserError, match=r"compare\.py changed while the stage compare was started"):
