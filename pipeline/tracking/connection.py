@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,13 +116,16 @@ def said(error: Exception, otherwise: str) -> str:
 def _status(error: Exception) -> int | None:
     """HTTP's, of an answer to MLflow or to requests, which carries its files."""
     from mlflow.exceptions import MlflowException
-    from requests import RequestException
+    from requests import RequestException, Response
 
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
     if isinstance(error, RequestException) and error.response is not None:
         return int(error.response.status_code)
-    return None
+    # MLflow forgets the status of an answer without an error code of its own, as a proxy gives it.
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        answer = frame.f_locals.get("response")
+        if isinstance(answer, Response):
+            return int(answer.status_code)
+    return int(error.get_http_status_code()) if isinstance(error, MlflowException) else None
 
 
 @contextmanager

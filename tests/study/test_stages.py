@@ -152,11 +152,15 @@ def test_a_source_that_is_edited_while_its_stage_runs_is_told(tiny_study, source
 
 
 def test_a_change_after_the_result_is_in_place_is_told_as_that(tiny_study, sources):
+    def edited_late() -> None:
+        with at_stage(load_study(), "compare"):
+            with replacing(Path("reports/results.json")) as temporary:
+                temporary.write_text("{}")
+            change_params(compare={"draws": 5000})
+
     told = r"^params\.yaml: compare\.draws changed .* what of it is in place already is not to be"
-    with pytest.raises(UserError, match=told), at_stage(load_study(), "compare"):
-        with replacing(Path("reports/results.json")) as temporary:
-            temporary.write_text("{}")
-        change_params(compare={"draws": 5000})
+    with pytest.raises(UserError, match=told):
+        edited_late()
     assert Path("reports/results.json").exists()
 
 

@@ -92,18 +92,17 @@ class Guarded(BaseHTTPRequestHandler):
     """Answers as a server of MLflow that nobody may use."""
 
     status: ClassVar[int]
+    body: ClassVar[str]
     asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self.asked.append(self.headers.get("Authorization", ""))
         length = int(self.headers.get("Content-Length", 0))
         self.rfile.read(length)
-        body = json.dumps({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})
-        body = body if self.status == 403 else "You are not authenticated."
         self.send_response(self.status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
-        self.wfile.write(body.encode())
+        self.wfile.write(self.body.encode())
 
     def do_POST(self) -> None:
         self.do_GET()
@@ -112,10 +111,19 @@ class Guarded(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=[401, 403])
+REFUSALS = [  # MLflow's own, then those of a proxy before it
+    (401, "You are not authenticated."),
+    (403, json.dumps({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})),
+    (401, json.dumps({"message": "Unauthorized"})),
+    (403, json.dumps({"detail": "Forbidden"})),
+]
+
+
+@pytest.fixture(params=REFUSALS)
 def guarded(request, monkeypatch) -> Iterator[str]:
-    """The address of a server that refuses with that status; with a password in it."""
-    Guarded.status, Guarded.asked = request.param, []
+    """The address of a server that refuses with that status and body; with a password in it."""
+    Guarded.status, Guarded.body = request.param
+    Guarded.asked = []
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set is gone with it
     with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
@@ -137,7 +145,7 @@ def test_a_server_that_refuses_wants_a_user_and_a_password(guarded):
 @pytest.mark.parametrize(
     "command", [["pipeline.tracking", "sync"], ["pipeline.predict", "runs:/1", ".", "--out", "o"]]
 )
-@pytest.mark.parametrize("guarded", [401], indirect=True)
+@pytest.mark.parametrize("guarded", REFUSALS[:1], indirect=True)
 def test_a_command_says_no_password(tiny_study, guarded, command):
     done = subprocess.run(
         [sys.executable, "-m", *command],
