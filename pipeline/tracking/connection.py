@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,8 +79,8 @@ def database() -> Path | None:
 @contextmanager
 def locked() -> Iterator[None]:
     """Alone among this machine's processes: those that make one store, experiment or run at the
-    same time spoil it, or make two."""
-    file = database() or home() / "mlflow.db"
+    same time spoil it, or make two. A server needs no file in the project."""
+    file = database() or Path(tempfile.gettempdir(), f"mlflow-{os.getuid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.stem}.lock")):
         yield
@@ -99,6 +100,10 @@ def fault(error: Exception) -> str:
             "folders), or correct MLFLOW_TRACKING_URI"
         )
     at = file or mlflow.get_tracking_uri()
+    if isinstance(error, OSError) and error.filename:  # the disk's
+        do = "make room, allow it, or move away what is in its place, then run again"
+        named = error.filename2 or error.filename
+        return f"MLflow's store cannot be used: {named}: {error.strerror}; {do}"
     return f"MLflow's store at {at} cannot be used: {said(error, do)}"
 
 
@@ -137,5 +142,5 @@ def faults_told(then: str = "") -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
+    except (MlflowException, OSError, RequestException, SQLAlchemyError) as error:
         raise UserError(fault(error) + then) from None

@@ -23,7 +23,7 @@ from pipeline.deployment.loading import opened
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.tracking import connection
-from pipeline.tracking.connection import open_store
+from pipeline.tracking.connection import faults_told, locked, open_store
 from pipeline.tracking.live import LiveRun
 
 pytestmark = pytest.mark.slow
@@ -181,3 +181,17 @@ def test_a_databases_password_is_not_said(monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "postgresql://***@127.0.0.1:9/runs cannot be used" in told
     assert "sesame" not in told
+
+
+def test_a_disk_that_refuses_the_runs_files_is_told_with_the_file(tiny_study: Study, tmp_path):
+    (tmp_path / "mlruns").write_text("in its place")
+    told = rf"^MLflow's store cannot be used: {tmp_path}/mlruns\S*: Not a directory; make room, "
+    with pytest.raises(UserError, match=told), faults_told():
+        make_recorded()
+
+
+def test_a_server_needs_no_file_in_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "ROOT", tmp_path / "project")
+    monkeypatch.setattr(connection, "database", lambda: None)
+    with locked():
+        assert not list(tmp_path.iterdir())
