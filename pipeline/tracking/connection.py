@@ -88,8 +88,6 @@ def locked() -> Iterator[None]:
 
 def fault(error: Exception) -> str:
     """Which store cannot be used, what it or a library says of it, and what to do; in one line."""
-    import mlflow
-
     if isinstance(error, UserError):
         return str(error)
     file = database()
@@ -99,12 +97,25 @@ def fault(error: Exception) -> str:
             "mend it or move it away (`python -m pipeline.tracking sync` makes one of the run "
             "folders), or correct MLFLOW_TRACKING_URI"
         )
-    at = file or mlflow.get_tracking_uri()
+    at = file or _address()
     if isinstance(error, OSError) and error.filename:  # the disk's
         do = "make room, allow it, or move away what is in its place, then run again"
         named = error.filename2 or error.filename
         return f"MLflow's store cannot be used: {named}: {error.strerror}; {do}"
     return f"MLflow's store at {at} cannot be used: {said(error, do)}"
+
+
+def _address() -> str:
+    """The store's, as it may be said: without a query, where a database's may hold its password."""
+    import mlflow
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    uri: str = mlflow.get_tracking_uri()
+    try:
+        return make_url(uri).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):  # a folder's path, or nobody's
+        return uri
 
 
 def said(error: Exception, otherwise: str) -> str:

@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from recorded_runs import make_recorded
 
 from pipeline.deployment.loading import opened
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, run_command
 from pipeline.study.params import Study
 from pipeline.tracking import connection
 from pipeline.tracking.connection import faults_told, locked, open_store
@@ -172,15 +172,21 @@ def test_a_training_that_goes_on_without_its_store_says_no_password(
     assert "sesame" not in printed.out + printed.err
 
 
-def test_a_databases_password_is_not_said(monkeypatch, capsys):
-    from pipeline.study.errors import run_command
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:sesame@127.0.0.1:9/runs")
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("postgresql://ann:sesame@127.0.0.1:9/runs", "postgresql://***@127.0.0.1:9/runs"),
+        ("postgresql://ann:se same@127.0.0.1:9/runs", "postgresql://***@127.0.0.1:9/runs"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dann%3BPWD%3Dsesame", "mssql+pyodbc:///"),
+    ],
+)
+def test_a_databases_password_is_not_said(monkeypatch, capsys, uri, named):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(SystemExit):
         run_command(open_store)  # type: ignore[arg-type]
     told = capsys.readouterr().err
-    assert "postgresql://***@127.0.0.1:9/runs cannot be used" in told
-    assert "sesame" not in told
+    assert f"MLflow's store at {named} cannot be used" in told
+    assert "same" not in told
 
 
 def test_a_disk_that_refuses_the_runs_files_is_told_with_the_file(tiny_study: Study, tmp_path):
