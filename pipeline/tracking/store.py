@@ -289,12 +289,17 @@ def content(run_dir: Path, record: dict[str, Any]) -> str:
 
 def hush() -> None:
     """Pass over MLflow's advice on data sources and examples (the signature is given), its progress
-    bars, and what it and its HTTP client say of each try to reach a lost server: that is told once,
-    in a line of ours. After its import, which puts a filter of its own first."""
+    bars, and what it and its HTTP client say of each try to reach a lost server or to use a broken
+    database: that is told once, in a line of ours. After its import, which puts a filter of its own
+    first."""
     import mlflow.pyfunc
 
     assert mlflow.pyfunc  # imported for its filters
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow.system_metrics.system_metrics_monitor", "urllib3.connectionpool"):
+    for name in (
+        "mlflow.store.db.utils",
+        "mlflow.system_metrics.system_metrics_monitor",
+        "urllib3.connectionpool",
+    ):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -137,6 +137,12 @@ def test_a_stage_under_a_limit_ends_in_one_line(tiny_study, limit, stage):
 
 
 @pytest.mark.slow
+def test_a_store_under_a_limit_of_size_is_told_in_one_line(tiny_study):
+    (line,) = errors_of("ulimit -f 8; python -m pipeline.tracking sync")
+    assert line.startswith("error: MLflow's store at ")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["ro", "size=4k"])
 def test_shared_memory_that_cannot_be_written_is_named(tiny_study, options):
     """In a mount namespace of its own, where the machine allows one."""
