@@ -87,4 +87,6 @@ $(READY): requirements.lock pyproject.toml | repository
 # DVC works in git repositories alone, and would say so when the environment is made.
 repository:
 	@command -v git >/dev/null || { echo "git is missing: install it first" >&2; exit 1; }
-	@git rev-parse --git-dir >/dev/null || { echo "DVC needs a git repository here: git clone the project, or, in an unpacked archive, run: git init" >&2; exit 1; }
+	@told=$$(LC_ALL=C git rev-parse --git-dir 2>&1) || { \
+	    case "$$told" in *"not a git repository"*) told="DVC needs a git repository here: git clone the project, or, in an unpacked archive, run: git init" ;; esac; \
+	    printf '%s\n' "$$told" >&2; exit 1; }

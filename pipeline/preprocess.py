@@ -127,6 +127,8 @@ def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+        for left in multiprocessing.active_children():  # where not all of them could be started
+            left.terminate()
 
 
 def _begin_process() -> None:

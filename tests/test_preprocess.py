@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -379,6 +380,26 @@ def test_a_process_that_is_killed_ends_the_stage_with_one_error(tmp_path, monkey
     monkeypatch.setattr(preprocess, "decode_case", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match="a process was ended from outside"):
         prepare_cases(study_in(tmp_path), tmp_path / "prepared")
+
+
+def test_where_one_process_cannot_be_started_none_is_left(tiny_study, monkeypatch):
+    """The command would wait for it for ever."""
+    fork, started = os.fork, []
+
+    def forked() -> int:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(fork())
+        return started[0]
+
+    monkeypatch.setattr("os.fork", forked)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    cases, _ = find_cases(tiny_study.raw_dir)
+    with pytest.raises(BlockingIOError):
+        list(preprocess.decode_all(cases, tiny_study.prepare))
+    for process in multiprocessing.active_children():
+        process.join(10)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("raw", ["data/prepared", "data/prepared/raw", "data", "."])

@@ -161,6 +161,25 @@ def test_make_says_what_an_unpacked_archive_needs_before_it_makes_anything(tmp_p
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_make_leaves_what_else_git_refuses_in_gits_words(tmp_path):
+    """Such as a clone that another user owns: git init would not help."""
+    told = "fatal: detected dubious ownership in repository"
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\necho '{told}' >&2\nexit 128\n")
+    git.chmod(0o755)
+    done = subprocess.run(
+        ["make", "repository"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "git init" not in done.stderr
+
+
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_a_mutations_line_is_in_the_sources(harm):
     assert (REPOSITORY / harm.file).read_text().count(harm.old) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import os
@@ -9,6 +10,8 @@ import select
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -59,12 +62,34 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def _print_no_more() -> None:
+    """Have nothing left that could not be printed: Python would tell of it at exit."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _full(error: Exception) -> str | None:
+    """What to do about a full disk where no file of ours is written, whose errors name it."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if not isinstance(error, OSError) or error.errno not in full or error.filename is not None:
+        return None
+    _print_no_more()
+    return (
+        f"what is printed, or a temporary file, cannot be written: {error.strerror}; make room, "
+        "then run again"
+    )
+
+
 def run_command(main: Callable[[], None], failure: int = 1) -> None:
     """Run a stage's `main`; a UserError, and what a study's own network raises, becomes one message
     on stderr and the exit status `failure`, Ctrl-C the shell's status for it and no traceback. Any
     other exception has its traceback, and the same status."""
     sys.excepthook = _print_traceback
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for good
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name of a file may be any bytes
     try:
@@ -80,9 +105,9 @@ def run_command(main: Callable[[], None], failure: int = 1) -> None:
         sys.exit(130)  # 128 + SIGINT
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _print_no_more()
             sys.exit(141)  # 128 + SIGPIPE
-        told = limit_of(error) or told_of_own_code(error)
+        told = limit_of(error) or told_of_own_code(error) or _full(error)
         if told is None:
             sys.excepthook(type(error), error, error.__traceback__)
         else:

@@ -1,4 +1,5 @@
-"""What the machine refuses a process, told in words: file handles, memory, threads, /dev/shm.
+"""What the machine refuses a process, told in words: file handles, memory, processes, threads,
+/dev/shm.
 
 Such an error comes from anywhere, from an import too, and is no fault of the file that was at hand.
 """
@@ -17,6 +18,7 @@ MEMORY = (  # CUDA's, oneDNN's, the CPU allocator's and the loader's words for i
     r"Cannot allocate memory|failed to map segment|Unable to allocate"
 )
 SHARED_MEMORY = r"allocate shared memory|</torch_"
+_STARTERS = ("multiprocessing/popen_fork.py", "multiprocessing/util.py", "/subprocess.py")
 
 
 def limit_of(error: BaseException | None) -> str | None:
@@ -33,9 +35,15 @@ def limit_of(error: BaseException | None) -> str | None:
 def _limit_of(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     text = str(error) if isinstance(error, RuntimeError | OSError | ImportError) else ""
-    if number in (errno.EMFILE, errno.ENFILE):
+    if number == errno.EMFILE:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return f"file handles ran out, of {most}: allow more (ulimit -n 4096), then run again"
+        more = max(4096, 2 * most)
+        return f"file handles ran out, of {most}: allow more (ulimit -n {more}), then run again"
+    if number == errno.ENFILE:
+        return (
+            "the whole machine's file handles ran out: end what holds many, or allow more (sysctl "
+            "fs.file-max), then run again"
+        )
     # Its semaphores lie in /dev/shm, which its errors do not say.
     if isinstance(error, OSError) and _raised_in(error, "multiprocessing/synchronize.py"):
         return (
@@ -49,6 +57,11 @@ def _limit_of(error: BaseException) -> str | None:
         )
     if "can't start new thread" in text:
         return "no more threads can be started: allow more (ulimit -u, ulimit -v), then run again"
+    if number == errno.EAGAIN and _raised_in(error, *_STARTERS):
+        return (
+            "no more processes can be started: allow more (ulimit -u; Docker: --pids-limit), then "
+            "run again"
+        )
     if isinstance(error, MemoryError) or number == errno.ENOMEM or re.search(MEMORY, text):
         most, _ = resource.getrlimit(resource.RLIMIT_AS)
         if most == resource.RLIM_INFINITY:
@@ -60,9 +73,9 @@ def _limit_of(error: BaseException) -> str | None:
     return None
 
 
-def _raised_in(error: BaseException, file: str) -> bool:
+def _raised_in(error: BaseException, *files: str) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    return any(frame.filename.endswith(file) for frame in frames)
+    return any(frame.filename.endswith(files) for frame in frames)
 
 
 def tell_limits() -> None:

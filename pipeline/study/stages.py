@@ -8,6 +8,7 @@ at the start as that of the files and params at the end.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -60,7 +61,7 @@ def state(
 def _state_of(path: Path, small: int = _SMALL) -> str:
     """small: bytes up to which a file is read, not only looked at."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _ignored(file))
+        files = sorted(file for file in _files_below(path) if not _ignored(file))
         parts = [f"{file} {_state_of(file, small)}" for file in files]
         return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
     try:
@@ -70,6 +71,18 @@ def _state_of(path: Path, small: int = _SMALL) -> str:
         return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
     except OSError:
         return "absent"
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Those of linked folders, too; where links lead to one folder twice, or round, only once."""
+    met = set()
+    for top, below, names in os.walk(folder, followlinks=True):
+        below.sort()  # so that it is the same one each time
+        if (real := os.path.realpath(top)) in met:
+            below.clear()
+            continue
+        met.add(real)
+        yield from (path for path in map(Path(top).joinpath, names) if path.is_file())
 
 
 def _ignored(file: Path) -> bool:
@@ -149,7 +162,7 @@ class _Held:
         late = [
             source.relative_to(ROOT).as_posix()
             for source in self.sources
-            if source.is_file() and STARTED < source.stat().st_mtime <= now
+            if source.is_file() and any(STARTED < when <= now for when in _changes(source))
         ]
         if late:
             raise UserError(f"{', '.join(late)} changed while {self.label} was started: run again")
@@ -166,13 +179,19 @@ class _Held:
             return
         if changed := differing(self.before, self.state()):
             raise UserError(
-                f"{changed} changed while {self.label} was at {self.name}: its result would be "
-                "recorded as that of what is there now, so it is not written; run again, or put "
-                "back what was there and run again"
+                f"{changed} changed while {self.label} was at {self.name}: its result is not that "
+                "of what is there now, and what of it is in place already is not to be used; run "
+                "again, or put back what was there and run again"
             )
 
     def is_output(self, path: Path) -> bool:
         return any(path == out or path in out.parents or out in path.parents for out in self.outs)
+
+
+def _changes(source: Path) -> tuple[float, float]:
+    """When its content was written, and when it was put there: a copy may keep an older time."""
+    found = source.stat()
+    return found.st_mtime, found.st_ctime
 
 
 def check_network(study: Study, variant: str) -> list[Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,8 +79,8 @@ def database() -> Path | None:
 @contextmanager
 def locked() -> Iterator[None]:
     """Alone among this machine's processes: those that make one store, experiment or run at the
-    same time spoil it, or make two."""
-    file = database() or home() / "mlflow.db"
+    same time spoil it, or make two. A server needs no file in the project."""
+    file = database() or Path(tempfile.gettempdir(), f"mlflow-{os.getuid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.stem}.lock")):
         yield
@@ -86,8 +88,6 @@ def locked() -> Iterator[None]:
 
 def fault(error: Exception) -> str:
     """Which store cannot be used, what it or a library says of it, and what to do; in one line."""
-    import mlflow
-
     if isinstance(error, UserError):
         return str(error)
     file = database()
@@ -97,8 +97,25 @@ def fault(error: Exception) -> str:
             "mend it or move it away (`python -m pipeline.tracking sync` makes one of the run "
             "folders), or correct MLFLOW_TRACKING_URI"
         )
-    at = file or mlflow.get_tracking_uri()
+    at = file or _address()
+    if isinstance(error, OSError) and error.filename:  # the disk's
+        do = "make room, allow it, or move away what is in its place, then run again"
+        named = error.filename2 or error.filename
+        return f"MLflow's store cannot be used: {named}: {error.strerror}; {do}"
     return f"MLflow's store at {at} cannot be used: {said(error, do)}"
+
+
+def _address() -> str:
+    """The store's, as it may be said: without a query, where a database's may hold its password."""
+    import mlflow
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    uri: str = mlflow.get_tracking_uri()
+    try:
+        return make_url(uri).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):  # a folder's path, or nobody's
+        return uri
 
 
 def said(error: Exception, otherwise: str) -> str:
@@ -115,13 +132,16 @@ def said(error: Exception, otherwise: str) -> str:
 def _status(error: Exception) -> int | None:
     """HTTP's, of an answer to MLflow or to requests, which carries its files."""
     from mlflow.exceptions import MlflowException
-    from requests import RequestException
+    from requests import RequestException, Response
 
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
     if isinstance(error, RequestException) and error.response is not None:
         return int(error.response.status_code)
-    return None
+    # MLflow forgets the status of an answer without an error code of its own, as a proxy gives it.
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        answer = frame.f_locals.get("response")
+        if isinstance(answer, Response):
+            return int(answer.status_code)
+    return int(error.get_http_status_code()) if isinstance(error, MlflowException) else None
 
 
 @contextmanager
@@ -133,5 +153,5 @@ def faults_told(then: str = "") -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
+    except (MlflowException, OSError, RequestException, SQLAlchemyError) as error:
         raise UserError(fault(error) + then) from None

@@ -58,12 +58,13 @@ def _experiment(client: MlflowClient, study: Study) -> Experiment:
 
     It has the study's name. Where another folder's study has it, the folder is added: neither
     takes the other's runs for its own. A study that was moved keeps its experiment, where that can
-    be seen: on a server, the other folder may be another clone's.
+    be seen: in this project's own mlflow.db. Elsewhere the other folder may be another clone's.
     """
     name, folder = _name(study), _folder(study)
     experiment = _experiment_named(client, name)
     owner = experiment.tags.get("folder", folder)  # those from before had no such tag
-    if owner != folder and (database() is None or (home() / owner / "params.yaml").is_file()):
+    own = database() == home().resolve() / "mlflow.db"
+    if owner != folder and (not own or (home() / owner / "params.yaml").is_file()):
         name = f"{name}: {folder}"
         warn(
             f"MLflow knows the study in {owner} by the name {study.name}: this one, in {folder}, "
@@ -288,12 +289,17 @@ def content(run_dir: Path, record: dict[str, Any]) -> str:
 
 def hush() -> None:
     """Pass over MLflow's advice on data sources and examples (the signature is given), its progress
-    bars, and what it and its HTTP client say of each try to reach a lost server: that is told once,
-    in a line of ours. After its import, which puts a filter of its own first."""
+    bars, and what it and its HTTP client say of each try to reach a lost server or to use a broken
+    database: that is told once, in a line of ours. After its import, which puts a filter of its own
+    first."""
     import mlflow.pyfunc
 
     assert mlflow.pyfunc  # imported for its filters
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("mlflow.system_metrics.system_metrics_monitor", "urllib3.connectionpool"):
+    for name in (
+        "mlflow.store.db.utils",
+        "mlflow.system_metrics.system_metrics_monitor",
+        "urllib3.connectionpool",
+    ):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -24,6 +24,7 @@ from pipeline.engine.weights import weights_file_sha256, weights_path
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import read_json
 from pipeline.study.inputs import source_hashes
+from pipeline.study.limits import limit_of
 from pipeline.study.params import Run, Study
 from pipeline.training.state import Row
 
@@ -63,10 +64,13 @@ def describe_commit(folder: Path) -> dict[str, Any]:
     try:
         commit, status = _output(*git, "rev-parse", "HEAD"), _output(*git, "status", *tracked)
     except _FAILED as error:
-        told = (getattr(error, "stderr", None) or "").strip().splitlines() or ["git is missing"]
+        if limit_of(error):
+            raise
+        missing = "git is missing" if isinstance(error, FileNotFoundError) else str(error)
+        told = (getattr(error, "stderr", None) or "").strip() or missing
         warn(
-            f"no commit is recorded for this run ({told[0]}): nobody can tell later which sources "
-            "made it"
+            f"no commit is recorded for this run ({told.splitlines()[0]}): nobody can tell later "
+            "which sources made it"
         )
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": status != ""}

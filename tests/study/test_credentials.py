@@ -46,6 +46,12 @@ def test_a_servers_password_is_parted_from_its_address(monkeypatch, given, uri, 
         "https://host/a?X-Amz-Signature=sesame&x=1",
         "postgresql://host/a?user=ann&password=sesame",
         "https://host/a?access_token=sesame",
+        "https://host/a?password=ses(am)e'ame",
+        *(f"mssql://host/a?{key}=sesame" for key in ("PWD", "pass", "passphrase", "sig")),
+        "mssql+pyodbc://host/a?odbc_connect=UID%3Dann%3BPWD%3Dsesame",
+        "host/a DRIVER=x;PWD=sesame",
+        "host/a MLFLOW_TRACKING_PASSWORD=sesame",
+        "host/a export AWS_SECRET_ACCESS_KEY='ses ame'",
     ],
 )
 def test_what_is_printed_holds_no_secret(address, capsys):
@@ -57,6 +63,26 @@ def test_what_is_printed_holds_no_secret(address, capsys):
     assert told.endswith("'b@c', asked for /a/b")
     warn(said)
     assert capsys.readouterr().err == f"warning: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MLFLOW_TRACKING_URI", "postgresql://ann:se%20same@127.0.0.1:9/runs"),
+        ("MLFLOW_TRACKING_URI", "postgresql://ann:se same@127.0.0.1:9/runs"),
+        ("MLFLOW_TRACKING_PASSWORD", "se same"),
+        ("MLFLOW_TRACKING_TOKEN", "se same"),
+    ],
+)
+def test_the_users_own_secrets_are_printed_nowhere(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    said = "no login for ann with 'se same', that is se%20same, at x://ann:se same@127.0.0.1:9/runs"
+    assert "same" not in without_credentials(said).replace("that is", "")
+
+
+def test_a_secret_of_a_few_letters_leaves_words_as_they_are(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a")
+    assert without_credentials("a word at http://a:a@host") == "a word at http://***@host"
 
 
 def test_what_holds_no_secret_is_printed_as_it_is():

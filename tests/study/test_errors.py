@@ -94,3 +94,36 @@ def test_a_file_name_of_any_bytes_is_printed_escaped(tmp_path):
         told = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
         assert told.returncode == 0
         assert told.stdout.decode() == "caf\\udce9.png mäßig\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("into", "status", "told"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        (
+            ">/dev/full",
+            1,
+            "error: what is printed, or a temporary file, cannot be written: No space left on "
+            "device; make room, then run again\n",
+        ),
+    ],
+)
+def test_a_command_whose_printing_is_closed_ends_well_and_where_it_is_full_in_a_line(
+    into, status, told, unbuffered
+):
+    code = "from pipeline.study.errors import run_command; run_command(lambda: print('done'))"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "{code}" {into}', sys.executable],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (status, told)
+
+
+def test_a_warning_without_a_place_to_be_printed_is_not_printed_among_results():
+    code = "from pipeline.study.errors import run_command, warn; run_command(lambda: warn('odd'))"
+    command = ["sh", "-c", f'"$0" -c "{code}" 2>&-', sys.executable]
+    assert subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from pipeline.study.limits import limit_of
     ("fault", "told"),
     [
         (OSError(errno.EMFILE, "Too many open files"), "file handles ran out"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "the whole machine's file"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory ran out"),
         (MemoryError(), "memory ran out"),
         (ImportError("libtorch.so: failed to map segment from shared object"), "memory ran out"),
@@ -47,7 +49,40 @@ def test_what_a_machine_refuses_is_told_in_a_line(fault, told, capsys):
 
 def test_another_error_is_no_limit():
     assert limit_of(OSError(errno.ENOENT, "No such file")) is None
+    assert limit_of(BlockingIOError(errno.EAGAIN, "a lock is held")) is None
     assert limit_of(RuntimeError("shapes differ")) is None
+
+
+@pytest.mark.parametrize(("most", "advised"), [(256, 4096), (20000, 40000)])
+def test_more_file_handles_are_advised_than_there_are(monkeypatch, most, advised):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (most, most))
+    told = limit_of(OSError(errno.EMFILE, "Too many open files"))
+    assert told == (
+        f"file handles ran out, of {most}: allow more (ulimit -n {advised}), then run again"
+    )
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: multiprocessing.get_context("fork").Process(target=print).start(),
+        lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
+        lambda: subprocess.run(["true"]) and None,
+    ],
+    ids=["fork", "spawn", "command"],
+)
+def test_a_process_that_cannot_be_started_is_told(monkeypatch, capsys, start):
+    def refused(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    for name in ("os.fork", "_posixsubprocess.fork_exec", "subprocess._fork_exec"):
+        monkeypatch.setattr(name, refused)
+    with pytest.raises(SystemExit):
+        run_command(start)
+    assert capsys.readouterr().err == (
+        "error: no more processes can be started: allow more (ulimit -u; Docker: --pids-limit), "
+        "then run again\n"
+    )
 
 
 def test_a_file_that_could_not_be_opened_for_want_of_handles_is_not_blamed(
@@ -99,6 +134,12 @@ def test_a_stage_under_a_limit_ends_in_one_line(tiny_study, limit, stage):
     assert line.startswith(
         ("error: file handles ran out, of ", "error: memory ran out, of 683 MiB")
     )
+
+
+@pytest.mark.slow
+def test_a_store_under_a_limit_of_size_is_told_in_one_line(tiny_study):
+    (line,) = errors_of("ulimit -f 8; python -m pipeline.tracking sync")
+    assert line.startswith("error: MLflow's store at ")
 
 
 @pytest.mark.slow

@@ -151,8 +151,31 @@ def test_a_source_that_is_edited_while_its_stage_runs_is_told(tiny_study, source
     assert not Path("reports/results.json").exists()
 
 
+def test_a_change_after_the_result_is_in_place_is_told_as_that(tiny_study, sources):
+    def edited_late() -> None:
+        with at_stage(load_study(), "compare"):
+            with replacing(Path("reports/results.json")) as temporary:
+                temporary.write_text("{}")
+            change_params(compare={"draws": 5000})
+
+    told = r"^params\.yaml: compare\.draws changed .* what of it is in place already is not to be"
+    with pytest.raises(UserError, match=told):
+        edited_late()
+    assert Path("reports/results.json").exists()
+
+
 def test_a_source_that_is_edited_while_it_is_imported_is_told(tiny_study, sources, monkeypatch):
     monkeypatch.setattr(stages, "STARTED", time.time() - 1)
+    with pytest.raises(UserError, match=r"compare\.py changed while the stage compare was started"):
+        compare(lambda: None)
+
+
+def test_a_source_that_is_replaced_by_an_older_one_while_it_is_imported_is_told(
+    tiny_study, sources, monkeypatch
+):
+    """As rsync -a and cp -p do, which keep the time of its content."""
+    monkeypatch.setattr(stages, "STARTED", time.time() - 1)
+    os.utime(sources / "pipeline" / "compare.py", (0, 0))
     with pytest.raises(UserError, match=r"compare\.py changed while the stage compare was started"):
         compare(lambda: None)
 
@@ -204,6 +227,21 @@ def test_a_large_input_is_known_by_its_size_and_time_of_change(tiny_study, sourc
     os.utime("runs/weights", (0, 0))
     with pytest.raises(UserError, match=r"^runs changed"):
         compare(lambda: Path("runs/weights").write_text("0001") and None)
+
+
+@pytest.mark.parametrize("linked", ["images", "masks"])
+def test_what_lies_in_a_linked_folder_is_seen_to_change(tmp_path, monkeypatch, linked):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cases/images", "cases/masks", "elsewhere"):
+        Path(name).mkdir(parents=True)
+        Path(name, "1.png").write_text("one")
+    shutil.rmtree(f"cases/{linked}")
+    Path("cases", linked).symlink_to(Path("elsewhere").resolve())
+    Path("cases/round").symlink_to(Path("cases").resolve())
+    before = stages.state(["cases"])
+    assert stages.state(["cases"]) == before
+    Path("elsewhere/1.png").write_text("two")
+    assert stages.state(["cases"]) != before
 
 
 def test_a_second_process_at_a_stage_says_so(tiny_study, sources, monkeypatch):

@@ -20,10 +20,10 @@ from conftest import REPOSITORY
 from recorded_runs import make_recorded
 
 from pipeline.deployment.loading import opened
-from pipeline.study.errors import UserError
+from pipeline.study.errors import UserError, run_command
 from pipeline.study.params import Study
 from pipeline.tracking import connection
-from pipeline.tracking.connection import open_store
+from pipeline.tracking.connection import faults_told, locked, open_store
 from pipeline.tracking.live import LiveRun
 
 pytestmark = pytest.mark.slow
@@ -92,18 +92,17 @@ class Guarded(BaseHTTPRequestHandler):
     """Answers as a server of MLflow that nobody may use."""
 
     status: ClassVar[int]
+    body: ClassVar[str]
     asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self.asked.append(self.headers.get("Authorization", ""))
         length = int(self.headers.get("Content-Length", 0))
         self.rfile.read(length)
-        body = json.dumps({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})
-        body = body if self.status == 403 else "You are not authenticated."
         self.send_response(self.status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
-        self.wfile.write(body.encode())
+        self.wfile.write(self.body.encode())
 
     def do_POST(self) -> None:
         self.do_GET()
@@ -112,10 +111,19 @@ class Guarded(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=[401, 403])
+REFUSALS = [  # MLflow's own, then those of a proxy before it
+    (401, "You are not authenticated."),
+    (403, json.dumps({"error_code": "PERMISSION_DENIED", "message": "Permission denied"})),
+    (401, json.dumps({"message": "Unauthorized"})),
+    (403, json.dumps({"detail": "Forbidden"})),
+]
+
+
+@pytest.fixture(params=REFUSALS)
 def guarded(request, monkeypatch) -> Iterator[str]:
-    """The address of a server that refuses with that status; with a password in it."""
-    Guarded.status, Guarded.asked = request.param, []
+    """The address of a server that refuses with that status and body; with a password in it."""
+    Guarded.status, Guarded.body = request.param
+    Guarded.asked = []
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")  # so that what is set is gone with it
     with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
@@ -137,7 +145,7 @@ def test_a_server_that_refuses_wants_a_user_and_a_password(guarded):
 @pytest.mark.parametrize(
     "command", [["pipeline.tracking", "sync"], ["pipeline.predict", "runs:/1", ".", "--out", "o"]]
 )
-@pytest.mark.parametrize("guarded", [401], indirect=True)
+@pytest.mark.parametrize("guarded", REFUSALS[:1], indirect=True)
 def test_a_command_says_no_password(tiny_study, guarded, command):
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -164,12 +172,32 @@ def test_a_training_that_goes_on_without_its_store_says_no_password(
     assert "sesame" not in printed.out + printed.err
 
 
-def test_a_databases_password_is_not_said(monkeypatch, capsys):
-    from pipeline.study.errors import run_command
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:sesame@127.0.0.1:9/runs")
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("postgresql://ann:sesame@127.0.0.1:9/runs", "postgresql://***@127.0.0.1:9/runs"),
+        ("postgresql://ann:se same@127.0.0.1:9/runs", "postgresql://***@127.0.0.1:9/runs"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dann%3BPWD%3Dsesame", "mssql+pyodbc:///"),
+    ],
+)
+def test_a_databases_password_is_not_said(monkeypatch, capsys, uri, named):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(SystemExit):
         run_command(open_store)  # type: ignore[arg-type]
     told = capsys.readouterr().err
-    assert "postgresql://***@127.0.0.1:9/runs cannot be used" in told
-    assert "sesame" not in told
+    assert f"MLflow's store at {named} cannot be used" in told
+    assert "same" not in told
+
+
+def test_a_disk_that_refuses_the_runs_files_is_told_with_the_file(tiny_study: Study, tmp_path):
+    (tmp_path / "mlruns").write_text("in its place")
+    told = rf"^MLflow's store cannot be used: {tmp_path}/mlruns\S*: Not a directory; make room, "
+    with pytest.raises(UserError, match=told), faults_told():
+        make_recorded()
+
+
+def test_a_server_needs_no_file_in_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "ROOT", tmp_path / "project")
+    monkeypatch.setattr(connection, "database", lambda: None)
+    with locked():
+        assert not list(tmp_path.iterdir())

@@ -217,7 +217,14 @@ def test_two_folders_of_one_name_stay_apart(namesakes, monkeypatch, capsys):
         assert sorted(runs["tags.role"]) == ["run", "run", "study"]
 
 
-def test_a_study_that_was_moved_keeps_its_experiment(namesakes, monkeypatch, capsys):
+@pytest.fixture
+def own_store(empty_store, monkeypatch):
+    """The project's own mlflow.db."""
+    shutil.copy(empty_store, connection.home() / "mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
+def test_a_study_that_was_moved_keeps_its_experiment(namesakes, own_store, monkeypatch, capsys):
     before, _ = namesakes
     monkeypatch.chdir(before)
     study = make_recorded()
@@ -231,11 +238,14 @@ def test_a_study_that_was_moved_keeps_its_experiment(namesakes, monkeypatch, cap
     assert "warning" not in capsys.readouterr().err
 
 
-def test_on_a_server_another_clones_study_of_one_name_stays_apart(namesakes, monkeypatch, tmp_path):
-    """It may lie in a folder that this clone does not have."""
+@pytest.mark.parametrize("shared", ["server", "file"])
+def test_another_clones_study_of_one_name_stays_apart(namesakes, monkeypatch, shared):
+    """It may lie in a folder that this clone does not have. A file that MLFLOW_TRACKING_URI names
+    may be shared, too."""
     first, second = namesakes
     client = open_store()
-    monkeypatch.setattr(store, "database", lambda: None)
+    if shared == "server":
+        monkeypatch.setattr(store, "database", lambda: None)
     monkeypatch.chdir(first)
     assert store._experiment(client, load_study()).name == "tiny"
     shutil.rmtree(first)

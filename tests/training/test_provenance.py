@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from conftest import REPOSITORY
@@ -105,3 +108,15 @@ def test_without_gits_word_there_is_no_commit_and_a_warning_says_why(
     assert provenance.describe_commit(tmp_path) == {"commit": None, "dirty": None}
     expected = {"missing": "(git is missing)", "refused": f"({told})"}[why]
     assert expected in capsys.readouterr().err
+
+
+def test_a_limit_on_the_way_to_git_is_no_missing_git(tmp_path, monkeypatch, capsys):
+    def refused(number: int) -> Callable[..., None]:
+        return lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
+
+    monkeypatch.setattr("subprocess.run", refused(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        provenance.describe_commit(tmp_path)
+    monkeypatch.setattr("subprocess.run", refused(errno.EACCES))
+    assert provenance.describe_commit(tmp_path)["commit"] is None
+    assert "Permission denied" in capsys.readouterr().err
