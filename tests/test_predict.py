@@ -555,7 +555,9 @@ def test_what_is_no_run_is_told(trained, images, tmp_path, monkeypatch):
         assert expected in told(folder)
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "weights.safetensors").unlink()
-    assert "weights.safetensors" in told(folder)
+    assert "weights.safetensors is not there, or is no file" in told(folder)
+    os.mkfifo(folder / "weights.safetensors")
+    assert "weights.safetensors is not there, or is no file" in told(folder)
 
 
 @pytest.mark.parametrize(
