@@ -199,6 +199,19 @@ def test_the_card_has_the_runs_own_metrics_and_no_interval(exported):
     assert "encoder_attention:\n- 3" in card
 
 
+def test_the_card_counts_one_as_one(exported):
+    out, _, folder = exported
+    run = open_run(folder)
+    figures = load_exported(out / "export.json")
+    one = replace(run, metrics={"cases": 1.0}, record=run.record | {"epochs_trained": 1})
+    card = write_card(one, figures, None)
+    assert "On 1 test case, this network alone" in card
+    assert "Trained for 1 epoch, kept" in card
+    card = write_card(replace(run, metrics={}), figures, None)
+    assert "On an unknown number of test cases, this network alone" in card
+    assert "Trained for an unknown number of epochs, kept" in card
+
+
 def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_path, monkeypatch):
     from PIL import Image
 
@@ -206,7 +219,10 @@ def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_
     (code,) = re.findall(r"```python\n(.*?)```", (out / "model-card.md").read_text(), re.DOTALL)
     monkeypatch.chdir(out)
     photograph = Image.fromarray(pictures(1, (90, 120))[0])
-    photograph.save(tmp_path / "photograph.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as a phone stores it that is held upright
+    stored = photograph.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "photograph.png", exif=exif)
     scope: dict[str, object] = {}
     exec(code.replace("photograph.jpg", str(tmp_path / "photograph.png")), scope)
     picture = np.array(photograph.resize(SIZE[::-1], Image.Resampling.BILINEAR))[None]
@@ -216,13 +232,13 @@ def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_
 @pytest.mark.parametrize("resize", ["stretch", "center_crop", "pad"])
 @pytest.mark.parametrize("size", [(500, 1024), (1024, 500), (90, 120), (97, 33), (64, 64)])
 def test_the_cards_code_lays_a_photograph_as_preprocess_does(tmp_path, size, resize):
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     wanted = (64, 96)
     folder, _ = make_run(tmp_path, size=wanted)
     run = replace(open_run(folder), resize=resize)
     image = Image.fromarray(pictures(1, size)[0])
-    scope: dict[str, object] = {"image": image, "Image": Image}
+    scope: dict[str, object] = {"image": image, "Image": Image, "ImageOps": ImageOps}
     exec("\n".join(modelcard._resize_lines(run)), scope)
     expected = lay_image(image, place(size, wanted, resize))
     assert np.abs(np.asarray(scope["picture"]).astype(int) - expected).max() <= 1
