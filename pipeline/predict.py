@@ -226,8 +226,13 @@ def _within_memory(images: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
+        advice = (
+            "set a smaller --batch-size"
+            if images > 1
+            else "set CUDA_VISIBLE_DEVICES= to compute on the processor"
+        )
         raise UserError(
-            f"the GPU's memory ran out with {images} images at once: set a smaller --batch-size"
+            f"the GPU's memory ran out with {quantity(images, 'image')} at once: {advice}"
         ) from None
 
 
