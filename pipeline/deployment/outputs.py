@@ -47,14 +47,12 @@ COLUMNS = {
     "sha256": "of the file",
 }
 Row = dict[str, Any]  # of lesions.csv
+ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}  # with what a whole file ends
 FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 - what OWASP names for CSV injection
 UNNAMABLE = (  # what the file system does not take, and what another image's results stand in
     *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
 )
-
-
-ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}  # with what a whole file ends
 
 
 class UnnamableError(Exception):
