@@ -12,8 +12,9 @@ It needs the run folder alone: no study, no data. In the folder of the results:
     skipped.csv                what could not be segmented, and why; the rest is done all the same
     predict.json               what the results were made with
 
-Interrupted, or other images in the folders: run it again, what is done stays. Exit status 0: every
-image is segmented; 1: some are in skipped.csv, or nothing could be done.
+Interrupted, or other images in the folders: run it again. What is done stays, but for the results
+of images that are gone: these are removed. Exit status 0: every image is segmented; 1: some are in
+skipped.csv, or nothing could be done.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from pipeline.deployment.outputs import (
     encode,
     encode_mask,
     owned,
+    remove,
     save,
     write_table,
 )
@@ -196,16 +198,13 @@ def read(picture: Picture, wanted: Wanted) -> Read | Skipped:
     findings: list[Finding] = []
     path = picture.path
     try:
-        modified = path.stat().st_mtime_ns  # before it is read: a change meanwhile is seen later
         image, size, shrunk = read_image("", path, prepare, checksums, findings, turn=True)
-    except OSError as error:
-        return Skipped(picture.shown, f"cannot be read: {error.strerror}")
     except UnusableError as problem:
         return Skipped(picture.shown, str(problem))
     laid = lay_image(image, place(size, wanted.size, wanted.resize), shrunk)
     image.thumbnail((LONGEST, LONGEST))
     turned = any(finding.defect == "EXIF-rotated" for finding in findings)
-    file = {"turned": int(turned), "modified": modified, "sha256": checksums[path].sha256}
+    file = {"turned": int(turned), "sha256": checksums[path].sha256}
     return Read(picture, laid, image, size, file)
 
 
@@ -225,8 +224,13 @@ def _within_memory(images: int) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
+        advice = (
+            "set a smaller --batch-size"
+            if images > 1
+            else "set CUDA_VISIBLE_DEVICES= to compute on the processor"
+        )
         raise UserError(
-            f"the GPU's memory ran out with {images} images at once: set a smaller --batch-size"
+            f"the GPU's memory ran out with {quantity(images, 'image')} at once: {advice}"
         ) from None
 
 
@@ -272,6 +276,7 @@ def write(
     pixels = int(np.count_nonzero(mask))
     return {
         "image": one.picture.shown,
+        "results": one.picture.name,
         "width": one.size[1],
         "height": one.size[0],
         "lesion_area": round(pixels / mask.size, 6),
@@ -305,8 +310,6 @@ def main() -> None:
             "probabilities": arguments.probabilities,
             "attention": arguments.attention,
             "images": [str(source.absolute()) for source in arguments.images],
-            "named_below": sorted({str(one.path)[: -len(one.shown)] for one in found.pictures}),
-            "endings_kept": any(one.name == one.shown for one in found.pictures),
             "columns": COLUMNS,
         }
         check_out(arguments.out, arguments.images)
@@ -345,12 +348,12 @@ def segment(
     with owned(out, made_with) as lesions:
         if attention is not None:
             save(out / "attention" / "scales.png", draw_scales())
-        images = [cell(picture.shown) for picture in found.pictures]
-        done = _done(found.pictures, lesions, wanted, out)
-        gone = lesions.rows.keys() - set(images)  # from their folder
-        lesions.keep([*map(cell, done), *sorted(gone)])
-        start = time.perf_counter()
         names = {picture.shown: picture.name for picture in found.pictures}
+        for gone in lesions.forget_others(names):
+            remove(result_files(gone, wanted, out).values(), out)
+        done = _done(found.pictures, lesions, wanted, out)
+        lesions.keep(map(cell, done))
+        start = time.perf_counter()
         skipped = list(found.skipped)
         turned = 0
         with tqdm(total=len(names) - len(done), desc="predict", unit="image") as bar:
@@ -365,7 +368,7 @@ def segment(
                     turned += outcome["turned"]
                 bar.update()
         seconds = time.perf_counter() - start
-        lesions.keep([*images, *sorted(gone)])
+        lesions.keep(map(cell, names))
         write_table(out / "skipped.csv", Skipped._fields, (map(cell, one) for one in skipped))
     tell(found, len(done), skipped, turned, out, seconds)
     return skipped

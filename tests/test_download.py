@@ -217,6 +217,13 @@ def test_a_study_waits_with_its_drawing_while_another_reads_the_folder(tmp_path,
     assert contents(tmp_path / "raw") != before
 
 
+@pytest.mark.parametrize("name", ["r" * 252, "\u0436" * 127])  # 252 and 254 bytes, of 255
+def test_raw_cases_lie_in_a_folder_of_any_name(tmp_path, monkeypatch, name):
+    work_in_study(tmp_path / "study", monkeypatch, DRAWN | {"raw": str(tmp_path / name)})
+    with raw_in_place(load_study()):
+        assert (tmp_path / name / "drawn.json").is_file()
+
+
 def test_drawn_cases_are_not_taken_for_the_official_ones(tmp_path, monkeypatch):
     work_in_study(tmp_path / "study", monkeypatch, DRAWN)
     download.main()

@@ -10,7 +10,10 @@ import shutil
 import signal
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +38,7 @@ from pipeline.reporting.modelcard import check_results, write_card
 from pipeline.statistics.results import Estimate, Interval, save_results
 from pipeline.study.errors import UserError
 from pipeline.study.files import write_json
-from pipeline.study.locks import owning
+from pipeline.study.locks import alone, owning
 from pipeline.study.reading import load_study
 
 DEMO = load_study(REPOSITORY / "studies" / "demo")
@@ -196,6 +199,19 @@ def test_the_card_has_the_runs_own_metrics_and_no_interval(exported):
     assert "encoder_attention:\n- 3" in card
 
 
+def test_the_card_counts_one_as_one(exported):
+    out, _, folder = exported
+    run = open_run(folder)
+    figures = load_exported(out / "export.json")
+    one = replace(run, metrics={"cases": 1.0}, record=run.record | {"epochs_trained": 1})
+    card = write_card(one, figures, None)
+    assert "On 1 test case, this network alone" in card
+    assert "Trained for 1 epoch, kept" in card
+    card = write_card(replace(run, metrics={}), figures, None)
+    assert "On an unknown number of test cases, this network alone" in card
+    assert "Trained for an unknown number of epochs, kept" in card
+
+
 def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_path, monkeypatch):
     from PIL import Image
 
@@ -203,7 +219,10 @@ def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_
     (code,) = re.findall(r"```python\n(.*?)```", (out / "model-card.md").read_text(), re.DOTALL)
     monkeypatch.chdir(out)
     photograph = Image.fromarray(pictures(1, (90, 120))[0])
-    photograph.save(tmp_path / "photograph.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # as a phone stores it that is held upright
+    stored = photograph.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "photograph.png", exif=exif)
     scope: dict[str, object] = {}
     exec(code.replace("photograph.jpg", str(tmp_path / "photograph.png")), scope)
     picture = np.array(photograph.resize(SIZE[::-1], Image.Resampling.BILINEAR))[None]
@@ -213,13 +232,13 @@ def test_the_cards_code_runs_and_gives_the_networks_probabilities(exported, tmp_
 @pytest.mark.parametrize("resize", ["stretch", "center_crop", "pad"])
 @pytest.mark.parametrize("size", [(500, 1024), (1024, 500), (90, 120), (97, 33), (64, 64)])
 def test_the_cards_code_lays_a_photograph_as_preprocess_does(tmp_path, size, resize):
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     wanted = (64, 96)
     folder, _ = make_run(tmp_path, size=wanted)
     run = replace(open_run(folder), resize=resize)
     image = Image.fromarray(pictures(1, size)[0])
-    scope: dict[str, object] = {"image": image, "Image": Image}
+    scope: dict[str, object] = {"image": image, "Image": Image, "ImageOps": ImageOps}
     exec("\n".join(modelcard._resize_lines(run)), scope)
     expected = lay_image(image, place(size, wanted, resize))
     assert np.abs(np.asarray(scope["picture"]).astype(int) - expected).max() <= 1
@@ -297,25 +316,93 @@ def test_what_is_there_is_not_overwritten(exported, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def hold(path: Path, held) -> None:
-    with owning(path):
-        held.set()
-        signal.pause()
+def export_as_before(exported, out: Path, monkeypatch, meanwhile=lambda: None) -> None:
+    """The command, with the figures that `exported` has; `meanwhile` comes while it computes."""
+
+    def export_quickly(*_: object) -> object:
+        meanwhile()
+        return load_exported(exported[0] / "export.json")
+
+    monkeypatch.setattr(export, "export", export_quickly)
+    monkeypatch.setattr(sys, "argv", ["export", str(exported[2]), "--out", str(out)])
+    export.main()
+
+
+def test_what_comes_while_it_exports_is_not_removed(exported, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def arrive() -> None:
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+
+    with pytest.raises(UserError, match="out is not empty"):
+        export_as_before(exported, out, monkeypatch, arrive)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@contextmanager
+def held_elsewhere(lock: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Another process holds that lock."""
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold() -> None:
+        with lock():
+            held.set()
+            signal.pause()
+
+    process = context.Process(target=hold)
+    process.start()
+    try:
+        assert held.wait(30)
+        yield
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_two_do_not_export_into_one_folder(exported, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    context = multiprocessing.get_context("fork")
-    held = context.Event()
-    process = context.Process(target=hold, args=(out, held))
-    process.start()
-    assert held.wait(30)
-    monkeypatch.setattr(sys, "argv", ["export", str(exported[2]), "--out", str(out)])
-    with pytest.raises(UserError, match="out is being written by another process"):
-        export.main()
-    process.kill()
-    process.join()
+    with (
+        held_elsewhere(partial(owning, out)),
+        pytest.raises(UserError, match="out is being written by another process"),
+    ):
+        export_as_before(exported, out, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_folder_that_predict_began_in_is_not_replaced(exported, tmp_path, monkeypatch, when):
+    out = tmp_path / "out"
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(held_elsewhere(partial(alone, out / ".lock", "the test")))
+
+        if when == "before":
+            begin()
+        with pytest.raises(UserError, match="out is being written by another process"):
+            export_as_before(
+                exported, out, monkeypatch, begin if when == "meanwhile" else lambda: None
+            )
+        assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_link_to_an_empty_folder_stays_a_link(exported, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    export_as_before(exported, tmp_path / "link", monkeypatch)
+    assert (tmp_path / "link").is_symlink()
+    written = [path.name for path in (tmp_path / "empty").iterdir()]
+    assert sorted(written) == ["export.json", "model-card.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]
+
+
+@pytest.mark.parametrize("name", ["e" * 252, "\u0436" * 127])  # 252 and 254 bytes, of 255
+def test_a_folder_may_have_any_name(exported, tmp_path, monkeypatch, name):
+    export_as_before(exported, tmp_path / name, monkeypatch)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.slow

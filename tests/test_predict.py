@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import sys
@@ -26,6 +26,7 @@ from scipy.ndimage import map_coordinates
 from models.attenresunet import AttenResUNetConfig
 from pipeline import export, predict
 from pipeline.data.synthetic import draw_case
+from pipeline.deployment import outputs
 from pipeline.engine.compute import to_input
 from pipeline.reporting.overlays import BORDER
 from pipeline.reporting.style import PREDICTION_COLOUR
@@ -189,13 +190,19 @@ def test_attention_is_a_heat_map_a_stage(trained, images, tmp_path, monkeypatch)
     assert Image.open(out / "attention" / "scales.png").size[0] > 300
 
 
-@pytest.mark.parametrize("where", ["to_input", "attention_stages"])
-def test_too_little_memory_says_what_to_set(trained, images, tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("to_input", r"memory ran out with 5 images at once: set a smaller --batch-size$"),
+        ("attention_stages", r"memory ran out with 1 image at once: set CUDA_VISIBLE_DEVICES= "),
+    ],
+)
+def test_too_little_memory_says_what_to_set(trained, images, tmp_path, monkeypatch, where, told):
     def too_large(*_) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(predict, where, too_large)
-    with pytest.raises(UserError, match=r"memory ran out with \d images at once: .*--batch-size"):
+    with pytest.raises(UserError, match=told):
         run(monkeypatch, trained[0], images, "--out", tmp_path / "out", "--attention")
 
 
@@ -243,13 +250,13 @@ def test_killed_at_any_step_it_is_completed_as_if_it_had_not_been(
     arguments = tuple(map(str, (trained[0], images, "--out", out, "--batch-size=2")))
     assert run(monkeypatch, *arguments) == 1
     whole = content(out)
-    for step in itertools.count(random.randrange(STRIDE), STRIDE):
+    for step in itertools.count(0, STRIDE):
         shutil.rmtree(out)
         process = start("predict", tmp_path, *arguments, prepare=partial(kill_at_step, step))
         process.join()
         if process.exitcode == 1:
             break
-        assert process.exitcode == -signal.SIGKILL
+        assert process.exitcode == -signal.SIGKILL, step
         assert content(out) != whole, step
         assert run(monkeypatch, *arguments) == 1
         assert content(out) == whole, step
@@ -281,6 +288,14 @@ def test_a_picture_is_segmented_anew_if_it_or_a_result_is_not_what_it_was(
     (out / "overlays" / "case-0.jpg").write_bytes(b"")  # as a power cut may leave it
     assert "1 image segmented" in again()
     assert content(out) == whole
+    for cut, size in (
+        ("masks/case-0.png", 20),
+        ("overlays/case-1.jpg", 300),
+        ("masks/case-2.png", 3),
+    ):
+        os.truncate(out / cut, size)
+    assert "3 images segmented" in again()
+    assert content(out) == whole
 
     picture = images / "case-1.png"
     before = picture.stat()
@@ -299,6 +314,145 @@ def test_a_picture_is_segmented_anew_if_it_or_a_result_is_not_what_it_was(
     assert "1 skipped" in told
     assert len(pd.read_csv(out / "lesions.csv")) == 4
     assert not [name for name in content(out) if "case-1" in name]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_picture_of_the_same_time_is_not_taken_for_the_one_before(
+    trained, images, tmp_path, monkeypatch, capsys, kind
+):
+    old, new, named = tmp_path / "old", tmp_path / "new", tmp_path / "named"
+    for folder, source in ((old, "case-0.png"), (new, "case-1.png")):
+        folder.mkdir()
+        shutil.copy(images / source, folder / "a.png")
+        os.utime(folder / "a.png", ns=(10**18, 10**18))
+    arguments = (trained[0], named, "--out", tmp_path / "out")
+
+    def place(folder: Path) -> None:
+        if kind == "link":
+            named.mkdir(exist_ok=True)
+            (named / "a.png").unlink(missing_ok=True)
+            (named / "a.png").symlink_to(folder / "a.png")
+        else:
+            folder.rename(named)
+
+    place(old)
+    assert run(monkeypatch, *arguments) == 0
+    before = content(tmp_path / "out")
+    if kind == "folder":
+        named.rename(old)
+    place(new)
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments) == 0
+    assert "1 image segmented" in capsys.readouterr().out
+    assert content(tmp_path / "out")["masks/a.png"] != before["masks/a.png"]
+
+
+def results_of_one_run(
+    monkeypatch, tmp_path: Path, network: Path, images: Path
+) -> dict[str, bytes]:
+    out = tmp_path / "at-once"
+    assert run(monkeypatch, network, images, "--out", out, "--attention", "--batch-size=1") == 0
+    found = content(out)
+    shutil.rmtree(out)
+    return found
+
+
+def test_other_pictures_in_the_folder_give_the_results_of_one_run(
+    trained, images, tmp_path, monkeypatch, capsys
+):
+    out, kept = tmp_path / "out", tmp_path / "kept.png"
+    arguments = (trained[0], images, "--out", out, "--attention", "--batch-size=1")
+
+    def again() -> str:
+        capsys.readouterr()
+        assert run(monkeypatch, *arguments) == 0
+        told = capsys.readouterr().out
+        assert content(out) == results_of_one_run(monkeypatch, tmp_path, trained[0], images)
+        assert not [path for path in out.rglob("*") if path.is_dir() and not any(path.iterdir())]
+        return told
+
+    assert "5 images segmented" in again()
+    (images / "case-0.png").rename(kept)
+    Image.open(images / "case-1.png").save(images / "case-0.jpg")  # its results have that name
+    assert "1 image segmented" in (told := again())
+    assert "4 done before" in told
+    shutil.copy(kept, images / "case-0.png")  # beside the other: all keep their endings
+    assert "6 images segmented" in again()
+    (images / "case-0.jpg").unlink()
+    assert "5 images segmented" in again()
+    shutil.rmtree(images / "more")
+    assert "3 done before" in again()
+    (images / "case-1.png").unlink()
+    (images / "=case.png").mkdir()
+    kept.rename(images / "=case.png" / "1.png")
+    assert "2 done before" in again()
+    shutil.rmtree(images / "=case.png")
+    shutil.copy(images / "case-2.png", images / "=case.png")
+    assert "2 done before" in again()
+
+
+def test_a_table_of_another_program_removes_nothing_outside(trained, images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = (trained[0], images, "--out", out)
+    assert run(monkeypatch, *arguments) == 0
+    whole = content(out)
+    mine = [tmp_path / "mine.png", images / "mine.png.txt"]
+    for path in mine:
+        path.write_text("mine")
+    lesions = out / "lesions.csv"
+    header, row = lesions.read_text().splitlines()[:2]
+    image, _, *rest = row.split(",")
+    for name in ("../../mine", str(tmp_path / "mine"), "a\0b", ""):
+        lesions.write_text("\n".join([header, ",".join([image, name, *rest]), ""]))
+        assert run(monkeypatch, *arguments) == 0
+        assert content(out) == whole
+    assert [path.read_text() for path in mine] == ["mine"] * 2
+
+
+def test_files_of_another_program_are_no_results_and_cost_no_traceback(
+    trained, images, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    (images / "predict.json").write_text("[" * 200_000)
+    assert run(monkeypatch, trained[0], images, "--out", out) == 0
+    whole = content(out)
+    (out / "lesions.csv").write_text('"' + "x" * 200_000 + "\n")
+    assert run(monkeypatch, trained[0], images, "--out", out) == 0
+    assert content(out) == whole
+
+
+@pytest.mark.parametrize("where", ["read", "results", "walk", "record"])
+def test_file_handles_that_run_out_end_it_and_cost_no_result(
+    trained, images, tmp_path, monkeypatch, where
+):
+    out = tmp_path / "out"
+    arguments = (trained[0], images, "--out", out)
+    assert run(monkeypatch, *arguments) == 0
+    before = content(out)
+
+    (images / "case-0.png").write_bytes((images / "case-1.png").read_bytes())
+    (images / "more" / "predict.json").write_text("{}")
+    owner, name = {
+        "read": (Path, "read_bytes"),
+        "results": (outputs, "sha256"),
+        "walk": (os, "scandir"),
+        "record": (outputs, "from_json"),
+    }[where]
+    original = getattr(owner, name)
+    at = images if where == "read" else images / "more"
+
+    def refuse(path: Path | str | bytes, *rest: object) -> object:
+        if where == "record" or str(path).startswith(str(at)):
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return original(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            predict_with(patch, *arguments)
+    after = content(out)
+    assert before.keys() == after.keys()
+    assert all(before[file] == after[file] for file in before if file != "lesions.csv")
 
 
 def hold(lock: Path, held) -> None:
@@ -555,7 +709,9 @@ def test_what_is_no_run_is_told(trained, images, tmp_path, monkeypatch):
         assert expected in told(folder)
     (folder / "run.json").write_text(json.dumps(record))
     (folder / "weights.safetensors").unlink()
-    assert "weights.safetensors" in told(folder)
+    assert "weights.safetensors is not there, or is no file" in told(folder)
+    os.mkfifo(folder / "weights.safetensors")
+    assert "weights.safetensors is not there, or is no file" in told(folder)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,14 @@ from pipeline.data.fetch import Bar, Download, RetryPolicy, fetch, mismatch
 from pipeline.data.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS, find_cases
 from pipeline.study.blocks import Synthetic
 from pipeline.study.errors import UserError, warn
-from pipeline.study.files import read_json, replacing, sha256, write_json, writing
+from pipeline.study.files import (
+    read_json,
+    replacing,
+    sha256,
+    short_name,
+    write_json,
+    writing,
+)
 from pipeline.study.params import Study
 from pipeline.study.values import Split
 
@@ -161,7 +168,7 @@ def _missing(raw_dir: Path) -> list[Archive]:
 def _alone(raw_dir: Path) -> Iterator[None]:
     """Be the only process that fills `raw_dir`, or needs it as it is; waits for another, and says
     so."""
-    lock = FileLock(raw_dir.parent / f".{raw_dir.name}.lock")
+    lock = FileLock(raw_dir.parent / f".{short_name(raw_dir.name)}.lock")
     with writing(raw_dir):
         raw_dir.parent.mkdir(parents=True, exist_ok=True)
         try:

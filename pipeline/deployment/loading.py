@@ -70,6 +70,10 @@ class TrainedRun:
         if needed := needs(self.config):
             raise UserError(f"{self.source}: its network's family {needed}")
         self._check_own_file()
+        if not self.weights.is_file():  # a pipe would wait for ever
+            raise UserError(
+                f"{self.weights} is not there, or is no file: bring the weights of that run"
+            )
         model = load_model(self.config, self.weights, device)
         if sha256(self.weights) != self.record["weights_sha256"]:
             raise UserError(

@@ -6,11 +6,10 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import json
 import os
-import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic_core import from_json
 
 from pipeline.study.errors import UserError
 from pipeline.study.files import (
@@ -28,6 +28,7 @@ from pipeline.study.files import (
     write_json,
     writing,
 )
+from pipeline.study.limits import limit_of
 from pipeline.study.locks import alone
 from pipeline.study.values import cell
 
@@ -36,6 +37,7 @@ LOCK = ".lock"
 COLUMNS = {
     "image": "its path below the folder that was named; with a ' before it where a spreadsheet "
     "would take it for a formula, or where it begins with one",
+    "results": "what its results are called, without their endings; the ' as in `image`",
     "width": "pixels",
     "height": "pixels",
     "lesion_area": "lesion_pixels / (width * height), 0 to 1",
@@ -43,10 +45,10 @@ COLUMNS = {
     "confidence": "mean of max(p, 1 - p) over what the network saw of the image, 0.5 to 1: how "
     "sure the network is, which is not how right",
     "turned": "1: EXIF says how it is to be turned, and all is of the upright picture; 0: as it is",
-    "modified": "when the file was last changed, nanoseconds since 1970",
     "sha256": "of the file",
 }
 Row = dict[str, Any]  # of lesions.csv
+ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}  # with what a whole file ends
 UNNAMABLE = (  # what the file system does not take, and what another image's results stand in
     *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
@@ -90,6 +92,26 @@ def save(path: Path, content: bytes) -> None:
             raise UnnamableError(str(error.strerror)) from None
 
 
+def remove(results: Iterable[Path], out: Path) -> None:
+    """Remove results, and folders below `out` that have none left."""
+    for path in results:
+        with suppress(OSError, ValueError):  # one that is not there, or cannot be
+            path.unlink()
+        for folder in takewhile(lambda parent: parent != out, path.parents):
+            with suppress(OSError, ValueError):
+                folder.rmdir()
+
+
+def is_whole(result: Path) -> bool:
+    """Whether a picture that predict writes is there to its end."""
+    end = ENDS[result.suffix]
+    if not result.is_file() or result.stat().st_size < len(end):
+        return False
+    with result.open("rb") as file:
+        file.seek(-len(end), os.SEEK_END)
+        return file.read() == end
+
+
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """A CSV file, whole or not at all."""
     with (
@@ -103,46 +125,59 @@ class Lesions:
     """lesions.csv, a row as soon as an image's files are written: whatever ends the process, what
     has a row is done.
 
-    rows: by the image's cell, those of images that are gone from their folder as well.
+    rows: by the image's cell.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[str, list[str]] = {}
+        self.rows: dict[str, dict[str, str]] = {}
+        rows: list[list[str]] = []
         if path.is_file():
             # A line without an end was being written when the process was killed.
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            with (
+                path.open(newline="", encoding="utf-8", errors="replace") as file,
+                suppress(csv.Error),  # another program's: a quote that nothing closes
+            ):
                 rows = list(csv.reader(line for line in file if line.endswith("\n")))
-            if rows[:1] == [list(COLUMNS)]:
-                self.rows = {row[0]: row for row in rows[1:] if len(row) == len(COLUMNS)}
+        if rows[:1] == [list(COLUMNS)]:
+            whole = [row for row in rows[1:] if len(row) == len(COLUMNS)]
+            self.rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in whole}
 
     def keep(self, cells: Iterable[str]) -> None:
         """Write the file anew with the rows of these images alone, in this order."""
         self.rows = {image: self.rows[image] for image in cells if image in self.rows}
-        write_table(self.path, COLUMNS, self.rows.values())
+        write_table(self.path, COLUMNS, (row.values() for row in self.rows.values()))
 
     def add(self, row: Row) -> None:
-        values = [cell(row["image"]), *(str(row[name]) for name in list(COLUMNS)[1:])]
+        cells = {name: cell(str(row[name])) for name in COLUMNS}
         with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(values)
-        self.rows[values[0]] = values
+            csv.writer(file, lineterminator="\n").writerow(cells.values())
+        self.rows[cells["image"]] = cells
+
+    def forget_others(self, pictures: Mapping[str, str]) -> list[str]:
+        """Forget the rows of what is none of `pictures`, images to what their results are called;
+        returns what the results of these are called."""
+        called = {cell(image): cell(results) for image, results in pictures.items()}
+        others = [row for row in self.rows.values() if called.get(row["image"]) != row["results"]]
+        for row in others:
+            del self.rows[row["image"]]
+        names = [row["results"].removeprefix("'") for row in others]
+        # Whatever another program wrote into the table: nothing outside of the folder.
+        return [name for name in names if not name.startswith("/") and ".." not in name.split("/")]
 
     def is_done(self, image: str, path: Path, results: Sequence[Path]) -> bool:
         """Whether `image` has a row, all its files, and is in `path` what it was."""
-        if cell(image) not in self.rows:
-            return False
-        row = dict(zip(COLUMNS, self.rows[cell(image)], strict=True))
+        row = self.rows.get(cell(image))
         try:
-            written = [result.stat() for result in results]
-            now = path.stat()
-            if not stat.S_ISREG(now.st_mode) or not all(result.st_size for result in written):
-                return False
-            # Another file in its place has another time of its content, or of its name.
-            same = row["modified"] == str(now.st_mtime_ns)
-            if same and now.st_ctime_ns < written[0].st_mtime_ns:
-                return True
-            return sha256(path) == row["sha256"]
-        except OSError:
+            return (
+                row is not None
+                and all(map(is_whole, results))
+                and path.is_file()
+                and sha256(path) == row["sha256"]
+            )
+        except OSError as error:
+            if limit_of(error):  # the machine's, not the file's
+                raise
             return False
 
 
@@ -207,8 +242,10 @@ def _record(folder: Path) -> dict[str, Any]:
     try:
         if not (folder / RECORD).is_file():
             return {}
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = from_json((folder / RECORD).read_bytes())
+    except (OSError, ValueError) as error:
+        if limit_of(error):
+            raise
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pipeline.data.raw import IMAGE_SUFFIXES
 from pipeline.deployment.outputs import has_results
+from pipeline.study.limits import limit_of
 from pipeline.study.values import printable
 
 # Of characters that no name of a result may have: controls, separators of lines, undecoded bytes.
@@ -115,6 +116,11 @@ class _Search:
         self.refused: list[OSError] = []
         self.results: set[str] = set()
 
+    def _refuse(self, error: OSError) -> None:
+        if limit_of(error):  # the machine's, not the folder's
+            raise error
+        self.refused.append(error)
+
     def files(self) -> Iterator[Path]:
         """Folders that lie here come before those that links lead to, and so under these names."""
         seen: set[str] = set()
@@ -122,7 +128,7 @@ class _Search:
         while waiting:
             linked: list[str] = []
             for top in sorted(waiting):
-                for folder, below, names in os.walk(top, onerror=self.refused.append):
+                for folder, below, names in os.walk(top, onerror=self._refuse):
                     place = os.path.realpath(folder)
                     if place in seen or has_results(Path(folder)):
                         if place not in seen:

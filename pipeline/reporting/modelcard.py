@@ -61,15 +61,15 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         "255: the network's normalisation (ImageNet's mean and standard deviation) is inside.",
         f"- Output `probabilities`: float32, (N, {height}, {width}), of each pixel to be lesion"
         f"{_threshold(results)}.",
-        f"- Before: a photograph is {RESIZES[run.resize]}, by Pillow's `resize` with the filter "
-        "`BILINEAR`. After: undo that on the probabilities, then threshold. "
-        "`python -m pipeline.predict` does all of it.",
+        "- Before: a photograph that EXIF says is to be turned is turned upright. Then it is "
+        f"{RESIZES[run.resize]}, by Pillow's `resize` with the filter `BILINEAR`. After: undo that "
+        "on the probabilities, then threshold. `python -m pipeline.predict` does all of it.",
         "",
         "```python",
         "import numpy as np, onnxruntime",
-        "from PIL import Image",
+        "from PIL import Image, ImageOps",
         "",
-        'image = Image.open("photograph.jpg").convert("RGB")',
+        'image = ImageOps.exif_transpose(Image.open("photograph.jpg")).convert("RGB")',
         *_resize_lines(run),
         'session = onnxruntime.InferenceSession("model.onnx")',
         'probabilities = session.run(None, {"images": np.asarray(picture)[None]})[0][0]',
@@ -96,7 +96,7 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         "",
         f"Data: {SOURCES.get(source, escape_markdown(str(source)))}; prepared data's fingerprint "
         f"`{record.get('data_fingerprint', 'unknown')}`. Trained for "
-        f"{record.get('epochs_trained', 'an unknown number of')} epochs, kept the weights after "
+        f"{_quantity(record.get('epochs_trained'), 'epoch')}, kept the weights after "
         f"epoch {record.get('selected_epoch', 'unknown')}, at commit "
         f"`{record.get('commit', 'unknown')}`{' with changes' if record.get('dirty') else ''} on "
         f"{escape_markdown(str(record.get('device', 'an unknown device')))} in "
@@ -161,10 +161,7 @@ def _resize_lines(run: TrainedRun) -> list[str]:
     if run.resize == "stretch":
         return [f"picture = image.resize(({width}, {height}), {resample})"]
     if run.resize == "center_crop":
-        return [
-            "from PIL import ImageOps",
-            f"picture = ImageOps.fit(image, ({width}, {height}), {resample})",
-        ]
+        return [f"picture = ImageOps.fit(image, ({width}, {height}), {resample})"]
     return [  # ImageOps.pad would round the margin's half up
         f"scale = min({width} / image.width, {height} / image.height)",
         "size = [max(1, round(scale * side)) for side in image.size]",
@@ -217,7 +214,7 @@ def _metrics_of_run(run: TrainedRun) -> list[str]:
     if run.metrics is None:
         return ["This network was not evaluated: nothing is known of how well it does."]
     return [
-        f"On {run.metrics.get('cases', 'an unknown number of')} test cases, this network alone: "
+        f"On {_quantity(run.metrics.get('cases'), 'test case')}, this network alone: "
         "one run, no interval. Another seed gives other figures: an export with `--results` has "
         "them.",
         "",
@@ -253,6 +250,10 @@ def _costs(exported: Exported) -> list[str]:
         + ", ".join(f"{name} {version}" for name, version in exported.versions.items())
         + ".",
     ]
+
+
+def _quantity(number: float | None, noun: str) -> str:
+    return f"an unknown number of {noun}s" if number is None else quantity(int(number), noun)
 
 
 def _number(value: float | None) -> str:

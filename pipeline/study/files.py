@@ -92,7 +92,7 @@ before_placing: list[Callable[[Path], None]] = []
 def temporary_path(path: Path) -> Path:
     """A hidden path beside `path` that no other writer has, of this process or any other."""
     return path.with_name(
-        f".{_short(path.name)}.{_machine()}-{os.getpid()}-{next(_NUMBER)}.partial"
+        f".{short_name(path.name)}.{_machine()}-{os.getpid()}-{next(_NUMBER)}.partial"
     )
 
 
@@ -101,7 +101,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.*)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-
 _OLD = 24 * 3600  # seconds
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """Of a name as much as leaves room for more: a file's has at most 255 bytes."""
     return os.fsdecode(os.fsencode(name)[:190])
 
@@ -123,7 +123,7 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
     """Remove the temporary paths of writers that were killed: those for `name`, or all."""
     for entry in os.scandir(folder):
         found = _TEMPORARY.fullmatch(entry.name)
-        if found and (not name or found["name"] == _short(name)):
+        if found and (not name or found["name"] == short_name(name)):
             with suppress(FileNotFoundError):  # another process was first
                 over = found["machine"] == _machine() and not _runs(int(found["pid"]))
                 if over or time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD:

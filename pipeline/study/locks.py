@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.study.errors import UserError, warn
-from pipeline.study.files import writing
+from pipeline.study.files import short_name, writing
 
 _FLOCK = "hhqqi"  # Linux' struct flock: type, whence, start, length, pid
 _UNABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -27,6 +27,8 @@ def alone(lock: Path, label: str, doing: str = "written") -> Iterator[None]:
     """
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
+        if lock.exists() and not lock.is_file():  # a pipe would wait for ever
+            raise UserError(f"{lock} must be a file, for a lock: move away what is in its place")
         file = lock.open("a")
     with file:
         try:
@@ -63,8 +65,8 @@ def owning(path: Path) -> Iterator[None]:
 
     Raises UserError where another is at it. The lock lies beside, for `path` comes and goes.
     """
-    name = path.absolute().name
-    with alone(path.absolute().with_name(f".{name[:240]}.lock"), str(path)):
+    whole = path.absolute()
+    with alone(whole.with_name(f".{short_name(whole.name)}.lock"), str(path)):
         yield
 
 
@@ -74,6 +76,8 @@ def is_held(lock: Path) -> bool:
     Not to be asked of a lock that this process holds: closing the file would let it go.
     """
     try:
+        if not lock.is_file():
+            return False
         with lock.open("rb") as file:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             told = fcntl.fcntl(file, fcntl.F_GETLK, asked)

@@ -46,20 +46,20 @@ def _work(
     multiprocessing.set_start_method("fork", force=True)
     os.chdir(folder)
     sys.argv = [stage, *arguments]
-    if prepare is not None:
-        prepare()
     main = importlib.import_module(f"pipeline.{stage}").main
     with (
         Path(f"{folder}.printed").open("a") as printed,
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
     ):
+        if prepare is not None:
+            prepare()
         run_command(main)
 
 
 def kill_at_step(number: int) -> None:
     """The process kills itself at that step of its writing: with half of a file written, before and
-    after a file gets its name, and when one to be added to is open."""
+    after a file gets its name, and when one to be added to is open or has half of what is added."""
     steps = itertools.count()
 
     def step() -> bool:
@@ -80,8 +80,20 @@ def kill_at_step(number: int) -> None:
 
     def killing_open(self: Path, mode: str = "r", **rest: Any) -> Any:
         opened = open_(self, mode, **rest)
-        if mode == "a" and step():
+        if mode != "a":
+            return opened
+        if step():
             end()
+        write = opened.write
+
+        def write_half(content: str) -> int:
+            if step():
+                write(content[: len(content) // 2])
+                opened.flush()
+                end()
+            return write(content)
+
+        opened.write = write_half  # type: ignore[method-assign]
         return opened
 
     def killing(write: Callable[..., int]) -> Callable[..., int]:

@@ -44,7 +44,8 @@ def own(path: Path, held) -> None:
         signal.pause()
 
 
-@pytest.mark.parametrize("name", ["exported", "e" * 255])
+# The last two have 252 and 254 bytes, of the 255 that a name may have.
+@pytest.mark.parametrize("name", ["exported", "e" * 255, "e" * 252, "\u0436" * 127])
 def test_a_path_that_is_being_written_has_one_writer(tmp_path, name):
     path = tmp_path / name
     context = multiprocessing.get_context("fork")
@@ -61,3 +62,13 @@ def test_a_path_that_is_being_written_has_one_writer(tmp_path, name):
     with owning(path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file_is_told_and_not_waited_for(tmp_path, make):
+    lock = tmp_path / "a.lock"
+    make(lock)
+    assert not is_held(lock)
+    with pytest.raises(UserError, match=r"a\.lock must be a file"), alone(lock, "the test"):
+        pass
+    assert lock.exists()
