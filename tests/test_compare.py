@@ -325,7 +325,7 @@ def test_without_averaging_nothing_is_read_and_the_list_is_empty(study):
         ("evaluation/cases.csv", "iou", True, "a number from 0 to 1, got"),
         ("evaluation/cases.csv", "native_dice", -0.1, "a number from 0 to 1, got -0.1"),
         ("evaluation/cases.csv", "focal_loss", -1, "a number from 0 to 3.4e+38, got -1"),
-        ("evaluation/cases.csv", "focal_loss", "inf", "a number from 0 to 3.4e+38, got 'inf'"),
+        ("evaluation/cases.csv", "focal_loss", "inf", "a number from 0 to 3.4e+38, got inf"),
         ("evaluation/cases.csv", "bce", 1e308, "a number from 0 to 3.4e+38, got 1e+308"),
         ("evaluation/cases.csv", "true_positives", 10**20, "a whole number from 0 to 1e+15, got"),
         ("evaluation/cases.csv", "true_positives", 0.5, "a whole number from 0 to 1e+15, got 0.5"),

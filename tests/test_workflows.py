@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from pipeline.gate import __main__ as gate
+from pipeline.gate import command as gate
 
 WORKFLOWS = sorted(REPOSITORY.glob(".github/workflows/*.yml"))
 TARGETS = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
