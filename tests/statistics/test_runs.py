@@ -83,6 +83,19 @@ def test_histories_of_folds_are_their_mean_epoch_by_epoch(folded):
     assert found["train_loss"].tolist()[3:6] == pytest.approx(np.mean(own, axis=0).tolist())
 
 
+def test_scores_made_with_other_params_say_how_to_make_them_anew(study):
+    path = study.evaluation_dir("resunet", 1) / "evaluation.json"
+    evaluate = study.model_dump(mode="json")["evaluate"] | {"threshold": 0.9}
+    made = json.loads(path.read_text()) | {"params": {"evaluate": evaluate}}
+    path.write_text(json.dumps(made))
+    with pytest.raises(UserError) as told:
+        runs.read_scores(study, cases_of(study))
+    assert str(told.value).endswith(
+        "cases.csv was made with another params.yaml: evaluate than is there now: dvc repro "
+        "--force --single-item train@resunet-1-0 evaluate@resunet-1-0, then dvc repro"
+    )
+
+
 def test_two_folds_have_a_mean_history_too(folded):
     two = folded.model_copy(update={"folds": [0, 1]})
     found = runs.read_histories(two)
