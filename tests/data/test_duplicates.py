@@ -144,6 +144,13 @@ def test_the_sieve_finds_what_brute_force_finds():
     assert distances.tolist() == [closest[a, b] for a, b in pairs] == [9] * 8
 
 
+def test_in_a_crowd_most_features_of_a_copy_are_found():
+    """A pair has twice HASHES to find: from both sides."""
+    hashes = planted(np.random.default_rng(1), cases=200, copies=60, flips=20)
+    pairs, _ = candidate_pairs(hashes, min_matches=HASHES)
+    assert pairs.tolist() == [[case, case + 140] for case in range(60)]
+
+
 def test_candidates_are_bounded_where_all_cases_are_alike():
     hashes = np.repeat(planted(np.random.default_rng(4), 1, 0, 0), 300, axis=0)
     pairs, _ = candidate_pairs(hashes, candidates=5)
@@ -203,6 +210,7 @@ def test_a_thumbnail_is_grey_and_no_larger_than_it_need_be():
         ((384, 1024), (96, 256)),
         ((256, 100), (256, 100)),
         ((40, 30), (40, 30)),
+        ((200, 150), (200, 150)),
         ((10, 1000), (8, 256)),
         ((512, 257), (256, 128)),
     ):
@@ -301,8 +309,10 @@ def grid(step: float = 20) -> NDArray[np.float32]:
         ([[0, -1, 80], [1, 0, 3]], 20),
         ([[2.9, 0, 1], [0, 2.9, 1]], 20),
         ([[3.1, 0, 1], [0, 3.1, 1]], 0),  # nobody zooms so far
+        ([[3.1, 0, 1], [0, 2.0, 1]], 0),
         ([[1 / 2.9, 0, 9], [0, 1 / 2.9, 9]], 20),
         ([[1 / 3.1, 0, 9], [0, 1 / 3.1, 9]], 0),
+        ([[0.5, 0, 9], [0, 1 / 3.1, 9]], 0),
         ([[1.9, 0, 0], [0, 1, 0]], 20),
         ([[2.1, 0, 0], [0, 1, 0]], 0),  # nor stretches
     ],

@@ -299,8 +299,12 @@ def test_a_transform_that_cannot_be_used_is_told_before_work_starts_however_rare
 def test_a_mask_beyond_0_and_1_is_told_when_it_comes(cases, monkeypatch):
     monkeypatch.setattr(batches, "TRIALS", 0)
     hole = {"num_holes_range": [1, 1], "hole_height_range": [2, 2], "hole_width_range": [2, 2]}
-    rare = [{"CoarseDropout": hole | {"fill_mask": 3, "p": 1.0}}]
-    with pytest.raises(UserError, match=r"train\.augmentation must leave a mask of 0 and 1, got 3"):
+    rare = [{"CoarseDropout": hole | {"fill_mask": 2, "p": 1.0}}]
+    told = (
+        r"train\.augmentation must leave a mask of 0 and 1, got 2 in one: what it fills a mask "
+        r"with \(fill_mask\) must be 0 or 1$"
+    )
+    with pytest.raises(UserError, match=told):
         AugmentedCases(cases, rare, seed=0)[1, 0]
 
 

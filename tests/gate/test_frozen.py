@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -19,12 +20,14 @@ from torch import Tensor
 from models.attenresunet.attention import AttentionGate
 from pipeline.engine.batches import split_batches
 from pipeline.engine.compute import NotFiniteError, to_input
+from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.evaluation import inference
 from pipeline.gate import command as gate
 from pipeline.gate import frozen
 from pipeline.study.blocks import Train
 from pipeline.study.errors import UserError
+from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.training import optimisation
 
@@ -214,6 +217,16 @@ def test_a_figure_that_is_not_finite_fails():
     assert check.note == "largest of 2, at 2"
 
 
+def test_a_check_tells_the_values_that_differ_most():
+    found = frozen.compare("checkpoint", "dice", [0.1, 0.2], [0.3, 0.2], allowed=1e-4)
+    assert (found.subject, found.metric) == ("checkpoint", "dice")
+    assert (found.baseline, found.candidate) == (0.1, 0.3)
+    assert (found.worse_by, found.allowed) == (pytest.approx(0.2), 1e-4)
+    assert frozen.compare("training", "test_dice", [0.1], [0.1], allowed=0).note == ""
+    fewer = frozen.compare("checkpoint", "dice", [0.1, 0.2], [], allowed=1e-4)
+    assert (fewer.metric, fewer.note) == ("dice", "0 values instead of 2")
+
+
 @pytest.mark.slow
 def test_other_params_do_not_compare(folder):
     params = (folder / "params.yaml").read_text()
@@ -250,7 +263,16 @@ def test_update_stores_what_the_code_computes_and_keeps_the_weights(folder, monk
 def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
     frozen.weights_file(folder).unlink()
     monkeypatch.setattr(frozen, "CHECKPOINT_EPOCHS", 1)
+    trained = []
+
+    def counted(study: Study, cases: PreparedCases) -> tuple[torch.nn.Module, pd.DataFrame]:
+        trained.append(study.train.epochs)
+        return train(study, cases)
+
+    train = frozen.train
+    monkeypatch.setattr(frozen, "train", counted)
     frozen.update("b", folder)
+    assert trained == [1]
     assert not failed("b", folder)
 
 

@@ -221,6 +221,12 @@ def test_every_key_that_differs_is_named_once_whoever_has_it():
     assert differing(then, then) == []
 
 
+def test_networks_of_other_variants_decide_no_figure():
+    params = {"models": {"unet": {"width": 1}, "other": {"width": 2}}, "loader_workers": 4}
+    kept = figures({"unet": [0.8, 0.81]}, params=params).params
+    assert kept == {"models": {"unet": {"width": 1}}}
+
+
 def test_another_protocol_does_not_compare():
     def protocol(epochs: int, **models: object) -> dict[str, object]:
         return {"train": {"epochs": epochs, "batch_size": 8}, "models": {"unet": {}, **models}}
