@@ -97,6 +97,23 @@ def test_kendalls_tau_is_scipys_and_the_shares_sum_to_one():
     assert found.kendall_tau_interval.low < found.kendall_tau_interval.high
 
 
+def test_kendalls_tau_has_the_interval_that_95_percent_of_draws_lie_in():
+    values = simulate(np.random.default_rng(7), [0.8, 0.8], seeds=20, cases=20)
+    values += 0.8 - values.mean(axis=(1, 2), keepdims=True)
+    error = np.sqrt(values.mean(axis=2).var(axis=1, ddof=1).sum() / 20)
+    upset = []
+    for apart in np.linspace(4.8, 7.2, 13):  # the more, the fewer draws have another order
+        values[0] += 0.8 + apart * error - values[0].mean()
+        for paper, tau in ((["a", "b"], 1), (["b", "a"], -1)):
+            found = order_all(values, "ab", paper, False, draws=4000, seed=0)
+            low, high = found.kendall_tau_interval.low, found.kendall_tau_interval.high
+            rare = -tau if found.best["b"] > 0.025 else tau
+            assert (found.kendall_tau, low, high) == (tau, min(tau, rare), max(tau, rare))
+        upset.append(found.best["b"])
+    assert any(0.025 < share < 0.03 for share in upset)
+    assert any(0.018 < share < 0.025 for share in upset)
+
+
 def test_two_equal_variants_win_about_half_of_the_draws_each():
     values = simulate(np.random.default_rng(7), [0.8, 0.8], seeds=30, cases=30)
     values += 0.8 - values.mean(axis=(1, 2), keepdims=True)
@@ -125,8 +142,9 @@ def test_neighbours_within_the_critical_difference_make_the_largest_groups():
     assert found.groups == [["a", "b"], ["b", "c"], ["c", "d"]]
 
 
-def test_the_anovas_f_is_the_mean_squares_ratio():
-    means = np.random.default_rng(4).normal([[0.0], [1.0], [0.5]], size=(3, 6))
+@pytest.mark.parametrize("scale", [1.0, 0.01])  # Dice's differences are hundredths
+def test_the_anovas_f_is_the_mean_squares_ratio(scale):
+    means = scale * np.random.default_rng(4).normal([[0.0], [1.0], [0.5]], size=(3, 6))
     variants = 6 * ((means.mean(axis=1) - means.mean()) ** 2).sum() / 2
     rest = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
     found = rank_all(means, "abc")

@@ -10,6 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.statistics.crossed import mean_interval, two_way, two_way_p
+from pipeline.statistics.pairs import _two_one_sided as two_one_sided
 from pipeline.statistics.pairs import (
     against_baseline,
     choose_pairing,
@@ -223,6 +224,23 @@ def test_without_noise_what_differs_is_shown_and_what_is_within_the_margin_is_eq
     (pair,) = compare_pairs(values, "ab", paired, **OPTIONS)
     assert (pair.shown, pair.equivalent) == (shown, equivalent)
     assert pair.superiority == (0.5 if apart == 0 else 0)
+
+
+@pytest.mark.parametrize(("apart", "p_value"), [(0.004, 0.0), (0.005, 1.0), (0.01, 1.0)])
+@pytest.mark.parametrize("paired", [True, False])
+def test_means_that_do_not_vary_are_equal_within_the_margin_and_surely_not_beyond(
+    apart, p_value, paired
+):
+    means = np.zeros(8)
+    assert two_one_sided(means + apart, means, paired, 0.005) == p_value
+
+
+def test_means_that_differ_by_one_number_vary_themselves_where_seeds_do_not_pair():
+    means = np.random.default_rng(2).normal(0.8, 0.01, 8)
+    lower = stats.ttest_ind(means + 0.002, means - 0.005, equal_var=False, alternative="greater")
+    upper = stats.ttest_ind(means + 0.002, means + 0.005, equal_var=False, alternative="less")
+    expected = max(lower.pvalue, upper.pvalue)
+    assert two_one_sided(means + 0.002, means, False, 0.005) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("paired", [True, False])
