@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.gate import NO_VERDICT
 from pipeline.study.errors import run_command
-
-NO_VERDICT = 2
 
 
 def main() -> None:

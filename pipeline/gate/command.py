@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.gate import NO_VERDICT, PASSED, REGRESSED
 from pipeline.gate.baseline import Baseline, load_figures, save_baseline
 from pipeline.gate.regression import ALPHA, FLOOR, Check, compare_means
 from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_benchmarks, save_speeds
@@ -27,7 +28,6 @@ from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError
 from pipeline.study.values import Fraction, NotNegative, option, quantity
 
-PASSED, REGRESSED, CANNOT_COMPARE = 0, 1, 2
 HEADER = ("Compared", "Metric", "Baseline", "Candidate", "Worse by", "Allowed", "Verdict", "")
 ALIGNMENT = ("---", "---", "---:", "---:", "---:", "---:", "---", "---")
 
@@ -44,7 +44,7 @@ def main() -> None:
     except UserError as error:
         # On stdout, so that a pull request's comment says it too.
         print(f"**Gate: cannot compare.** {escape_markdown(str(error))}")
-        status = CANNOT_COMPARE
+        status = NO_VERDICT
     sys.exit(status)
 
 
