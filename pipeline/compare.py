@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import pandas as pd
 from pipeline.deployment.measurements import load_exported
 from pipeline.engine.prepared import PreparedCases
 from pipeline.statistics.analysis import estimate, estimate_averaged
-from pipeline.statistics.crossed import Values, case_interval, mean_interval
+from pipeline.statistics.crossed import Values
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
+from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.paper import FACTORS, PAPER
 from pipeline.statistics.results import (
     SCHEMA_VERSION,
@@ -23,6 +24,7 @@ from pipeline.statistics.results import (
     Cases,
     Cost,
     Estimate,
+    FailureRate,
     MissingRun,
     Partial,
     Results,
@@ -46,12 +48,14 @@ from pipeline.statistics.runs import (
 )
 from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
+from pipeline.statistics.typical import Failed, typical_interval, typical_mean
 from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import verdict
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import write_json
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, wants_partial
+from pipeline.study.run_files import range_of
 from pipeline.study.stages import at_stage
 
 WORST = 0.05  # share of cases that are the hardest
@@ -106,7 +110,9 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     facts = read_run_facts(study)
     binned = read_binned(study, cases)
     runs = score_runs(scores, binned)
-    estimates = estimate_all(study, scores, runs)
+    failures = find_failures(study, scores, runs)
+    failed = {(each.variant, seed) for each in failures for seed in each.failed}
+    estimates = estimate_all(study, scores, runs, failed)
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
     comparison = compare_available(
         table[["variant", "seed", "case", "value"]],
@@ -115,6 +121,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         margin=study.compare.equivalence_margin,
         paper=_paper(study, PRIMARY),
         factors=factors(study),
+        failed=failed,
         draws=study.compare.draws,
         seed=study.compare.seed,
     )
@@ -123,13 +130,14 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         study=_study(study, cases, scores),
         params=study.model_dump(mode="json"),
         environment=_environment(facts.values()),
-        verdict=verdict(comparison, estimates),
+        verdict=verdict(comparison, estimates, failures),
         estimates=estimates,
-        averaged=average_all(study, cases, scores),
+        failures=failures,
+        averaged=average_all(study, cases, scores, failed),
         comparison=comparison,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
-        subgroups=_subgroups(study, cases, scores),
+        subgroups=_subgroups(study, cases, scores, failed),
         calibration=_calibration(study, binned, estimates),
         thresholds=_thresholds(study),
         runs=_runs(study, runs, facts),
@@ -139,23 +147,52 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     )
 
 
-def estimate_all(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list[Estimate]:
+Lost = Collection[tuple[str, int]]  # the runs, variant and seed, that failed
+
+
+def find_failures(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list[FailureRate]:
+    """Of each variant, in the order of params.yaml; runs: score_runs's."""
+    found = []
+    for each in failure_rates(runs[PRIMARY], study.compare.failure_drop):
+        values = _crossed(scores[scores["variant"] == each.variant], PRIMARY)
+        if each.interval is not None and np.isfinite(values).all():
+            lost = _lost(study, each.variant, {(each.variant, seed) for seed in each.failed})
+            bounds = mean_with_failures(values, lost, each.interval, range_of(PRIMARY)[0])
+            each = each.model_copy(update={"mean_interval": bounds})
+        found.append(each)
+    return found
+
+
+def _lost(study: Study, variant: str, failed: Lost) -> Failed:
+    """Which of a variant's seeds failed, in their order."""
+    return np.array([(variant, seed) in failed for seed in study.seeds_of(variant)], dtype=bool)
+
+
+def estimate_all(
+    study: Study, scores: pd.DataFrame, runs: pd.DataFrame, failed: Lost
+) -> list[Estimate]:
     """Every variant and metric, in the order of params.yaml and METRICS; runs: score_runs's."""
     found = []
     for variant in study.variants:
+        lost = _lost(study, variant, failed)
         own = scores[scores["variant"] == variant]
         for metric in metrics_of(study):
-            paper = _paper(study, metric).get(variant)
+            paper = _paper(study, metric)
             if metric in CASE_METRICS:
                 values = _crossed(own, metric)
             else:  # a ratio of sums over cases has no case's score: seeds alone
                 values = runs.loc[[variant], metric].to_numpy()[:, None]
-            summary = estimate(values, variant=variant, metric=metric, paper=paper)
+            summary = estimate(
+                values, lost, variant=variant, metric=metric, paper=paper.get(variant),
+                figures=len(paper),
+            )  # fmt: skip
             found.append(summary.model_copy(update={"cases": own["id"].nunique()}))
     return found
 
 
-def average_all(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list[AveragedEstimate]:
+def average_all(
+    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed: Lost
+) -> list[AveragedEstimate]:
     """Every variant, averaging and metric of AVERAGED, in this order. Raises UserError if the stage
     average has not scored what the study asks for."""
     if not study.averaging:
@@ -170,6 +207,7 @@ def average_all(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> lis
                 estimate_averaged(
                     _crossed(averaged[chosen], metric),
                     _crossed(own, metric),
+                    _lost(study, variant, failed),
                     variant=variant,
                     averaging=averaging,
                     metric=metric,
@@ -246,7 +284,9 @@ def _tails(study: Study, scores: pd.DataFrame) -> list[Tail]:
     return tails
 
 
-def _subgroups(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list[Subgroup]:
+def _subgroups(
+    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed: Lost
+) -> list[Subgroup]:
     """Every grouping, group and variant, in this order."""
     ids = list(dict.fromkeys(scores["id"]))
     groups = group_cases(cases, _places(cases, ids), study.prepare.resize)
@@ -258,18 +298,18 @@ def _subgroups(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> list
     for grouping, within_groups in groups.items():
         for group, within in within_groups.items():
             for variant, all_values in values.items():
-                own = all_values[:, within]
-                mean = _finite(own.mean())
+                own, lost = all_values[:, within], _lost(study, variant, failed)
+                mean = typical_mean(own, lost)
                 interval = None
-                if len(within) >= FEWEST_CASES and mean is not None:
-                    interval = mean_interval(own) if len(own) > 1 else case_interval(own[0])
+                if len(within) >= FEWEST_CASES and np.isfinite(mean):
+                    interval = typical_interval(own, lost)
                 found.append(
                     Subgroup(
                         grouping=grouping,
                         group=group,
                         cases=len(within),
                         variant=variant,
-                        mean=mean,
+                        typical=_finite(mean),
                         interval=interval,
                     )
                 )

@@ -88,7 +88,6 @@ def all_tables(results: Results) -> list[Table]:
         main_table(results),
         pairs_table(results.comparison),
         effects_table(results.comparison.factorial),
-        baseline_table(results.comparison),
         paper_table(results),
         averaging_table(results),
         other_table(results),
@@ -221,12 +220,12 @@ def subgroup_tables(results: Results) -> list[Table]:
         own = [found for found in results.subgroups if found.grouping == grouping]
         rows: dict[tuple[str, int], list[str]] = {}
         for found in own:
-            text = number(found.mean)
+            text = number(found.typical)
             if found.interval is not None:
                 text += f" ({_bounds(found.interval)})"
             rows.setdefault((found.group, found.cases), []).append(text)
         several = max(_seeds(results)) > 1
-        over = "Mean over seeds and cases, with its 95 % interval over both"
+        over = "A typical run's mean over cases, with its 95 % interval over seeds and cases"
         alone = "Mean over the cases of one seed, with its 95 % interval over cases alone"
         caption = (
             f"{label} by {grouping}. {told} {over if several else alone}, each interval for "
@@ -288,29 +287,6 @@ def effects_table(effects: Sequence[Effect]) -> Table:
     )
     header = ["Difference in Dice", "95 % interval", "Adjusted p", "Shown"]
     return Table("effects", caption, header, rows, subject="Effect")
-
-
-def baseline_table(comparison: Comparison) -> Table:
-    """Dunnett's comparison with the baseline, where seeds do not pair the variants."""
-    rows = [
-        _row(
-            found.variant,
-            [
-                number(found.difference, sign=True),
-                _bounds(found.interval, sign=True),
-                _p_value(found.p_value),
-            ],
-        )
-        for found in comparison.against_baseline
-    ]
-    caption = (
-        f"Each variant less the baseline {comparison.baseline}, on these very cases: Dunnett's "
-        "test of seed means with its simultaneous 95 % intervals, which hold the noise of seeds "
-        "alone."
-    )
-    label = METRICS[comparison.metric].label
-    header = [f"Difference in {label}", "Simultaneous 95 % interval", "p"]
-    return Table("baseline", caption, header, rows)
 
 
 def paper_table(results: Results) -> Table:

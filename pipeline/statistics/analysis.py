@@ -6,37 +6,38 @@ It knows of no file: a table in, records of pipeline/statistics/results.py out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from pipeline.statistics.crossed import (
-    Values,
-    case_interval,
-    mean_interval,
-    single_run_interval,
-    variance_components,
-)
+from pipeline.statistics.crossed import Values, case_interval, variance_components
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
-from pipeline.statistics.pairs import FEWEST_SEEDS, against_baseline, choose_pairing, compare_pairs
+from pipeline.statistics.pairs import FEWEST_SEEDS, choose_pairing, compare_pairs
 from pipeline.statistics.power import plan
 from pipeline.statistics.results import AveragedEstimate, Comparison, Estimate, Interval
+from pipeline.statistics.typical import (
+    Failed,
+    single_run_interval,
+    typical_interval,
+    typical_mean,
+)
 from pipeline.study.values import Averaging, quantity
 
 NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
 
 
 class Design:
-    """The fully crossed part of a table: `scores` (V, S, C) of `variants`, `seeds`, `cases`.
+    """The fully crossed part of a table: `scores` (V, S, C) of `variants`, `seeds`, `cases`, and
+    which runs `failed` (V, S).
 
     Variants that were not scored on the same cases as most, or that have a score that is not a
     number, are left out; then seeds that not every variant has; `notes` tell of both.
     Source of the order: the table. Raises ValueError if a (variant, seed, case) stands twice.
     """
 
-    def __init__(self, table: pd.DataFrame) -> None:
+    def __init__(self, table: pd.DataFrame, failed: Collection[tuple[str, int]] = ()) -> None:
         self.notes: list[str] = []
         keys = table.set_index(["variant", "seed", "case"])["value"]
         if keys.index.has_duplicates:
@@ -65,6 +66,9 @@ class Design:
         rows = [(name, seed) for name in self.variants for seed in self.seeds]
         shape = (len(self.variants), len(self.seeds), len(self.cases))
         self.scores: Values = wide.loc[rows].to_numpy(dtype=np.float64).reshape(shape)
+        self.failed: Failed = np.array([row in failed for row in rows], dtype=bool).reshape(
+            shape[:2]
+        )
 
     def _usable(self, name: str, runs: pd.DataFrame, table: pd.DataFrame, others: int) -> bool:
         """Whether every run of a variant has a number for every case, and none for `others`; `runs`
@@ -85,44 +89,65 @@ class Design:
 
 
 def estimate(
-    values: Values | None, *, variant: str, metric: str, paper: float | None = None
+    values: Values | None,
+    failed: Failed | None = None,
+    *,
+    variant: str,
+    metric: str,
+    paper: float | None = None,
+    figures: int = 1,
 ) -> Estimate:
-    """A variant's values (S, C) summed up; None or values that are not numbers give no figure."""
+    """A variant's values (S, C) summed up; None or values that are not numbers give no figure.
+
+    failed: (S,), the runs that did, none where it is None. figures: of the paper in this metric,
+    which are all held against its variants' single runs.
+    """
     if values is None or not np.isfinite(values).all():
         shape = (0, 0) if values is None else values.shape
         return Estimate(
-            variant=variant, metric=metric, mean=None, standard_deviation=None, interval=None,
-            seeds=shape[0], cases=shape[1], paper=paper, single_run=None,
+            variant=variant, metric=metric, mean=None, standard_deviation=None, typical=None,
+            interval=None, seeds=shape[0], cases=shape[1], paper=paper, single_run=None,
         )  # fmt: skip
     seeds, cases = values.shape
-    crossed = seeds > 1 and cases > 1
+    lost = np.zeros(seeds, dtype=bool) if failed is None else failed
+    crossed = (~lost).sum() > 1 and cases > 1
+    held = crossed and paper is not None
     return Estimate(
         variant=variant,
         metric=metric,
         mean=float(values.mean()),
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
-        interval=mean_interval(values) if crossed else None,
+        typical=typical_mean(values, lost),
+        interval=typical_interval(values, lost) if crossed else None,
         seeds=seeds,
         cases=cases,
         paper=paper,
-        single_run=single_run_interval(values) if crossed and paper is not None else None,
+        single_run=single_run_interval(values, lost, figures) if held else None,
     )
 
 
 def estimate_averaged(
-    values: Values, single: Values, *, variant: str, averaging: Averaging, metric: str
+    values: Values,
+    single: Values,
+    failed: Failed | None = None,
+    *,
+    variant: str,
+    averaging: Averaging,
+    metric: str,
 ) -> AveragedEstimate:
     """Averaged probabilities' scores, (S, C) with flips and (1, C) of an ensemble, held against
-    `single`, the (S, C) of the networks themselves; same seeds and cases in the same order."""
+    `single`, the (S, C) of the networks themselves, of which `failed` (S,) did; same seeds and
+    cases in the same order."""
     ensemble = averaging != "flips"
     gains = values - (single.mean(axis=0) if ensemble else single)
     runs, cases = values.shape
+    lost = np.zeros(runs, dtype=bool) if failed is None or ensemble else failed
     known, known_gains = (bool(np.isfinite(found).all()) for found in (values, gains))
 
     def interval(found: Values, known: bool) -> Interval | None:
-        if not known or cases < 2 or (runs < 2 and not ensemble):
+        if not known or cases < 2 or ((~lost).sum() < 2 and not ensemble):
             return None
-        return case_interval(found[0]) if ensemble else mean_interval(found)
+        return case_interval(found[0]) if ensemble else typical_interval(found, lost)
 
     return AveragedEstimate(
         variant=variant,
@@ -134,7 +159,7 @@ def estimate_averaged(
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if known and runs > 1 else None,
         interval_over="cases" if ensemble else "seeds and cases",
         interval=interval(values, known),
-        difference=float(gains.mean()) if known_gains else None,
+        difference=typical_mean(gains, lost) if known_gains else None,
         difference_interval=interval(gains, known_gains),
     )
 
@@ -147,6 +172,7 @@ def compare(
     margin: float,
     paper: Mapping[str, float],
     factors: Mapping[str, tuple[bool, bool]],
+    failed: Collection[tuple[str, int]] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -154,12 +180,13 @@ def compare(
 
     Values are of the primary metric, higher is better. margin: of equivalence, in its units.
     paper: the figures of the variants that the paper reports. factors: variant -> (gates, encoder
-    attention), the 2 x 2 design's four. draws, seed: of the bootstraps.
+    attention), the 2 x 2 design's four. failed: the runs (variant, seed) that did. draws, seed: of
+    the bootstrap.
     Source: the protocol of the design, fixed before any result was looked at.
     """
-    design = Design(table)
-    names, values, notes = design.variants, design.scores, design.notes
-    pairing, pairs, dunnett, factorial = None, [], [], []
+    design = Design(table, failed)
+    names, values, lost, notes = design.variants, design.scores, design.failed, design.notes
+    pairing, pairs, factorial = None, [], []
     ranks = ordering = variance = power = None
     enough = len(names) > 1
     if not enough:
@@ -178,18 +205,17 @@ def compare(
             )
         means = values.mean(axis=2)
         pairing = choose_pairing(means)
-        pairs = compare_pairs(values, names, pairing.paired, margin=margin, draws=draws, seed=seed)
-        if baseline is not None and baseline in names and not pairing.paired:
-            dunnett = against_baseline(means, names, baseline, seed)
+        pairs = compare_pairs(values, lost, names, pairing.paired, margin=margin)
         if factors and set(factors) <= set(names):
-            cells = {levels: values[names.index(name)] for name, levels in factors.items()}
+            places = {levels: names.index(name) for name, levels in factors.items()}
+            cells = {levels: (values[place], lost[place]) for levels, place in places.items()}
             factorial = effects(cells, pairing.paired)
         ranks = rank_all(means, names)
         ordering = order_all(
-            values, names, _best_first(paper, names), pairing.paired, draws=draws, seed=seed
+            values, lost, names, _best_first(paper, names), pairing.paired, draws=draws, seed=seed
         )
         variance = variance_components(values)
-        power = plan(values, pairing.paired, _first_gap(paper))
+        power = plan(values, lost, pairing.paired, _first_gap(paper), margin)
     return Comparison(
         metric=metric,
         variants=names,
@@ -199,7 +225,6 @@ def compare(
         pairing=pairing,
         pairs=pairs,
         baseline=baseline if baseline in names else None,
-        against_baseline=dunnett,
         equivalence_margin=margin,
         factorial=factorial,
         ranks=ranks,

@@ -62,44 +62,20 @@ def two_way(values: Values) -> Errors:
     return Errors(seeds, np.maximum(cases, 0.0))
 
 
-def interval(values: Values, errors: Errors) -> Interval:
-    """The mean of values (S, C) +- the t quantile times the two-way error."""
+def mean_interval(values: Values) -> Interval:
+    """Of the mean of values (S, C) over seeds and cases: +- the t quantile times the two-way
+    error."""
+    errors = two_way(values)
     freedom = errors.freedom(*values.shape)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * errors.total)
     mean = float(values.mean())
     return Interval(low=mean - reach, high=mean + reach)
 
 
-def two_way_p(values: Values, null: float = 0.0) -> Values:
-    """Two-sided p-values that the mean of values (..., S, C) is `null`, by the two-way error; where
-    there is no error, 1 for `null` itself and else 0."""
-    distance = np.abs(values.mean(axis=(-2, -1)) - null)
-    errors = two_way(values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.where(distance == 0, 0.0, distance / errors.total)
-    freedom = errors.freedom(*values.shape[-2:])
-    return np.asarray(2 * stats.t.sf(score, freedom), dtype=np.float64)
-
-
-def mean_interval(values: Values) -> Interval:
-    """Of the mean of values (S, C) over seeds and cases."""
-    return interval(values, two_way(values))
-
-
 def case_interval(values: Values) -> Interval:
     """Of the mean of values (C,) over cases alone, C at least 2: Student's, by statsmodels."""
     low, high = DescrStatsW(values).tconfint_mean(alpha=1 - LEVEL)
     return Interval(low=float(low), high=float(high))
-
-
-def single_run_interval(values: Values) -> Interval:
-    """Where one more run's mean lies, on another test set of as many cases; values (S, C).
-
-    It has a seed and cases of its own: to the mean's error come the variance of a single seed's
-    mean and once more that of the cases.
-    """
-    errors, seeds = two_way(values), len(values)
-    return interval(values, Errors(errors.seeds * (1 + seeds), 2 * errors.cases))
 
 
 def variance_components(values: Values) -> Variance:

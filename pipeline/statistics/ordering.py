@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.pairs import LEVEL, resample
+from pipeline.statistics.pairs import LEVEL
 from pipeline.statistics.results import Interval, Ordering, OrderingShare, Ranks
+from pipeline.statistics.typical import Failed, typical_run
 
 MOST_SHARES = 10
 DIGITS = 12  # of a mean that is between 0 and 1
@@ -75,6 +77,7 @@ def _groups(ranks: Values, names: Sequence[str], critical: float) -> list[list[s
 
 def order_all(
     values: Values,
+    failed: Failed,
     names: Sequence[str],
     paper: Sequence[str],
     paired: bool,
@@ -82,10 +85,12 @@ def order_all(
     draws: int,
     seed: int,
 ) -> Ordering:
-    """How often each ordering comes out when seeds and cases are drawn anew.
+    """How often each ordering comes out when seeds and cases are drawn anew: shares of draws, which
+    test nothing.
 
-    values: (V, S, C). paper: the paper's ordering, best first, of those among `names` that it
-    reports. Seeds are drawn for all variants together where they pair them, else for each.
+    values: (V, S, C). failed: (V, S), runs that have no part in a draw's means. paper: the
+    paper's ordering, best first, of those among `names` that it reports. Seeds are drawn for all
+    variants together where they pair them, else for each.
     """
     variants, seeds, cases = values.shape
     rng = np.random.default_rng(seed)
@@ -95,8 +100,8 @@ def order_all(
     common = resample(rng, draws, seeds)
     drawn = np.stack(  # (V, draws)
         [
-            ((common if paired else resample(rng, draws, seeds)).T * runs).sum(axis=0)
-            for runs in by_run
+            _mean(common if paired else resample(rng, draws, seeds), runs, ~lost)
+            for runs, lost in zip(by_run, failed, strict=True)
         ]
     )
     # Ties stay ties: the last digits of a sum of products are chance.
@@ -107,7 +112,9 @@ def order_all(
     frequent = np.argsort(-counts, kind="stable")[:MOST_SHARES]
     first = drawn == drawn.max(axis=0)
     winners = (first / first.sum(axis=0)).mean(axis=1)  # those that tie share a draw
-    means = values.mean(axis=(1, 2)).round(DIGITS)
+    means = np.array(
+        [typical_run(each, lost).mean for each, lost in zip(values, failed, strict=True)]
+    ).round(DIGITS)
     tau = tau_interval = share = None
     if len(paper) > 1:
         reported = [names.index(name) for name in paper]
@@ -132,6 +139,21 @@ def order_all(
         kendall_tau=tau,
         kendall_tau_interval=tau_interval,
     )
+
+
+def _mean(weights: Values, runs: Values, usable: NDArray[np.bool_]) -> Values:
+    """Of each draw: weights (draws, S), runs (S, draws), usable (S,). A draw of none of the usable
+    runs has all of them."""
+    own = weights * usable
+    own[~own.any(axis=1)] = usable
+    return np.asarray((own.T * runs).sum(axis=0) / own.sum(axis=1), dtype=np.float64)
+
+
+def resample(rng: np.random.Generator, draws: int, size: int) -> Values:
+    """Bootstrap weights (draws, size): how often each of `size` is drawn, over `size`."""
+    drawn = rng.integers(size, size=(draws, size)) + size * np.arange(draws)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=draws * size).reshape(draws, size)
+    return counts / size
 
 
 def _kendall(scores: Values) -> Values:

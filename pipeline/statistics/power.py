@@ -8,9 +8,11 @@ from functools import cache
 import numpy as np
 from scipy import optimize, stats
 
-from pipeline.statistics.crossed import Errors, Values, two_way
-from pipeline.statistics.pairs import FEWEST_SEEDS, LEVEL
+from pipeline.statistics.crossed import Values
+from pipeline.statistics.failures import RATE, runs_for_rate
+from pipeline.statistics.pairs import ENDLESS, FEWEST_SEEDS, LEVEL
 from pipeline.statistics.results import Power
+from pipeline.statistics.typical import Failed, contrasts, typical_run
 
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -20,41 +22,43 @@ EXPECTED_DEVIATION = 0.0036  # of Dice over seeds: resunet's on real cases, see 
 Chance = Callable[[float, int], float]
 
 
-def plan(values: Values, paired: bool, gap: float | None) -> Power:
-    """From values (V, S, C), all at least 2; gap: a difference that one would want to see."""
+def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin: float) -> Power:
+    """From values (V, S, C), all at least 2, and failed (V, S); gap, margin: differences of typical
+    runs that one would want to see.
+
+    The chance that a pair is shown: the noncentral t distribution beyond Tukey's critical value,
+    with the error that a pair of S seeds has, the mean of those found.
+    """
     variants, seeds, cases = values.shape
-    means = values.mean(axis=2)
-    deviation = noise(means, paired)
-    pairs = variants * (variants - 1) // 2
     first, second = np.triu_indices(variants, 1)
-    errors = two_way(values[first] - values[second])
-    by_seed = float(errors.seeds.mean()) * seeds  # a pair's squared error of one seed, of cases
-    by_case = float(errors.cases.mean())
+    weights = np.eye(variants)[first] - np.eye(variants)[second]
+    runs = [typical_run(each, lost) for each, lost in zip(values, failed, strict=True)]
+    found = contrasts(runs, weights, paired)
+    by_seed = float(np.mean([each.seeds for each in found])) * seeds  # squared, of one seed
+    by_case = float(np.mean([each.cases for each in found]))
 
-    on_these_cases = by_seed_means(variants, deviation, paired)
+    def chance(difference: float, number: int) -> float:
+        error = by_seed / number + by_case
+        groups = (variants - 1) if paired else variants
+        parts = (by_seed / number) ** 2 / (groups * (number - 1)) + by_case**2 / (cases - 1)
+        freedom = error**2 / parts
+        centre = difference / float(np.sqrt(error))
+        return _found(centre, critical_t(variants, round(freedom)), freedom)
 
-    def generally(difference: float, seeds: int) -> float:
-        """By the two-way error's test at the first step of Holm's procedure."""
-        expected = Errors(np.array(by_seed / seeds), np.array(by_case))
-        freedom = float(expected.freedom(seeds, cases))
-        critical = float(stats.t.ppf(1 - LEVEL / (2 * pairs), freedom))
-        return _found(difference / float(expected.total), critical, freedom)
-
-    for_exact = int(np.ceil(np.log2(2 * pairs / LEVEL)))
-    fewest = max(FEWEST_SEEDS, for_exact if paired else 0)
-    noisy = deviation > 0
-    able = noisy and seeds >= fewest
+    deviation = noise(values.mean(axis=2), failed, paired)
+    noisy = by_seed > 0
     return Power(
         power=POWER,
         standard_deviation=deviation,
-        detectable=smallest_difference(on_these_cases, seeds, deviation) if able else None,
-        detectable_generally=smallest_difference(generally, seeds, deviation) if able else None,
+        detectable=smallest_difference(chance, seeds, deviation)
+        if noisy and seeds >= FEWEST_SEEDS
+        else None,
         gap=gap,
-        seeds_for_gap=seeds_needed(on_these_cases, gap, fewest) if noisy and gap else None,
-        seeds_for_gap_generally=seeds_needed(generally, gap, fewest) if noisy and gap else None,
-        exact_floor=2.0 ** (1 - seeds),
-        seeds_for_exact=for_exact,
-        fewest_seeds=fewest,
+        seeds_for_gap=seeds_needed(chance, gap, FEWEST_SEEDS) if noisy and gap else None,
+        seeds_for_margin=seeds_needed(chance, margin, FEWEST_SEEDS) if noisy else None,
+        failure_rate=RATE,
+        seeds_for_failure_rate=runs_for_rate(),
+        fewest_seeds=FEWEST_SEEDS,
     )
 
 
@@ -66,26 +70,24 @@ def expected_difference(
     for one variant, and for so few seeds that nothing is called shown."""
     if variants < 2 or seeds < FEWEST_SEEDS:
         return None
-    return smallest_difference(by_seed_means(variants, deviation, paired=False), seeds, deviation)
-
-
-def by_seed_means(variants: int, deviation: float, paired: bool) -> Chance:
-    """Of Tukey's test, or of the paired t test at the first step of Holm's procedure (the sign-flip
-    test is close to it where it is not at its floor)."""
 
     def chance(difference: float, seeds: int) -> float:
-        error = deviation * np.sqrt((1 if paired else 2) / seeds)
-        return _found(difference / error, *critical_t(seeds, variants, paired))
+        freedom = variants * (seeds - 1)
+        centre = difference / (deviation * np.sqrt(2 / seeds))
+        return _found(centre, critical_t(variants, freedom), freedom)
 
-    return chance
+    return smallest_difference(chance, seeds, deviation)
 
 
-def noise(means: Values, paired: bool) -> float:
-    """Pooled standard deviation over seeds of means (V, S), or of their paired differences."""
-    if not paired:
-        return float(np.sqrt(means.var(axis=1, ddof=1).mean()))
-    first, second = np.triu_indices(len(means), 1)
-    return float(np.sqrt((means[first] - means[second]).var(axis=1, ddof=1).mean()))
+def noise(means: Values, failed: Failed, paired: bool) -> float:
+    """Pooled standard deviation over seeds of means (V, S), or of their paired differences, of runs
+    that did not fail (V, S)."""
+    usable = np.where(failed, np.nan, means)
+    if paired:
+        first, second = np.triu_indices(len(means), 1)
+        usable = usable[first] - usable[second]
+    squares = np.nansum((usable - np.nanmean(usable, axis=1, keepdims=True)) ** 2)
+    return float(np.sqrt(squares / (np.isfinite(usable).sum() - len(usable))))
 
 
 def _found(centre: float, critical: float, freedom: float) -> float:
@@ -94,18 +96,13 @@ def _found(centre: float, critical: float, freedom: float) -> float:
 
 
 @cache
-def critical_t(seeds: int, variants: int, paired: bool) -> tuple[float, int]:
-    """The t beyond which a pair's difference is found, and its degrees of freedom."""
-    if paired:
-        pairs = variants * (variants - 1) // 2
-        return float(stats.t.ppf(1 - LEVEL / (2 * pairs), seeds - 1)), seeds - 1
-    freedom = variants * (seeds - 1)
-    # Scipy's quantile takes up to a second where freedom is large; from 1,000 on it is within
-    # 0.2 % of that of infinity.
-    quantile = stats.studentized_range.ppf(
-        1 - LEVEL, variants, freedom if freedom < 1000 else np.inf
-    )
-    return float(quantile) / np.sqrt(2), freedom
+def critical_t(variants: int, freedom: int) -> float:
+    """The t beyond which one of all pairs' differences is found: Tukey's.
+
+    Scipy's quantile takes up to a second where freedom is large: from 1,000 on that of infinity.
+    """
+    endless = freedom if freedom < ENDLESS else np.inf
+    return float(stats.studentized_range.ppf(1 - LEVEL, variants, endless) / np.sqrt(2))
 
 
 def smallest_difference(chance: Chance, seeds: int, scale: float) -> float:

@@ -19,7 +19,7 @@ from pipeline.study.files import write_json
 from pipeline.study.params import Run, Study
 from pipeline.study.values import Averaging
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 HEADLINES = ("dice", "iou", "focal_loss")  # the paper's columns
 
 
@@ -48,16 +48,40 @@ class Estimate(Record):
 
     variant: str
     metric: str
-    mean: float | None
+    mean: float | None = Field(description="over all runs, failed ones with them")
     standard_deviation: float | None = Field(description="over seeds, n - 1; null for one seed")
+    typical: float | None = Field(
+        description="of a typical run: the mean over runs that did not fail, of seven or more "
+        "without a tenth, one at least, at either end"
+    )
     interval: Interval | None = Field(
-        description="of the mean over seeds and cases: two-way standard error, t"
+        description="of the typical run over seeds and cases: winsorised two-way error, t"
     )
     seeds: int
     cases: int
     paper: float | None = Field(description="the paper's figure, one run")
     single_run: Interval | None = Field(
-        description="prediction interval of one more run on another test set of as many cases"
+        description="prediction interval of one more run that does not fail, on another test set "
+        "of as many cases; 95 % for all the paper's figures of the metric together"
+    )
+
+
+class FailureRate(Record):
+    """How often a variant's runs fail: by more than `drop` below the variant's median run."""
+
+    variant: str
+    runs: int
+    failed: list[int] = Field(description="their seeds")
+    rate: float | None
+    interval: Interval | None = Field(description="of the rate: Clopper and Pearson's, exact")
+    median: float | None = Field(description="of the runs' mean Dice")
+    drop: float = Field(
+        description="compare.failure_drop, or 3.5 robust standard deviations of a run if larger"
+    )
+    mean_interval: Interval | None = Field(
+        None,
+        description="of the mean over all runs, with as many failures as the rate's interval "
+        "allows, each as deep as the metric goes; null for one run",
     )
 
 
@@ -79,11 +103,14 @@ class AveragedEstimate(Record):
         description="over seeds, n - 1; null for one seed and for an ensemble"
     )
     interval_over: Literal["seeds and cases", "cases"] = Field(
-        description="what both intervals are over: two-way standard error, t, as of estimates; or, "
+        description="what both intervals are over: as of estimates, of a typical run; or, "
         "of an ensemble, cases alone, Student's t"
     )
     interval: Interval | None = Field(description="of the mean; null for flips of one seed")
-    difference: float | None = Field(description="from the mean of the variant's single networks")
+    difference: float | None = Field(
+        description="from the variant's single networks: with flips that of a typical run, else "
+        "from their mean"
+    )
     difference_interval: Interval | None = Field(
         description="paired by case, and by seed too where it is over seeds; each for itself"
     )
@@ -93,7 +120,7 @@ class Pairing(Record):
     """Whether a seed's runs are compared with each other (the rule is fixed beforehand)."""
 
     correlation: float | None = Field(
-        description="of the variants' seed means, mean over all pairs of variants"
+        description="Spearman's, of the variants' seed means, mean over all pairs of variants"
     )
     threshold: float = Field(description="from here on seeds pair the variants")
     paired: bool
@@ -101,56 +128,45 @@ class Pairing(Record):
 
 
 class Pair(Record):
-    """Two variants; `difference` is mean(first) - mean(second)."""
+    """Two variants; `difference` is that of their typical runs, first less second."""
 
     first: str
     second: str
     difference: float
-    interval: Interval | None = Field(description="two-way standard error of the difference")
-    p_value: float | None = Field(description="t test on seed means, unadjusted")
-    exact_p_value: float | None = Field(description="sign-flip test on paired seed means")
-    two_way_p_value: float | None = Field(
-        description="that the difference is 0 for all such cases, by the two-way error; unadjusted"
+    interval: Interval | None = Field(description="winsorised two-way error of the difference, t")
+    p_value: float | None = Field(
+        description="that the difference is 0 for all such seeds and cases; unadjusted"
     )
     adjusted_p_value: float | None = Field(
-        description="the larger of two, family-wise over all pairs: Holm of the sign-flip test's "
-        "or Tukey's, and Holm of the two-way error's"
+        description="family-wise over all pairs: Tukey's studentized range, each pair with its own "
+        "error and degrees of freedom (Games and Howell 1976); Holm where seeds are not all common"
     )
     shown: bool | None = Field(description="adjusted p below 0.05; null below seven seeds")
     equivalence_p_value: float | None = Field(
-        description="two one-sided tests of seed means and by the two-way error, the larger; Holm"
+        description="two one-sided tests with the same error; Holm over all pairs"
     )
     equivalent: bool | None
     superiority: float | None = Field(
-        description="P(a run of first beats a run of second), ties half (Bouthillier et al. 2021)"
+        description="P(a run of first beats a run of second), failed ones with them, ties half: "
+        "the share of common seeds in which it does (Bouthillier et al. 2021)"
     )
-    superiority_interval: Interval | None = Field(description="percentile bootstrap over seeds")
-
-
-class BaselineDifference(Record):
-    """Dunnett's comparison of a variant with the baseline on seed means, unpaired."""
-
-    variant: str
-    difference: float
-    interval: Interval = Field(description="simultaneous over all variants; seeds' noise alone")
-    p_value: float
+    superiority_interval: Interval | None = Field(description="Clopper and Pearson's, exact")
 
 
 class Effect(Record):
-    """A main effect or the interaction of the 2 x 2 design, in the metric's units."""
+    """A main effect or the interaction of the 2 x 2 design on typical runs, in the metric's
+    units."""
 
     name: Literal["gates", "encoder attention", "interaction"]
     difference: float
-    interval: Interval | None = Field(description="two-way standard error of the contrast")
-    p_value: float | None = Field(description="ordinary least squares on seed means")
-    adjusted_p_value: float | None = Field(
-        description="the larger of two, Holm over the three: least squares, two-way error"
-    )
+    interval: Interval | None = Field(description="winsorised two-way error of the contrast, t")
+    p_value: float | None = Field(description="that it is 0; unadjusted")
+    adjusted_p_value: float | None = Field(description="Holm over the three")
     shown: bool | None
 
 
 class Ranks(Record):
-    """All variants together, on seed means; rank 1 is the best."""
+    """All variants together, on the means of all runs, failed ones too; rank 1 is the best."""
 
     anova_f: float | None
     anova_p_value: float | None = Field(description="repeated-measures ANOVA")
@@ -171,7 +187,7 @@ class OrderingShare(Record):
 
 
 class Ordering(Record):
-    """Bootstrap over seeds and cases of the variants' means."""
+    """Bootstrap over seeds and cases of the means of runs that did not fail. Shares, no tests."""
 
     draws: int
     observed: list[str]
@@ -180,7 +196,7 @@ class Ordering(Record):
     best: dict[str, float] = Field(description="share of draws in which a variant is the best")
     paper: list[str] = Field(description="the paper's ordering of the variants that it reports")
     paper_share: float | None
-    kendall_tau: float | None = Field(description="of the observed means to the paper's")
+    kendall_tau: float | None = Field(description="of the observed typical runs to the paper's")
     kendall_tau_interval: Interval | None
 
 
@@ -209,22 +225,21 @@ class Power(Record):
     """What the study can show, and what it would take to show more."""
 
     power: float
-    standard_deviation: float = Field(description="over seeds, or of paired differences")
-    detectable: float | None = Field(
-        description="smallest difference on these very cases that the test of seed means finds "
-        "with that power; null with fewer seeds than fewest_seeds"
+    standard_deviation: float = Field(
+        description="over seeds, of runs that did not fail, or of their paired differences"
     )
-    detectable_generally: float | None = Field(
-        description="smallest difference that is shown with that power: of all such cases"
+    detectable: float | None = Field(
+        description="smallest difference of typical runs that is shown with that power; null with "
+        "fewer seeds than fewest_seeds"
     )
     gap: float | None = Field(description="between the paper's first two rows")
-    seeds_for_gap: int | None = Field(description="on these cases; null above 1,000")
-    seeds_for_gap_generally: int | None = Field(
-        description="with as many test cases; null where no number up to 1,000 does"
+    seeds_for_gap: int | None = Field(
+        description="that show it, with as many test cases; null where no number up to 1,000 does"
     )
-    exact_floor: float = Field(description="smallest p of the sign-flip test: 2 / 2^S")
+    seeds_for_margin: int | None = Field(description="that show equivalence_margin; likewise")
+    failure_rate: float = Field(description="one to be ruled out")
+    seeds_for_failure_rate: int = Field(description="without a failed run that show a lower one")
     fewest_seeds: int = Field(description="with fewer seeds no difference is called shown")
-    seeds_for_exact: int = Field(description="seeds from which Holm over all pairs can reach 0.05")
 
 
 class Comparison(Record):
@@ -238,7 +253,6 @@ class Comparison(Record):
     pairing: Pairing | None
     pairs: list[Pair]
     baseline: str | None
-    against_baseline: list[BaselineDifference]
     equivalence_margin: float
     factorial: list[Effect]
     ranks: Ranks | None
@@ -296,9 +310,9 @@ class Subgroup(Record):
     group: str
     cases: int
     variant: str
-    mean: float | None
+    typical: float | None = Field(description="of a typical run")
     interval: Interval | None = Field(
-        description="of the mean over seeds and such cases: two-way standard error, t; of one seed "
+        description="of the typical run over seeds and such cases, as of estimates; of one seed "
         "over cases alone. Each alone, not family-wise. Null below ten cases"
     )
 
@@ -410,7 +424,7 @@ def _ranges(noun: str, numbers: Sequence[int]) -> str:
 class Results(Record):
     """reports/results.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     partial: Partial | None = Field(
         default=None, description="absent where the comparison is of the whole study"
     )
@@ -419,6 +433,7 @@ class Results(Record):
     environment: dict[str, str]
     verdict: list[str] = Field(description="sentences generated from the figures")
     estimates: list[Estimate]
+    failures: list[FailureRate] = Field(description="of each variant, in the primary metric")
     averaged: list[AveragedEstimate] = Field([], description="empty where params.averaging is")
     comparison: Comparison
     tails: list[Tail]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 import pandas as pd
@@ -19,8 +19,8 @@ from pipeline.statistics.pairs import (
 from pipeline.statistics.results import Comparison, Pair, Pairing
 
 TEST = (
-    "of seed means, on the seeds that both have (exact sign-flip test where these pair the two, "
-    "else Tukey's), Holm over all pairs"
+    "Student's t of typical runs, on the seeds that both have, each pair with its own error over "
+    "seeds and cases; Holm over all pairs"
 )
 
 
@@ -32,6 +32,7 @@ def compare_available(
     margin: float,
     paper: Mapping[str, float],
     factors: Mapping[str, tuple[bool, bool]],
+    failed: Collection[tuple[str, int]] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -41,7 +42,7 @@ def compare_available(
     effects, variance, power) is of the seeds that all have."""
     whole = compare(
         table, metric=metric, baseline=baseline, margin=margin, paper=paper, factors=factors,
-        draws=draws, seed=seed,
+        failed=failed, draws=draws, seed=seed,
     )  # fmt: skip
     used = table[table["variant"].isin(whole.variants)]
     own_seeds = used.groupby("variant", sort=False)["seed"].agg(frozenset)
@@ -51,27 +52,25 @@ def compare_available(
     shared: list[int] = []
     untested: list[str] = []
     for names in combinations(whole.variants, 2):
-        design = Design(used[used["variant"].isin(names)])
+        design = Design(used[used["variant"].isin(names)], failed)
         if len(design.seeds) < 2:
             untested.append(" and ".join(names))
             continue
         paired = choose_pairing(design.scores.mean(axis=2)).paired
         shared.append(len(design.seeds))
-        pairs += compare_pairs(design.scores, names, paired, margin=margin, draws=draws, seed=seed)
+        pairs += compare_pairs(design.scores, design.failed, names, paired, margin=margin)
     pairs = _adjusted(pairs)
     return whole.model_copy(
         update={
             "notes": _notes(whole, shared, untested),
             "pairing": Pairing(correlation=None, threshold=THRESHOLD, paired=False, test=TEST),
             "pairs": pairs,
-            "against_baseline": [],
         }
     )
 
 
 def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs compared each alone, with Holm over all of them. A pair's p-value is the larger of two
-    tests', and is adjusted as one."""
+    """Pairs compared each alone, with Holm over all of them."""
     if not pairs:
         return []
     p_values = holm([1.0 if p is None else p for p in (each.adjusted_p_value for each in pairs)])

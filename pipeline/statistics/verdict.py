@@ -6,16 +6,28 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pipeline.statistics.definitions import METRICS
-from pipeline.statistics.results import Comparison, Effect, Estimate, Interval, Pair
+from pipeline.statistics.results import (
+    Comparison,
+    Effect,
+    Estimate,
+    FailureRate,
+    Interval,
+    Pair,
+)
 from pipeline.study.values import quantity
 
 DECIMALS = 4
 FEW = 3  # variants of which every pair is told
 
 
-def verdict(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
+def verdict(
+    comparison: Comparison,
+    estimates: Sequence[Estimate],
+    failures: Sequence[FailureRate] = (),
+) -> list[str]:
     """The verdict, most important first. Sentences are plain text: escape them for their format."""
     sentences = [
+        *_questions(comparison, failures),
         *_ordering(comparison),
         *_pairs(comparison),
         *_baseline(comparison),
@@ -27,6 +39,57 @@ def verdict(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
     return [*comparison.notes, *sentences]
 
 
+def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[str]:
+    """How often a run fails, and that the rest is of runs that do not."""
+    known = [found for found in failures if found.interval is not None and found.runs > 1]
+    if not known:
+        return []
+    label = METRICS[comparison.metric].label
+    drops = [found.drop for found in known]
+    drop = _number(min(drops), 2 if round(min(drops), 2) == min(drops) else DECIMALS)
+    if max(drops) > min(drops):
+        drop += f" to {_number(max(drops))}, by how widely runs spread,"
+    runs = sum(found.runs for found in known)
+    lost = [
+        f"{found.variant} {quantity(len(found.failed), 'run')} of {found.runs} (seed"
+        f"{'s' if len(found.failed) > 1 else ''} {', '.join(map(str, found.failed))}; "
+        f"{percent_range(found.interval)})"
+        for found in known
+        if found.failed and found.interval is not None
+    ]
+    rule = f"more than {drop} {label} below its variant's median run"
+    if not lost:
+        told = f"How often does a run fail ({rule})? None of {quantity(runs, 'run')} did"
+    else:
+        told = f"How often does a run fail ({rule})? {'; '.join(lost)}"
+    without = {
+        found.runs: found.interval.high for found in known if not found.failed and found.interval
+    }
+    if without:
+        few = min(without)
+        told += (
+            f"{'. Of the other variants none did' if lost else ''}; with none of {few} failed, a "
+            f"variant's rate may still be up to {percent(without[few])}"
+        )
+    sentences = [
+        f"{told} (95 % intervals).",
+        "What follows is of a typical run, one that does not fail, as a paper's single run is.",
+    ]
+    bounds = [found.mean_interval for found in known if found.mean_interval is not None]
+    if bounds:
+        low = min(found.low for found in bounds)
+        sentences.append(
+            "The mean over all runs, failed ones with them, cannot be compared: with failures that "
+            f"have not been seen it may be as low as {_number(low, 2)} {label}."
+        )
+    return sentences
+
+
+def percent_range(interval: Interval) -> str:
+    """`0 to 31 %`"""
+    return f"{percent(interval.low).removesuffix(' %')} to {percent(interval.high)}"
+
+
 def _ordering(comparison: Comparison) -> list[str]:
     ordering = comparison.ordering
     if ordering is None:
@@ -36,17 +99,22 @@ def _ordering(comparison: Comparison) -> list[str]:
         agreement = _range(ordering.kendall_tau_interval, decimals=2)
         sentences.append(
             f"The paper's ordering ({' > '.join(ordering.paper)}) came out in "
-            f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases; "
+            f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases, a "
+            "share that tests nothing; "
             f"Kendall's tau to it is {_number(ordering.kendall_tau or 0.0, 2)} "
             f"(95 % of draws: {agreement})."
         )
     share = max(ordering.best.values())
     first = [name for name, best in ordering.best.items() if best == share]
     if len(first) == 1:
-        sentences.append(f"{first[0]} was the best of all variants in {percent(share)} of draws.")
+        sentences.append(
+            f"{first[0]} was the best of all variants in {percent(share)} of these draws."
+        )
     else:
         told = " and ".join(first)
-        sentences.append(f"{told} were the best equally often, each in {percent(share)} of draws.")
+        sentences.append(
+            f"{told} were the best equally often, each in {percent(share)} of these draws."
+        )
     return sentences
 
 
@@ -92,14 +160,24 @@ def _negative(interval: Interval | None) -> Interval | None:
 
 
 def describe_pair(pair: Pair, metric: str) -> str:
-    """`a beats b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: not shown.`"""
+    """`A typical run of a beats one of b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: not
+    shown.`"""
     label = METRICS[metric].label
     if round(pair.difference, DECIMALS) == 0:
-        text = f"{pair.first} and {pair.second} have the same {label} to {DECIMALS} decimals"
+        text = (
+            f"Typical runs of {pair.first} and {pair.second} have the same {label} to {DECIMALS} "
+            "decimals"
+        )
     elif pair.difference > 0:
-        text = f"{pair.first} beats {pair.second} by {_number(pair.difference)} {label}"
+        text = (
+            f"A typical run of {pair.first} beats one of {pair.second} by "
+            f"{_number(pair.difference)} {label}"
+        )
     else:
-        text = f"{pair.first} falls behind {pair.second} by {_number(-pair.difference)} {label}"
+        text = (
+            f"A typical run of {pair.first} falls behind one of {pair.second} by "
+            f"{_number(-pair.difference)} {label}"
+        )
     bounds = pair.interval if pair.difference >= 0 else _negative(pair.interval)
     if bounds is not None:
         text += f", 95 % interval {_range(bounds)}"
@@ -153,8 +231,8 @@ def _equivalence(comparison: Comparison) -> list[str]:
     equal = [f"{pair.first} and {pair.second}" for pair in comparison.pairs if pair.equivalent]
     margin = f"{comparison.equivalence_margin:g}"
     if not equal:
-        return [f"No two variants are shown to be equal within {margin}."]
-    return [f"Shown to be equal within {margin}: {'; '.join(equal)}."]
+        return [f"No two variants' typical runs are shown to be equal within {margin}."]
+    return [f"Typical runs shown to be equal within {margin}: {'; '.join(equal)}."]
 
 
 def _papers_figures(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
@@ -171,7 +249,7 @@ def _papers_figures(comparison: Comparison, estimates: Sequence[Estimate]) -> li
         place = "above" if estimate.paper > bounds.high else "below"
         sentences.append(
             f"The paper's {_number(estimate.paper)} for {estimate.variant} lies {place} where a "
-            f"single run is expected here, {_range(bounds)}."
+            f"single run that does not fail is expected here, {_range(bounds)}."
         )
     if held:
         sentences.append(
@@ -185,27 +263,27 @@ def _power(comparison: Comparison) -> list[str]:
     if power is None:
         return []
     sentences = []
-    if seeds < power.fewest_seeds and power.fewest_seeds == power.seeds_for_exact:
+    if power.detectable is not None:
         sentences.append(
-            f"{seeds} paired seeds cannot show any difference after Holm over all pairs: that "
-            f"takes {power.seeds_for_exact}."
+            f"{quantity(seeds, 'seed')} show a difference of {_number(power.detectable)} between "
+            f"typical runs in {percent(power.power)} of studies (standard deviation over seeds "
+            f"{_number(power.standard_deviation)})."
         )
-    if power.detectable is not None and power.detectable_generally is not None:
-        sentences.append(
-            f"{seeds} seeds find a difference of {_number(power.detectable)} on these very cases "
-            f"in {percent(power.power)} of studies (standard deviation over seeds "
-            f"{_number(power.standard_deviation)}), and show one of "
-            f"{_number(power.detectable_generally)} for all such cases."
-        )
+    takes = []
     if power.gap is not None:
-        here, generally = _seeds(power.seeds_for_gap), _seeds(power.seeds_for_gap_generally)
-        told = f"{here} on these very cases and {generally} for all such cases"
-        if here == generally:
-            told = f"{here}, on these very cases as for all such cases"
-        sentences.append(
-            f"The gap of {_number(power.gap)} between the paper's two best of these variants takes "
-            f"{told}, with as many of them."
+        takes.append(
+            f"the gap of {_number(power.gap)} between the paper's two best of these variants, "
+            f"{_seeds(power.seeds_for_gap)}"
         )
+    if power.standard_deviation > 0:
+        takes.append(
+            f"a difference of {comparison.equivalence_margin:g}, {_seeds(power.seeds_for_margin)}"
+        )
+    takes.append(
+        f"a failure rate under {percent(power.failure_rate)}, "
+        f"{_seeds(power.seeds_for_failure_rate)} without a failed run"
+    )
+    sentences.append(f"To show it, with as many test cases, it takes: {'; '.join(takes)}.")
     return sentences
 
 

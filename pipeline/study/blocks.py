@@ -313,11 +313,13 @@ class Compare(Block):
     """The statistics over seeds that the protocol leaves open.
 
     baseline: the variant that the others are held against; null for none, as one that the study
-    does not run. equivalence_margin: Dice by which two variants may differ and be called equal.
-    draws, seed: of the bootstraps.
+    does not run. failure_drop: Dice by which a failed run lies below its variant's median run, at
+    least (statistics/failures.py). equivalence_margin: Dice by which two variants may differ and be
+    called equal. draws, seed: of the bootstrap.
     """
 
     baseline: Annotated[Name | None, expect("an entry under models, or null")]
+    failure_drop: Positive
     equivalence_margin: Positive
     draws: Annotated[int, Field(ge=1000), expect("a whole number of at least 1000")]
     seed: Seed
