@@ -143,8 +143,8 @@ def test_subgroups_hold_the_means_of_their_cases_and_no_interval_below_ten(study
         ]
         assert sum(row.cases for row in own) == 5
         assert all(row.interval is None for row in own)
-        whole = sum(row.mean * row.cases for row in own) / 5
-        assert whole == pytest.approx(found.estimate("resunet", "dice").mean)
+        whole = sum(row.typical * row.cases for row in own) / 5
+        assert whole == pytest.approx(found.estimate("resunet", "dice").typical)
     assert "estimate" in " ".join(found.groupings)
 
 
@@ -430,3 +430,31 @@ def test_a_baseline_that_is_no_variant_is_warned_of(tmp_path, monkeypatch, capsy
     told = "compare.baseline is big, which is not among variants: nothing is held against it"
     assert told in capsys.readouterr().err
     assert load_results(study.results_file).comparison.baseline is None
+
+
+def test_a_failed_run_is_told_apart_and_leaves_typical_runs_as_they_were(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=["resunet", "own"], seeds=list(range(7)))
+    monkeypatch.chdir(study.folder)
+    for variant in study.variants:
+        for seed in study.seeds:
+            path = study.evaluation_dir(variant, seed) / "cases.csv"
+            table = pd.read_csv(path, dtype={"id": str})
+            table["dice"] = 0.8 + 0.01 * np.arange(5) + 0.001 * (seed + (variant == "own"))
+            if (variant, seed) == ("own", 4):
+                table["dice"] -= 0.2
+            table.to_csv(path, index=False)
+    found = results(study)
+    first, second = found.failures
+    assert (first.variant, first.failed, first.rate) == ("resunet", [], 0)
+    assert (second.variant, second.failed, second.runs) == ("own", [4], 7)
+    assert second.rate == pytest.approx(1 / 7)
+    assert second.mean_interval.low < found.estimate("own", "dice").mean
+    # Of own 0, 1, 2, 3, 5 and 6 are left, none of which is trimmed.
+    own = found.estimate("own", "dice")
+    assert own.typical == pytest.approx(0.82 + 0.001 * (1 + np.mean([0, 1, 2, 3, 5, 6])))
+    assert own.mean == pytest.approx(0.82 + 0.004 - 0.2 / 7)
+    (pair,) = found.comparison.pairs
+    assert pair.difference == pytest.approx(0.82 + 0.003 - own.typical)
+    assert found.verdict[0].startswith("Failed runs: own 1 of 7 (seed 4), failure rate 0 to 58 %")
+    lenient = change_params(compare={"failure_drop": 0.3})
+    assert [each.failed for each in results(lenient).failures] == [[], []]

@@ -70,6 +70,11 @@ class Design:
             shape[:2]
         )
 
+    @property
+    def fewest_usable(self) -> int:
+        """Of a variant's runs that did not fail, the fewest; 0 where there is no variant."""
+        return int((~self.failed).sum(axis=1).min(initial=len(self.seeds)))
+
     def _usable(self, name: str, runs: pd.DataFrame, table: pd.DataFrame, others: int) -> bool:
         """Whether every run of a variant has a number for every case, and none for `others`; `runs`
         (seeds, cases)."""
@@ -197,6 +202,8 @@ def compare(
         notes.append(NO_SPREAD)
     elif len(design.cases) == 1:
         notes.append("With one test case nothing can be said of others.")
+    elif design.fewest_usable < 2:
+        notes.append("Of a variant no two runs of these seeds did not fail: nothing is compared.")
     else:
         if len(design.seeds) < FEWEST_SEEDS:
             notes.append(

@@ -38,8 +38,8 @@ def compare_available(
 ) -> Comparison:
     """`compare`, which it is where all variants have the same seeds. Else each pair is compared on
     the seeds that both have, by the protocol of two variants, and adjusted by Holm over all pairs;
-    a pair with fewer than two has no test. What is of all variants together (ranks, orderings,
-    effects, variance, power) is of the seeds that all have."""
+    a pair with fewer than two, of which neither failed, has no test. What is of all variants
+    together (ranks, orderings, effects, variance, power) is of the seeds that all have."""
     whole = compare(
         table, metric=metric, baseline=baseline, margin=margin, paper=paper, factors=factors,
         failed=failed, draws=draws, seed=seed,
@@ -53,7 +53,7 @@ def compare_available(
     untested: list[str] = []
     for names in combinations(whole.variants, 2):
         design = Design(used[used["variant"].isin(names)], failed)
-        if len(design.seeds) < 2:
+        if len(design.seeds) < 2 or design.fewest_usable < 2:
             untested.append(" and ".join(names))
             continue
         paired = choose_pairing(design.scores.mean(axis=2)).paired
@@ -111,7 +111,9 @@ def _notes(comparison: Comparison, shared: Sequence[int], untested: Sequence[str
             "pair is called shown."
         )
     if untested:
-        notes.append(f"No test, for want of two common seeds: {'; '.join(untested)}.")
+        notes.append(
+            f"No test, for want of two common seeds that did not fail: {'; '.join(untested)}."
+        )
     return [*kept, *notes]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -40,54 +41,45 @@ def verdict(
 
 
 def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[str]:
-    """How often a run fails, and that the rest is of runs that do not."""
-    known = [found for found in failures if found.interval is not None and found.runs > 1]
-    if not known:
+    """How often a run fails; that the rest is about runs that do not; and why not the mean."""
+    known = [(each, each.interval) for each in failures if each.interval is not None]
+    if not known or max(each.runs for each, _ in known) < 2:
         return []
     label = METRICS[comparison.metric].label
-    drops = [found.drop for found in known]
-    drop = _number(min(drops), 2 if round(min(drops), 2) == min(drops) else DECIMALS)
-    if max(drops) > min(drops):
-        drop += f" to {_number(max(drops))}, by how widely runs spread,"
-    runs = sum(found.runs for found in known)
-    lost = [
-        f"{found.variant} {quantity(len(found.failed), 'run')} of {found.runs} (seed"
-        f"{'s' if len(found.failed) > 1 else ''} {', '.join(map(str, found.failed))}; "
-        f"{percent_range(found.interval)})"
-        for found in known
-        if found.failed and found.interval is not None
+    failed = [
+        f"{each.variant} {len(each.failed)} of {each.runs} (seed"
+        f"{'' if len(each.failed) == 1 else 's'} {', '.join(map(str, each.failed))}), failure rate "
+        f"{_rate(rate)}"
+        for each, rate in known
+        if each.failed
     ]
-    rule = f"more than {drop} {label} below its variant's median run"
-    if not lost:
-        told = f"How often does a run fail ({rule})? None of {quantity(runs, 'run')} did"
-    else:
-        told = f"How often does a run fail ({rule})? {'; '.join(lost)}"
-    without = {
-        found.runs: found.interval.high for found in known if not found.failed and found.interval
-    }
-    if without:
-        few = min(without)
-        told += (
-            f"{'. Of the other variants none did' if lost else ''}; with none of {few} failed, a "
-            f"variant's rate may still be up to {percent(without[few])}"
-        )
+    free = {each.runs: rate for each, rate in known if not each.failed}
+    told = "; ".join(failed) or f"none of {sum(each.runs for each, _ in known)}"
+    if free:
+        runs = min(free)
+        who = "of the other variants none" if failed else "so of each variant"
+        told += f"; {who}, failure rate {_rate(free[runs])} with {quantity(runs, 'run')}"
+    drops = sorted({_number(each.drop) for each, _ in known})
+    drop = f"{min(each.drop for each, _ in known):.4g}"
+    if len(drops) > 1:
+        drop = f"{drops[0]} to {drops[-1]} (the more, the more widely runs spread)"
     sentences = [
-        f"{told} (95 % intervals).",
-        "What follows is of a typical run, one that does not fail, as a paper's single run is.",
+        f"Failed runs: {told} (95 % intervals).",
+        f"A run has failed if its {label} is more than {drop} below its variant's median run. What "
+        "follows is about a typical run, one that has not failed.",
     ]
-    bounds = [found.mean_interval for found in known if found.mean_interval is not None]
+    bounds = [each.mean_interval for each, _ in known if each.mean_interval is not None]
     if bounds:
-        low = min(found.low for found in bounds)
         sentences.append(
-            "The mean over all runs, failed ones with them, cannot be compared: with failures that "
-            f"have not been seen it may be as low as {_number(low, 2)} {label}."
+            "The mean over all runs, failed ones with them, is not compared: failures that were "
+            f"not seen could bring it down to {min(each.low for each in bounds):.2f} {label}."
         )
     return sentences
 
 
-def percent_range(interval: Interval) -> str:
-    """`0 to 31 %`"""
-    return f"{percent(interval.low).removesuffix(' %')} to {percent(interval.high)}"
+def _rate(interval: Interval) -> str:
+    """`0 to 31 %`, rounded outwards."""
+    return f"{math.floor(100 * interval.low)} to {math.ceil(100 * interval.high)} %"
 
 
 def _ordering(comparison: Comparison) -> list[str]:

@@ -56,7 +56,6 @@ def results(
         pairing=None,
         pairs=[],
         baseline=None,
-        against_baseline=[],
         equivalence_margin=0.005,
         factorial=[],
         ranks=None,
@@ -65,12 +64,13 @@ def results(
         power=None,
     )
     return Results(
-        schema_version=1,
+        schema_version=2,
         study=record,
         params={},
         environment={},
         verdict=[],
         estimates=[],
+        failures=[],
         averaged=[],
         comparison=comparison,
         tails=[],

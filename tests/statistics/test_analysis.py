@@ -7,10 +7,11 @@ import pytest
 from scipy import stats
 
 from pipeline.statistics.analysis import Design, compare, estimate, estimate_averaged
-from pipeline.statistics.crossed import mean_interval, single_run_interval, variance_components
+from pipeline.statistics.crossed import variance_components
 from pipeline.statistics.ordering import order_all, rank_all
-from pipeline.statistics.pairs import against_baseline, choose_pairing, compare_pairs
+from pipeline.statistics.pairs import choose_pairing, compare_pairs
 from pipeline.statistics.power import plan
+from pipeline.statistics.typical import single_run_interval, typical_interval, typical_run
 from studies import as_table, simulate
 
 PAPER = {"a": 0.866, "b": 0.8615}
@@ -208,25 +209,23 @@ def test_a_comparison_holds_what_each_part_of_the_protocol_finds(correlation):
     assert (found.metric, found.variants, found.seeds) == ("dice", ["a", "b"], list(range(7)))
     assert (found.cases, found.notes, found.baseline) == (12, [], "b")
     assert found.equivalence_margin == 0.005
-    options = {"margin": 0.005, "draws": 1000, "seed": 3}
-    assert found.pairs == compare_pairs(values, ["a", "b"], pairing.paired, **options)
-    dunnett = against_baseline(means, ["a", "b"], "b", 3)
-    assert found.against_baseline == ([] if pairing.paired else dunnett)
+    none = np.zeros((2, 7), dtype=bool)
+    assert found.pairs == compare_pairs(values, none, ["a", "b"], pairing.paired, margin=0.005)
     assert found.factorial == []
     assert found.ranks == rank_all(means, ["a", "b"])
     # The paper's order of those that are here, best first; the gap is of its two best anywhere.
     assert found.ordering == order_all(
-        values, ["a", "b"], ["b", "a"], pairing.paired, draws=1000, seed=3
+        values, none, ["a", "b"], ["b", "a"], pairing.paired, draws=1000, seed=3
     )
     assert found.variance == variance_components(values)
-    expected = plan(values, pairing.paired, 0.88 - 0.87)
+    expected = plan(values, none, pairing.paired, 0.88 - 0.87, 0.005)
     assert found.power == expected
 
 
 def test_a_baseline_that_is_not_there_is_none_and_a_paper_of_one_figure_has_no_gap():
     _, scores = two()
     found = run(scores, baseline="z", paper={"a": 0.86})
-    assert (found.baseline, found.against_baseline, found.power.gap) == (None, [], None)
+    assert (found.baseline, found.power.gap) == (None, None)
     assert found.ordering.paper == ["a"]
     assert run(scores, baseline=None, paper={}).ordering.paper == []
 
@@ -261,7 +260,7 @@ def test_what_allows_no_comparison_is_told_and_counted(seeds, cases, note):
     found = run(two(seeds, cases)[1], baseline="b")
     assert found.notes == [note]
     assert (found.variants, found.seeds, found.cases) == (["a", "b"], list(range(seeds)), cases)
-    assert (found.pairing, found.pairs, found.against_baseline) == (None, [], [])
+    assert (found.pairing, found.pairs) == (None, [])
     assert (found.factorial, found.variance, found.baseline) == ([], None, "b")
 
 
@@ -350,8 +349,12 @@ def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     assert (found.seeds, found.cases) == (7, 12)
     assert found.mean == pytest.approx(values[0].mean())
     assert found.standard_deviation == pytest.approx(np.std(values[0].mean(axis=1), ddof=1))
-    assert found.interval == mean_interval(values[0])
-    assert found.single_run == single_run_interval(values[0])
+    none = np.zeros(7, dtype=bool)
+    assert found.typical == typical_run(values[0], none).mean
+    assert found.interval == typical_interval(values[0], none)
+    assert found.single_run == single_run_interval(values[0], none)
+    four = estimate(values[0], none, variant="a", metric="iou", paper=0.8, figures=4)
+    assert four.single_run == single_run_interval(values[0], none, 4)
     assert estimate(values[0], variant="a", metric="iou").single_run is None
 
 
@@ -371,3 +374,50 @@ def test_nothing_scored_has_no_estimate_and_keeps_the_papers_figure():
     assert (found.variant, found.metric, found.paper) == ("a", "dice", 0.8)
     assert (found.mean, found.standard_deviation, found.interval, found.single_run) == (None,) * 4
     assert (found.seeds, found.cases) == (0, 0)
+
+
+def test_an_estimate_tells_the_mean_of_all_runs_and_the_typical_one():
+    values, _ = two()
+    failed = np.arange(7) == 2
+    worse = np.where(failed[:, None], values[0] - 0.3, values[0])
+    found = estimate(worse, failed, variant="a", metric="dice", paper=0.8)
+    assert found.mean == pytest.approx(worse.mean())
+    own = values[0][~failed]
+    assert found.typical == pytest.approx(own.mean())  # of six runs none is trimmed
+    assert found.interval == typical_interval(own, np.zeros(6, dtype=bool))
+    assert found.single_run == single_run_interval(own, np.zeros(6, dtype=bool))
+
+
+def test_flips_of_a_failed_run_have_no_part_in_what_they_bring():
+    rng = np.random.default_rng(2)
+    single, gains = rng.random((5, 9)), rng.normal(0.01, 0.002, (5, 9))
+    failed = np.arange(5) == 3
+    gains[3] += 0.3
+    found = estimate_averaged(
+        single + gains, single, failed, variant="a", averaging="flips", metric="dice"
+    )
+    assert found.difference == pytest.approx(gains[~failed].mean())
+    expected = typical_interval(gains, failed)
+    assert found.difference_interval.low == pytest.approx(expected.low)
+    assert found.mean == pytest.approx((single + gains).mean())
+
+
+def test_failed_runs_are_those_that_are_given():
+    _, scores = two()
+    failed = {("a", 3), ("b", 0)}
+    design = Design(scores, failed)
+    assert [tuple(place) for place in np.argwhere(design.failed)] == [(0, 3), (1, 0)]
+    scores.loc[of(scores, "a", seed=3), "value"] -= 0.4
+    found = run(scores, failed=failed)
+    assert found.pairs == run(two()[1], failed=failed).pairs
+    assert found.ordering == run(two()[1], failed=failed).ordering
+    assert found.ranks != run(two()[1], failed=failed).ranks  # which are of all runs
+
+
+def test_without_two_runs_that_did_not_fail_nothing_is_compared():
+    _, scores = two(seeds=3)
+    found = run(scores, failed={("b", 0), ("b", 2)})
+    assert found.pairs == []
+    assert found.notes == [
+        "Of a variant no two runs of these seeds did not fail: nothing is compared."
+    ]

@@ -11,9 +11,7 @@ from statsmodels.stats.anova import anova_lm
 from pipeline.statistics.crossed import (
     case_interval,
     mean_interval,
-    single_run_interval,
     two_way,
-    two_way_p,
     variance_components,
 )
 from studies import as_table, simulate
@@ -46,7 +44,6 @@ def test_the_errors_of_many_tables_are_those_of_each():
         alone = two_way(table)
         assert together.seeds[place] == pytest.approx(alone.seeds)
         assert together.cases[place] == pytest.approx(alone.cases)
-        assert two_way_p(values, 0.5)[place] == pytest.approx(two_way_p(table, 0.5))
 
 
 def test_where_all_cases_are_alike_the_error_is_that_of_the_seed_means():
@@ -55,47 +52,11 @@ def test_where_all_cases_are_alike_the_error_is_that_of_the_seed_means():
     interval = mean_interval(values)
     low, high = stats.t.interval(0.95, 3, loc=seed_means.mean(), scale=stats.sem(seed_means))
     assert (interval.low, interval.high) == pytest.approx((low, high))
-    expected = stats.ttest_1samp(seed_means, 0.8).pvalue
-    assert two_way_p(values, 0.8) == pytest.approx(expected)
-
-
-def test_the_prediction_interval_is_the_textbooks_where_cases_are_alike():
-    seed_means = np.array([0.80, 0.82, 0.85, 0.81])
-    values = np.repeat(seed_means[:, None], 5, axis=1)
-    reach = stats.t.ppf(0.975, 3) * seed_means.std(ddof=1) * np.sqrt(1 + 1 / 4)
-    interval = single_run_interval(values)
-    assert interval.high - interval.low == pytest.approx(2 * reach)
-
-
-def test_the_prediction_interval_of_a_table_worked_out_by_hand():
-    # HAND's squared errors are 1 of the seeds and 1 of the cases. One more run has another seed,
-    # whose mean's variance is 2, and other cases, whose mean's variance is 1: 1 + 1 + 2 + 1.
-    interval = single_run_interval(HAND)
-    reach = stats.t.ppf(0.975, 1) * np.sqrt(5)
-    assert (interval.low, interval.high) == pytest.approx((4 - reach, 4 + reach))
-
-
-def test_one_more_run_on_other_cases_lies_in_the_prediction_interval_19_times_of_20():
-    # 5 seeds, 400 cases, and nearly all of the spread that of the cases: with their error counted
-    # once the interval would hold 83 %.
-    rng = np.random.default_rng(4)
-    inside = 0
-    for _ in range(1000):
-        values = rng.normal(0, 0.1, (5, 1)) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, (5, 400))
-        run = rng.normal(0, 0.1) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, 400)
-        interval = single_run_interval(values)
-        inside += interval.low <= run.mean() <= interval.high
-    assert 925 <= inside <= 975  # a standard deviation is 7
 
 
 def test_a_negative_component_of_the_cases_counts_as_none():
     values = np.array([[0.0, 1.0], [1.0, 0.0]])  # case means are equal, the rest is large
     assert two_way(values).cases == 0
-
-
-@pytest.mark.parametrize(("shift", "expected"), [(0.0, 1.0), (0.01, 0.0)])
-def test_without_any_error_only_the_null_itself_is_likely(shift, expected):
-    assert two_way_p(np.full((3, 4), shift)) == expected
 
 
 def test_variance_components_are_found_again():

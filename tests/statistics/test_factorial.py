@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
-from statsmodels.formula.api import ols
 from statsmodels.stats.multitest import multipletests
 
-from pipeline.statistics.crossed import mean_interval, two_way_p
 from pipeline.statistics.factorial import effects
+from pipeline.statistics.typical import contrasts, typical_run
 from studies import simulate
 
 CELLS = ((False, False), (True, False), (False, True), (True, True))
@@ -17,12 +15,13 @@ CELLS = ((False, False), (True, False), (False, True), (True, True))
 
 def design(means, *, seeds=8, **noise):
     values = simulate(np.random.default_rng(0), means, seeds=seeds, cases=60, **noise)
-    return dict(zip(CELLS, values, strict=True))
+    return dict(zip(CELLS, ((each, np.zeros(seeds, dtype=bool)) for each in values), strict=True))
 
 
 def test_effects_are_differences_of_the_cells_means():
     cells = design([0.80, 0.81, 0.83, 0.90])
-    means = [values.mean() for values in cells.values()]
+    # Of eight runs the best and the worst are trimmed.
+    means = [np.sort(values.mean(axis=1))[1:-1].mean() for values, _ in cells.values()]
     gates, attention, interaction = effects(cells, paired=False)
     assert gates.difference == pytest.approx((means[1] + means[3] - means[0] - means[2]) / 2)
     assert attention.difference == pytest.approx((means[2] + means[3] - means[0] - means[1]) / 2)
@@ -30,40 +29,31 @@ def test_effects_are_differences_of_the_cells_means():
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_p_values_are_those_of_treatment_coded_least_squares(paired):
-    cells = design([0.800, 0.801, 0.803, 0.804], correlation=0.9)
-    rows = {"value": [], "cell": [], "seed": []}
-    for number, values in enumerate(cells.values()):
-        for seed, mean in enumerate(values.mean(axis=1)):
-            for key, entry in zip(rows, (mean, str(number), str(seed)), strict=True):
-                rows[key].append(entry)
-    model = ols("value ~ 0 + cell" + (" + seed" if paired else ""), pd.DataFrame(rows)).fit()
-    contrasts = [[-1, 1, -1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]]
-    for effect, contrast in zip(effects(cells, paired), contrasts, strict=True):
-        padded = np.pad(contrast, (0, len(model.params) - 4))
-        assert effect.p_value == pytest.approx(float(model.t_test(padded).pvalue))
-
-
-@pytest.mark.parametrize("paired", [True, False])
-def test_intervals_and_adjusted_p_values_are_those_of_the_contrasts(paired):
-    # Cases that suit a variant by chance, so that the two-way error's p-values are the larger ones.
-    cells = design([0.80, 0.81, 0.83, 0.84], fit_deviation=0.05)
-    neither, gates, attention, both = cells.values()
-    contrasts = (
-        (gates + both - neither - attention) / 2,
-        (attention + both - neither - gates) / 2,
-        both - attention - gates + neither,
-    )
+def test_each_effect_is_its_contrast_adjusted_over_the_three(paired):
+    cells = design([0.80, 0.81, 0.83, 0.84], correlation=0.5, fit_deviation=0.05)
+    runs = [typical_run(*cell) for cell in cells.values()]
+    weights = [[-0.5, 0.5, -0.5, 0.5], [-0.5, -0.5, 0.5, 0.5], [1, -1, -1, 1]]
+    expected = contrasts(runs, weights, paired)
+    adjusted = multipletests([each.p_value for each in expected], method="holm")[1]
     found = effects(cells, paired)
     assert [effect.name for effect in found] == ["gates", "encoder attention", "interaction"]
-    of_seeds = multipletests([effect.p_value for effect in found], method="holm")[1]
-    two_way = multipletests([float(two_way_p(each)) for each in contrasts], method="holm")[1]
-    assert (two_way > of_seeds).any()
-    for place, (effect, contrast) in enumerate(zip(found, contrasts, strict=True)):
-        assert effect.interval.low == pytest.approx(mean_interval(contrast).low)
-        assert effect.interval.high == pytest.approx(mean_interval(contrast).high)
-        assert effect.adjusted_p_value == pytest.approx(max(of_seeds[place], two_way[place]))
-        assert effect.shown is bool(effect.adjusted_p_value < 0.05)
+    for place, (effect, contrast) in enumerate(zip(found, expected, strict=True)):
+        assert effect.difference == pytest.approx(contrast.value)
+        assert effect.interval == contrast.interval()
+        assert effect.p_value == pytest.approx(contrast.p_value)
+        assert effect.adjusted_p_value == pytest.approx(adjusted[place])
+        assert effect.shown is bool(adjusted[place] < 0.05)
+
+
+def test_a_failed_run_changes_no_effect():
+    cells = design([0.80, 0.81, 0.83, 0.84])
+    lost = np.arange(8) == 5
+    failed = {cell: (values, lost) for cell, (values, _) in cells.items()}
+    worse = {
+        cell: (np.where(lost[:, None], values - 0.2, values), lost)
+        for cell, (values, _) in cells.items()
+    }
+    assert effects(worse, False) == effects(failed, False)
 
 
 def test_a_clear_main_effect_is_shown_and_the_others_are_not():
@@ -83,7 +73,8 @@ def test_below_seven_seeds_no_effect_is_called_shown():
 
 
 def test_without_noise_what_differs_is_shown_and_what_does_not_is_not():
-    cells = {cell: np.full((8, 5), 0.8 + 0.1 * cell[0]) for cell in CELLS}
+    none = np.zeros(8, dtype=bool)
+    cells = {cell: (np.full((8, 5), 0.8 + 0.1 * cell[0]), none) for cell in CELLS}
     found = {effect.name: effect for effect in effects(cells, False)}
     assert [effect.p_value for effect in found.values()] == [0.0, 1.0, 1.0]
     assert [effect.shown for effect in found.values()] == [True, False, False]

@@ -32,6 +32,11 @@ DEMSAR = np.array(
 NAMES = ["C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf"]
 
 
+def ordered(values, *given, failed=None, **options):
+    lost = np.zeros(values.shape[:2], dtype=bool) if failed is None else failed
+    return order_all(values, lost, *given, **options)
+
+
 def test_demsars_published_ranks_and_critical_difference():
     ranks = rank_all(DEMSAR, NAMES)
     published = {"C4.5": 3.143, "C4.5+m": 2.000, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964}
@@ -80,7 +85,7 @@ def test_identical_variants_share_their_rank_and_have_no_test():
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_clear_ordering_comes_out_in_every_draw(paired):
     values = simulate(np.random.default_rng(0), [0.7, 0.8, 0.9], seeds=8, cases=50)
-    found = order_all(values, "abc", ["c", "b", "a"], paired, draws=1000, seed=0)
+    found = ordered(values, "abc", ["c", "b", "a"], paired, draws=1000, seed=0)
     assert found.observed == ["c", "b", "a"]
     assert [(row.variants, row.share) for row in found.shares] == [(["c", "b", "a"], 1.0)]
     assert (found.paper_share, found.kendall_tau, found.best["c"]) == (1.0, 1.0, 1.0)
@@ -88,7 +93,7 @@ def test_a_clear_ordering_comes_out_in_every_draw(paired):
 
 def test_kendalls_tau_is_scipys_and_the_shares_sum_to_one():
     values = simulate(np.random.default_rng(5), [0.8] * 4, seeds=8, cases=50)
-    found = order_all(values, "abcd", ["a", "b", "c", "d"], False, draws=1000, seed=0)
+    found = ordered(values, "abcd", ["a", "b", "c", "d"], False, draws=1000, seed=0)
     expected = stats.kendalltau(values.mean(axis=(1, 2)), [4, 3, 2, 1]).statistic
     assert found.kendall_tau == pytest.approx(expected)
     assert sum(found.best.values()) == pytest.approx(1)
@@ -105,7 +110,7 @@ def test_kendalls_tau_has_the_interval_that_95_percent_of_draws_lie_in():
     for apart in np.linspace(4.8, 7.2, 13):  # the more, the fewer draws have another order
         values[0] += 0.8 + apart * error - values[0].mean()
         for paper, tau in ((["a", "b"], 1), (["b", "a"], -1)):
-            found = order_all(values, "ab", paper, False, draws=4000, seed=0)
+            found = ordered(values, "ab", paper, False, draws=4000, seed=0)
             low, high = found.kendall_tau_interval.low, found.kendall_tau_interval.high
             rare = -tau if found.best["b"] > 0.025 else tau
             assert (found.kendall_tau, low, high) == (tau, min(tau, rare), max(tau, rare))
@@ -117,7 +122,7 @@ def test_kendalls_tau_has_the_interval_that_95_percent_of_draws_lie_in():
 def test_two_equal_variants_win_about_half_of_the_draws_each():
     values = simulate(np.random.default_rng(7), [0.8, 0.8], seeds=30, cases=30)
     values += 0.8 - values.mean(axis=(1, 2), keepdims=True)
-    found = order_all(values, "ab", [], False, draws=4000, seed=0)
+    found = ordered(values, "ab", [], False, draws=4000, seed=0)
     assert found.best["a"] == pytest.approx(0.5, abs=0.05)
     assert (found.paper_share, found.kendall_tau) == (None, None)
 
@@ -125,7 +130,7 @@ def test_two_equal_variants_win_about_half_of_the_draws_each():
 def test_the_same_seed_gives_the_same_draws():
     values = simulate(np.random.default_rng(5), [0.8] * 3, seeds=8, cases=50)
     first, again, other = (
-        order_all(values, "abc", [], False, draws=1000, seed=seed) for seed in (0, 0, 1)
+        ordered(values, "abc", [], False, draws=1000, seed=seed) for seed in (0, 0, 1)
     )
     assert first == again
     assert first != other
@@ -162,7 +167,7 @@ def test_draws_vary_with_the_seeds_of_each_variant_or_of_all_together(paired, sp
     effects = np.random.default_rng(0).normal(0, 0.01, 40)
     effects -= effects.mean()
     values = np.stack([0.802 + effects, 0.8 - effects])[:, :, None] + np.zeros(5)
-    found = order_all(values, "ab", ["b", "a"], paired, draws=20_000, seed=0)
+    found = ordered(values, "ab", ["b", "a"], paired, draws=20_000, seed=0)
     error = effects.std() / np.sqrt(40)
     expected = stats.norm.cdf(0.002 / (spread * error))
     assert found.best["a"] == pytest.approx(expected, abs=0.012)
@@ -180,14 +185,14 @@ def test_draws_vary_with_the_cases_which_are_the_same_for_all_variants():
     common = np.linspace(-1, 1, 40)
     bonus = np.where(np.arange(40) % 4 == 0, 0.5, -0.15)
     values = np.stack([common, common + bonus])[:, None, :] + np.zeros((2, 3, 1))
-    found = order_all(values, "ab", [], False, draws=20_000, seed=0)
+    found = ordered(values, "ab", [], False, draws=20_000, seed=0)
     expected = stats.binom.sf(9.23, 40, 0.25)  # 0.5 n > 0.15 (40 - n): of 40 draws more than 9.2
     assert found.best["b"] == pytest.approx(expected, abs=0.012)
 
 
 def test_at_most_ten_orderings_are_told_the_most_frequent_first():
     values = simulate(np.random.default_rng(5), [0.8] * 5, seeds=4, cases=10)
-    found = order_all(values, "abcde", ["a", "b", "c"], True, draws=2000, seed=1)
+    found = ordered(values, "abcde", ["a", "b", "c"], True, draws=2000, seed=1)
     assert found.distinct > len(found.shares) == 10
     shares = [row.share for row in found.shares]
     assert shares == sorted(shares, reverse=True)
@@ -197,7 +202,7 @@ def test_at_most_ten_orderings_are_told_the_most_frequent_first():
 
 def test_variants_that_tie_share_the_draw_and_keep_their_order():
     values = np.full((3, 4, 5), 0.8) + np.array([0, 0, -0.1])[:, None, None]
-    found = order_all(values, "abc", ["c", "a", "b"], True, draws=1000, seed=0)
+    found = ordered(values, "abc", ["c", "a", "b"], True, draws=1000, seed=0)
     assert found.best == {"a": 0.5, "b": 0.5, "c": 0}
     assert (found.observed, found.distinct) == (["a", "b", "c"], 1)
     assert found.paper_share == 0
@@ -207,6 +212,27 @@ def test_variants_that_tie_share_the_draw_and_keep_their_order():
 def test_the_papers_share_is_that_of_its_order_among_those_that_it_reports():
     values = np.array([0.7, 0.9, 0.8, 0.6])[:, None, None] + np.zeros((4, 3, 2))
     for paper, share, tau in (("ad", 1, 1), ("bc", 1, 1), ("bad", 1, 1), ("cba", 0, 1 / 3)):
-        found = order_all(values, "abcd", list(paper), False, draws=1000, seed=0)
+        found = ordered(values, "abcd", list(paper), False, draws=1000, seed=0)
         assert (found.paper_share, found.kendall_tau) == (share, pytest.approx(tau))
-    assert order_all(values, "abcd", ["a"], False, draws=1000, seed=0).paper_share is None
+    assert ordered(values, "abcd", ["a"], False, draws=1000, seed=0).paper_share is None
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_failed_runs_are_never_drawn(paired):
+    values = simulate(np.random.default_rng(0), [0.80, 0.81], seeds=8, cases=50)
+    failed = np.zeros((2, 8), dtype=bool)
+    failed[0, [1, 5]] = failed[1, 2] = True
+    worse = np.where(failed[:, :, None], values - 0.4, values)
+    one, other = (
+        ordered(each, "ab", ["a", "b"], paired, failed=failed, draws=1000, seed=0)
+        for each in (values, worse)
+    )
+    assert one == other
+    assert ordered(worse, "ab", ["a", "b"], paired, draws=1000, seed=0).best != one.best
+
+
+def test_a_draw_of_failed_runs_alone_has_all_others():
+    values = np.array([0.9, 0.9, 0.5, 0.5, 0.8, 0.8, 0.8, 0.8]).reshape(2, 4, 1) + np.zeros(5)
+    failed = np.array([[False, False, True, True], [False] * 4])
+    found = ordered(values, "ab", [], False, failed=failed, draws=1000, seed=0)
+    assert found.best == {"a": 1, "b": 0}

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.statistics.analysis import compare
-from pipeline.statistics.crossed import mean_interval, two_way_p
+from pipeline.statistics.pairs import compare_pairs
 from pipeline.statistics.results import Pair
 from pipeline.statistics.unequal import _adjusted, compare_available
 from studies import as_table, simulate
@@ -46,23 +46,15 @@ def test_each_pair_is_tested_on_the_seeds_that_both_have(correlation):
     found = available(values)
     shared = {("a", "b"): range(8), ("a", "c"): range(2, 10), ("b", "c"): range(2, 8)}
     assert [(pair.first, pair.second) for pair in found.pairs] == list(shared)
-    of_seeds, two_way, differences = [], [], []
+    alone = []
     for (first, second), seeds in shared.items():
-        one, other = (values[NAMES.index(name), list(seeds)] for name in (first, second))
-        differences.append(one - other)
-        means = one.mean(axis=1), other.mean(axis=1)
-        if np.corrcoef(*means)[0, 1] >= 0.2:
-            test = stats.permutation_test(
-                (means[0] - means[1],), np.mean, permutation_type="samples", n_resamples=2**14
-            )
-            of_seeds.append(test.pvalue)
-        else:
-            of_seeds.append(stats.ttest_ind(*means).pvalue)
-        two_way.append(float(two_way_p(one - other)))
-    expected = multipletests(np.maximum(of_seeds, two_way), method="holm")[1]
-    for pair, difference, p_value in zip(found.pairs, differences, expected, strict=True):
-        assert pair.difference == pytest.approx(difference.mean())
-        assert pair.interval == mean_interval(difference)
+        both = values[[NAMES.index(first), NAMES.index(second)]][:, list(seeds)]
+        none = np.zeros(both.shape[:2], dtype=bool)
+        paired = stats.spearmanr(*both.mean(axis=2)).statistic >= 0.2
+        alone += compare_pairs(both, none, [first, second], paired, margin=0.005)
+    expected = multipletests([pair.p_value for pair in alone], method="holm")[1]
+    for pair, own, p_value in zip(found.pairs, alone, expected, strict=True):
+        assert (pair.difference, pair.interval) == (own.difference, own.interval)
         assert pair.adjusted_p_value == pytest.approx(p_value)
     # Seven seeds are shared by the first two pairs, six by the last.
     assert [pair.shown is None for pair in found.pairs] == [False, False, True]
@@ -73,7 +65,10 @@ def test_a_pair_without_two_common_seeds_has_no_test_and_is_named():
     found = available(drawn(0.0))
     assert not [pair for pair in found.pairs if "d" in (pair.first, pair.second)]
     notes = " ".join(found.notes)
-    assert "No test, for want of two common seeds: a and d; b and d; c and d." in notes
+    assert (
+        "No test, for want of two common seeds that did not fail: a and d; b and d; c and d."
+        in notes
+    )
     assert "each pair is compared on those that both have, 6 to 8 of them" in notes
     assert "Seed 3 is left out" not in notes
 
@@ -94,17 +89,17 @@ def test_a_variant_alone_has_nothing_to_be_compared_with():
 def test_a_comparison_of_unequal_seeds_says_what_it_is():
     found = available(drawn(0.0))
     told = (
-        "of seed means, on the seeds that both have (exact sign-flip test where these pair the "
-        "two, else Tukey's), Holm over all pairs"
+        "Student's t of typical runs, on the seeds that both have, each pair with its own error "
+        "over seeds and cases; Holm over all pairs"
     )
     assert found.pairing.test == told
     assert (found.pairing.correlation, found.pairing.threshold) == (None, 0.2)
-    assert (found.pairing.paired, found.against_baseline) == (False, [])
+    assert found.pairing.paired is False
     assert found.notes == [
         "The variants do not have the same seeds: each pair is compared on those that both have, 6 "
         "to 8 of them; there are no ranks and orderings, for want of two that all have.",
         "Descriptive only: with fewer than 7 common seeds no difference of a pair is called shown.",
-        "No test, for want of two common seeds: a and d; b and d; c and d.",
+        "No test, for want of two common seeds that did not fail: a and d; b and d; c and d.",
     ]
 
 
@@ -115,9 +110,6 @@ def test_seeds_of_one_number_and_those_that_all_have_are_told():
         "The variants do not have the same seeds: each pair is compared on those that both have, 8 "
         "of them; ranks and orderings are of those that all have, 8."
     ]
-    apart = np.stack([values[0], 1.6 - values[0]])  # seeds do not pair these
-    found = available(apart, {"a": range(10), "b": range(8)})
-    assert found.against_baseline == []  # which would be of the seeds that all have
     found = available(values, {"a": range(5), "b": range(3, 8)})
     assert found.notes[0].endswith("2 of them; ranks and orderings are of those that all have, 2.")
     found = available(values, {"a": range(5), "b": range(4, 8)})
@@ -125,7 +117,7 @@ def test_seeds_of_one_number_and_those_that_all_have_are_told():
     assert found.notes == [
         "The variants do not have the same seeds: each pair is compared on those that both have; "
         "there are no ranks and orderings, for want of two that all have.",
-        "No test, for want of two common seeds: a and b.",
+        "No test, for want of two common seeds that did not fail: a and b.",
     ]
 
 
@@ -177,15 +169,14 @@ def test_the_draws_are_those_of_the_protocol_unless_told():
     assert found.ordering.draws == 10_000
     assert found.ordering.paper == ["a", "b"]
     other = compare_available(table, **settings, seed=1)
-    assert other.pairs[0].superiority_interval is not None
-    assert (other.ordering != found.ordering) or (other.pairs != found.pairs)
+    assert (other.ordering != found.ordering, other.pairs == found.pairs) == (True, True)
 
 
 def test_what_a_pair_alone_would_show_is_not_shown_where_all_pairs_count():
     def alone(p_value: float | None, equal: float | None) -> Pair:
         return Pair(
-            first="a", second="b", difference=0.1, interval=None, p_value=None, exact_p_value=None,
-            two_way_p_value=None, adjusted_p_value=p_value, shown=None if p_value is None else True,
+            first="a", second="b", difference=0.1, interval=None, p_value=None,
+            adjusted_p_value=p_value, shown=None if p_value is None else True,
             equivalence_p_value=equal, equivalent=None if equal is None else True, superiority=None,
             superiority_interval=None,
         )  # fmt: skip
@@ -197,3 +188,19 @@ def test_what_a_pair_alone_would_show_is_not_shown_where_all_pairs_count():
     assert [pair.equivalence_p_value for pair in found] == pytest.approx([0.003, 0.08, 1])
     assert [pair.equivalent for pair in found] == [True, False, None]
     assert _adjusted([]) == []
+
+
+def test_failed_runs_have_no_part_in_pairs_of_unequal_seeds_either():
+    values = drawn(0.0, (0.80, 0.80, 0.80, 0.80))[:2]
+    seeds = {"a": range(10), "b": range(8)}
+    table = as_table(values, NAMES[:2])
+    kept = [seed in seeds[name] for name, seed in zip(table.variant, table.seed, strict=True)]
+    worse = table.copy()
+    worse.loc[(worse.variant == "b") & (worse.seed == 4), "value"] -= 0.3
+    failed = {("b", 4)}
+    found = [compare_available(each[kept], **SETTINGS, failed=failed) for each in (table, worse)]
+    differences = [each.pairs[0].difference for each in found]
+    assert differences[0] == differences[1]
+    told = compare_available(worse[kept], **SETTINGS).pairs[0].difference
+    assert told == pytest.approx(differences[0], abs=0.05)
+    assert told != differences[0]

@@ -10,11 +10,13 @@ from results_by_hand import results
 
 from pipeline.statistics import verdict as module
 from pipeline.statistics.analysis import compare, estimate
+from pipeline.statistics.failures import rate_interval
 from pipeline.statistics.paper import FACTORS, PAPER
 from pipeline.statistics.results import (
     Comparison,
     Effect,
     Estimate,
+    FailureRate,
     Interval,
     Ordering,
     Pair,
@@ -29,8 +31,8 @@ REPORTED = [name for name, row in PAPER.items() if row.dice is not None]
 def pair(difference, low, high, shown, p_value=0.03):
     return Pair(
         first="a", second="b", difference=difference, interval=Interval(low=low, high=high),
-        p_value=None, exact_p_value=None, two_way_p_value=None, adjusted_p_value=p_value,
-        shown=shown, equivalence_p_value=None, equivalent=None, superiority=0.75,
+        p_value=None, adjusted_p_value=p_value, shown=shown, equivalence_p_value=None,
+        equivalent=None, superiority=0.75,
         superiority_interval=Interval(low=0.5, high=0.9),
     )  # fmt: skip
 
@@ -40,22 +42,23 @@ def pair(difference, low, high, shown, p_value=0.03):
     [
         (
             pair(0.004, -0.002, 0.01, False, 0.3),
-            "a beats b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: not shown (p = 0.3000, "
-            "adjusted).",
+            "A typical run of a beats one of b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: "
+            "not shown (p = 0.3000, adjusted).",
         ),
         (
             pair(-0.02, -0.03, -0.01, True, 0.00001),
-            "a falls behind b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: shown (p < 0.0001, "
-            "adjusted).",
+            "A typical run of a falls behind one of b by 0.0200 Dice, 95 % interval 0.0100 to "
+            "0.0300: shown (p < 0.0001, adjusted).",
         ),
         (
             pair(0.02, 0.01, 0.03, None),
-            "a beats b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: descriptive only.",
+            "A typical run of a beats one of b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: "
+            "descriptive only.",
         ),
         (
             pair(0, 0, 0, False, 1.0),
-            "a and b have the same Dice to 4 decimals, 95 % interval 0.0000 to 0.0000: not shown "
-            "(p = 1.0000, adjusted).",
+            "Typical runs of a and b have the same Dice to 4 decimals, 95 % interval 0.0000 to "
+            "0.0000: not shown (p = 1.0000, adjusted).",
         ),
     ],
 )
@@ -93,7 +96,7 @@ def test_the_papers_ordering_is_confirmed_where_it_is_the_truth():
     text = "\n".join(sentences)
     assert f"The paper's ordering ({' > '.join(REPORTED)}) came out in 100 % of" in text
     assert "Kendall's tau to it is 1.00" in text
-    assert "limit_encoder_attention beats encoder_attention by 0.0" in text
+    assert "A typical run of limit_encoder_attention beats one of encoder_attention by 0.0" in text
     assert "not shown" not in sentences[2]
     assert (
         "Against the baseline resunet, shown to be better: limit_encoder_attention, "
@@ -165,14 +168,16 @@ def test_nothing_compared_says_nothing_but_the_notes():
 
 def test_an_ordering_in_words():
     assert said(ordering=ordering()) == [
-        "The paper's ordering (c > a) came out in 3 % of 10,000 draws of seeds and cases; "
-        "Kendall's tau to it is -0.50 (95 % of draws: -1.00 to 0.33).",
-        "b was the best of all variants in 70 % of draws.",
+        "The paper's ordering (c > a) came out in 3 % of 10,000 draws of seeds and cases, a share "
+        "that tests nothing; Kendall's tau to it is -0.50 (95 % of draws: -1.00 to 0.33).",
+        "b was the best of all variants in 70 % of these draws.",
     ]
     assert "tau to it is 0.00 (95 %" in said(ordering=ordering(kendall_tau=0.0))[0]
     bare = {"paper": [], "paper_share": None, "kendall_tau": None, "kendall_tau_interval": None}
     tied = ordering(best={"a": 0.5, "b": 0.5, "c": 0.0}, **bare)
-    assert said(ordering=tied) == ["a and b were the best equally often, each in 50 % of draws."]
+    assert said(ordering=tied) == [
+        "a and b were the best equally often, each in 50 % of these draws."
+    ]
 
 
 def test_of_few_variants_every_pair_is_told_and_of_more_the_papers_neighbours():
@@ -180,18 +185,22 @@ def test_of_few_variants_every_pair_is_told_and_of_more_the_papers_neighbours():
     equal = {"equivalence_margin": 0.005, "baseline": None}
     first, second, third = said(variants=["a", "b", "c"], pairs=pairs, **equal)
     assert first == (
-        "a beats b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: not shown (p = 0.2000, "
-        "adjusted)."
+        "A typical run of a beats one of b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: not "
+        "shown (p = 0.2000, adjusted)."
     )
-    assert second.startswith("a beats c by 0.0100 Dice")
-    assert third.startswith("b falls behind c by 0.0100 Dice, 95 % interval 0.0000 to 0.0200:")
+    assert second.startswith("A typical run of a beats one of c by 0.0100 Dice")
+    assert third.startswith(
+        "A typical run of b falls behind one of c by 0.0100 Dice, 95 % interval 0.0000 to 0.0200:"
+    )
     four = {"variants": ["a", "b", "c", "d"], "pairs": pairs, **equal}
     _, _, neighbours = said(ordering=ordering(), **four)
-    assert neighbours.startswith("c falls behind a by 0.0100 Dice, 95 % interval 0.0000 to 0.0200")
+    assert neighbours.startswith(
+        "A typical run of c falls behind one of a by 0.0100 Dice, 95 % interval 0.0000 to 0.0200"
+    )
     # Without an ordering the neighbours are those of params.yaml: a and b, b and c, no c and d.
     assert [sentence.split(" by ")[0] for sentence in said(**four)] == [
-        "a beats b",
-        "b falls behind c",
+        "A typical run of a beats one of b",
+        "A typical run of b falls behind one of c",
     ]
 
 
@@ -237,17 +246,17 @@ def test_equivalence_in_words():
     equal, apart = between("a", "b", 0, equivalent=True), between("a", "c", 0, equivalent=False)
     settings = {"variants": ["a", "b", "c"], "equivalence_margin": 0.005}
     *_, sentence = said(pairs=[equal, apart, between("c", "b", 0, equivalent=True)], **settings)
-    assert sentence == "Shown to be equal within 0.005: a and b; c and b."
+    assert sentence == "Typical runs shown to be equal within 0.005: a and b; c and b."
     *_, sentence = said(pairs=[apart], **settings)
-    assert sentence == "No two variants are shown to be equal within 0.005."
+    assert sentence == "No two variants' typical runs are shown to be equal within 0.005."
     assert "equal within" not in " ".join(said(pairs=[between("a", "b", 0)], **settings))
 
 
 def test_the_papers_figures_in_words():
     def figure(variant: str, paper: float | None, **changes: Any) -> Estimate:
         return Estimate(
-            variant=variant, metric="dice", mean=0.8, standard_deviation=0.01, interval=None,
-            seeds=5, cases=9, paper=paper, single_run=Interval(low=0.78, high=0.82),
+            variant=variant, metric="dice", mean=0.8, standard_deviation=0.01, typical=0.8,
+            interval=None, seeds=5, cases=9, paper=paper, single_run=Interval(low=0.78, high=0.82),
         ).model_copy(update=changes)  # fmt: skip
 
     told = said(
@@ -262,7 +271,7 @@ def test_the_papers_figures_in_words():
             figure("h", 0.8201),
         ]
     )
-    where = "where a single run is expected here, 0.7800 to 0.8200."
+    where = "where a single run that does not fail is expected here, 0.7800 to 0.8200."
     assert told == [
         f"The paper's 0.8300 for a lies above {where}",
         f"The paper's 0.7700 for c lies below {where}",
@@ -274,34 +283,72 @@ def test_the_papers_figures_in_words():
 def test_power_in_words():
     def power(**changes: Any) -> Power:
         record = {
-            "power": 0.8, "standard_deviation": 0.0036, "detectable": 0.005,
-            "detectable_generally": 0.0072, "gap": 0.0045, "seeds_for_gap": 14,
-            "seeds_for_gap_generally": None, "exact_floor": 2**-9, "seeds_for_exact": 10,
-            "fewest_seeds": 10,
+            "power": 0.8, "standard_deviation": 0.0036, "detectable": 0.0072, "gap": 0.0045,
+            "seeds_for_gap": None, "seeds_for_margin": 14, "failure_rate": 0.1,
+            "seeds_for_failure_rate": 36, "fewest_seeds": 7,
         }  # fmt: skip
         return Power.model_validate(record | changes)
 
-    ten = list(range(10))
-    found = (
-        "10 seeds find a difference of 0.0050 on these very cases in 80 % of studies (standard "
-        "deviation over seeds 0.0036), and show one of 0.0072 for all such cases."
-    )
-    gap = "The gap of 0.0045 between the paper's two best of these variants takes "
+    ten, takes = list(range(10)), "To show it, with as many test cases, it takes: "
+    rate = "a failure rate under 10 %, 36 seeds without a failed run."
     assert said(seeds=ten, power=power()) == [
-        found,
-        f"{gap}14 seeds on these very cases and more than 1,000 seeds for all such cases, with as "
-        "many of them.",
+        "10 seeds show a difference of 0.0072 between typical runs in 80 % of studies (standard "
+        "deviation over seeds 0.0036).",
+        f"{takes}the gap of 0.0045 between the paper's two best of these variants, more than 1,000 "
+        f"seeds; a difference of 0.005, 14 seeds; {rate}",
     ]
-    assert said(seeds=ten, power=power(seeds_for_gap_generally=14)) == [
-        found,
-        f"{gap}14 seeds, on these very cases as for all such cases, with as many of them.",
+    assert said(seeds=ten, power=power(detectable=None, gap=None, standard_deviation=0.0)) == [
+        f"{takes}{rate}"
     ]
-    nothing = {"detectable": None, "detectable_generally": None, "gap": None}
-    assert said(seeds=ten, power=power(**nothing)) == []
-    assert said(seeds=ten[:9], power=power(**nothing)) == [
-        "9 paired seeds cannot show any difference after Holm over all pairs: that takes 10."
+
+
+def failures(name: str, runs: int, *failed: int, drop: float = 0.03, low: float = 0.6):
+    return FailureRate(
+        variant=name, runs=runs, failed=list(failed), rate=len(failed) / runs,
+        interval=rate_interval(len(failed), runs), median=0.85, drop=drop,
+        mean_interval=Interval(low=low, high=0.86),
+    )  # fmt: skip
+
+
+def asked(*given: FailureRate) -> list[str]:
+    return verdict(results({"a": [0.8], "b": [0.7]}).comparison, [], given)
+
+
+RULE = (
+    "A run has failed if its Dice is more than {} below its variant's median run. What follows is "
+    "about a typical run, one that has not failed."
+)
+
+
+def test_which_question_is_answered_is_told_first():
+    assert asked(failures("a", 10), failures("b", 10, low=0.585)) == [
+        "Failed runs: none of 20; so of each variant, failure rate 0 to 31 % with 10 runs (95 % "
+        "intervals).",
+        RULE.format("0.03"),
+        "The mean over all runs, failed ones with them, is not compared: failures that were not "
+        "seen could bring it down to 0.58 Dice.",
     ]
-    assert said(seeds=ten[:6], power=power(**nothing, fewest_seeds=7, seeds_for_exact=5)) == []
+
+
+def test_failed_runs_are_named_with_their_rate():
+    first, *_ = asked(failures("a", 10, 3), failures("b", 7, 0, 6), failures("c", 10))
+    assert first == (
+        "Failed runs: a 1 of 10 (seed 3), failure rate 0 to 45 %; b 2 of 7 (seeds 0, 6), failure "
+        "rate 3 to 71 %; of the other variants none, failure rate 0 to 31 % with 10 runs (95 % "
+        "intervals)."
+    )
+    alone, *_ = asked(failures("a", 10, 3))
+    assert alone.endswith("(seed 3), failure rate 0 to 45 % (95 % intervals).")
+
+
+def test_drops_that_differ_are_told_as_a_range():
+    _, rule, _ = asked(failures("a", 10), failures("b", 10, drop=0.07123))
+    assert rule == RULE.format("0.0300 to 0.0712 (the more, the more widely runs spread)")
+
+
+def test_one_run_each_says_nothing_of_failures():
+    assert asked(failures("a", 1)) == []
+    assert asked() == []
 
 
 @pytest.mark.parametrize(
@@ -325,16 +372,20 @@ def test_a_pair_without_intervals_is_turned_too():
     assert whole.superiority == 0.25
     bounds = whole.superiority_interval
     assert (bounds.low, bounds.high) == (pytest.approx(0.1), 0.5)
-    assert describe_pair(bare, "iou").startswith("a beats b by 0.0200 IoU: shown (p = 0.0300")
+    assert describe_pair(bare, "iou").startswith(
+        "A typical run of a beats one of b by 0.0200 IoU: shown (p = 0.0300"
+    )
 
 
 def test_a_rounded_difference_of_none_is_told_as_the_same():
-    assert describe_pair(pair(0.00004, -0.01, 0.01, False), "dice").startswith("a and b have the")
+    assert describe_pair(pair(0.00004, -0.01, 0.01, False), "dice").startswith(
+        "Typical runs of a and b have the"
+    )
     assert describe_pair(pair(0.00006, -0.01, 0.01, False), "dice").startswith(
-        "a beats b by 0.0001"
+        "A typical run of a beats one of b by 0.0001"
     )
     assert describe_pair(pair(-0.00004, -0.02, 0.01, False), "dice").startswith(
-        "a and b have the same Dice to 4 decimals, 95 % interval -0.0100 to 0.0200"
+        "Typical runs of a and b have the same Dice to 4 decimals, 95 % interval -0.0100 to 0.0200"
     )
 
 

@@ -1,0 +1,118 @@
+"""statistics/failures.py against counts by hand, scipy's binomial test and simulated runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pipeline.statistics.crossed import mean_interval
+from pipeline.statistics.failures import (
+    failure_rates,
+    mean_with_failures,
+    rate_interval,
+    runs_for_rate,
+)
+
+# limit_encoder_attention of docs/open-questions.md's kind: six runs near, one far below.
+SEVEN = [0.78, 0.79, 0.70, 0.80, 0.80, 0.81, 0.82]
+
+
+def dice(**runs):
+    index = [(name, seed) for name, own in runs.items() for seed in range(len(own))]
+    index = pd.MultiIndex.from_tuples(index, names=["variant", "seed"])
+    return pd.Series(np.concatenate(list(runs.values())), index)
+
+
+def test_a_run_far_below_its_variants_median_has_failed():
+    first, second = failure_rates(dice(a=SEVEN, b=[0.85, 0.851, 0.852, 0.849, 0.85]), 0.03)
+    assert (first.variant, first.runs, first.failed, first.median) == ("a", 7, [2], 0.80)
+    assert first.rate == pytest.approx(1 / 7)
+    assert (second.failed, second.rate, second.median) == ([], 0, 0.85)
+
+
+@pytest.mark.parametrize(("low", "failed"), [(0.7701, []), (0.7699, [4])])
+def test_the_drop_is_the_studys(low, failed):
+    (found,) = failure_rates(dice(a=[0.8, 0.8, 0.801, 0.799, low, 0.8, 0.8]), 0.03)
+    assert (found.failed, found.drop) == (failed, 0.03)
+    (strict,) = failure_rates(dice(a=[0.8, 0.8, 0.801, 0.799, low, 0.8, 0.8]), 0.02)
+    assert strict.failed == [4]
+
+
+def test_runs_that_spread_widely_have_not_failed_for_that():
+    runs = [0.80, 0.76, 0.84, 0.78, 0.82, 0.70, 0.86]  # the median distance from 0.80 is 0.04
+    (found,) = failure_rates(dice(a=runs), 0.03)
+    assert found.drop == pytest.approx(3.5 * 0.04 / stats.norm.ppf(0.75))
+    assert found.failed == []
+    # A steady variant beside it: its own distances are small, those of all are not.
+    _, steady = failure_rates(dice(a=runs, b=[0.80, 0.80, 0.80, 0.80, 0.76, 0.80, 0.80]), 0.03)
+    away = np.abs([0, -0.04, 0.04, -0.02, 0.02, -0.1, 0.06, 0, 0, 0, 0, -0.04, 0, 0])
+    assert steady.drop == pytest.approx(max(0.03, 3.5 * np.median(away) / stats.norm.ppf(0.75)))
+
+
+def test_of_two_runs_none_is_told_from_the_other():
+    (found,) = failure_rates(dice(a=[0.85, 0.2]), 0.03)
+    assert found.failed == []
+    (alone,) = failure_rates(dice(a=[0.85]), 0.03)
+    assert (alone.failed, alone.runs) == ([], 1)
+
+
+def test_a_run_without_a_number_is_not_counted():
+    (found,) = failure_rates(dice(a=[0.8, np.nan, 0.8, 0.8, 0.5]), 0.03)
+    assert (found.runs, found.failed) == (4, [4])
+    (nothing,) = failure_rates(dice(a=[np.nan]), 0.03)
+    assert (nothing.runs, nothing.rate, nothing.interval, nothing.median) == (0, None, None, None)
+
+
+@pytest.mark.parametrize(("failed", "runs"), [(0, 10), (1, 7), (3, 10), (10, 10)])
+def test_the_rates_interval_is_scipys_exact_one(failed, runs):
+    expected = stats.binomtest(failed, runs).proportion_ci(0.95, method="exact")
+    found = rate_interval(failed, runs)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_ten_runs_without_a_failure_leave_a_rate_of_31_percent():
+    assert rate_interval(0, 10).high == pytest.approx(1 - 0.025 ** (1 / 10))
+    assert rate_interval(0, 10).high == pytest.approx(0.308, abs=5e-4)
+
+
+def test_the_seeds_that_show_a_rate_under_ten_percent():
+    # 1 - 0.025^(1 / n) falls below 0.1 at n = ln 0.025 / ln 0.9 = 35.01.
+    assert runs_for_rate() == 36
+    assert rate_interval(0, 35).high >= 0.1 > rate_interval(0, 36).high
+    one = runs_for_rate(1)
+    assert rate_interval(1, one - 1).high >= 0.1 > rate_interval(1, one).high
+    assert runs_for_rate(rate=0.5) == 6
+
+
+def test_the_mean_over_all_runs_admits_failures_that_were_not_seen():
+    values = np.random.default_rng(0).normal(0.85, 0.01, (10, 30))
+    none = np.zeros(10, dtype=bool)
+    rate = rate_interval(0, 10)
+    found, bounds = mean_with_failures(values, none, rate, 0.0), mean_interval(values)
+    assert found.high == bounds.high
+    assert found.low == pytest.approx((1 - rate.high) * bounds.low)
+    raised = mean_with_failures(values, none, rate, 0.5)
+    assert raised.low == pytest.approx((1 - rate.high) * bounds.low + rate.high * 0.5)
+    assert mean_with_failures(values[:1], none[:1], rate, 0.0) is None
+    assert mean_with_failures(values[:, :1], none, rate, 0.0) is None
+    lost = np.arange(10) == 3
+    worse = np.where(lost[:, None], values - 0.3, values)
+    assert mean_with_failures(worse, lost, rate_interval(1, 10), 0.0).high == pytest.approx(
+        mean_interval(values[~lost]).high
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.2])
+def test_failures_are_found_and_their_rate_is_covered(rate):
+    rng = np.random.default_rng(1)
+    right = covered = 0
+    for _ in range(300):
+        failed = rng.random(10) < rate
+        runs = rng.normal(0.85, 0.0035, 10) - 0.05 * failed
+        found, _ = failure_rates(dice(a=runs, b=rng.normal(0.85, 0.0035, 10)), 0.03)
+        right += found.failed == list(np.flatnonzero(failed)) or failed.sum() >= 5
+        covered += found.interval.low <= rate <= found.interval.high
+    assert right >= 294
+    assert covered >= 285
