@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
-from pipeline.statistics.failures import runs_for_rate
+from pipeline.statistics.failures import rate_interval, runs_for_rate
 from pipeline.statistics.pairs import compare_pairs
 from pipeline.statistics.power import (
     critical_t,
@@ -165,3 +168,12 @@ def test_before_results_one_variant_and_few_seeds_can_show_nothing():
     assert expected_difference(2, 9) == pytest.approx(1.2 * expected_difference(2, 9, 0.003))
     assert expected_difference(1, 9) is None
     assert (expected_difference(2, 6), expected_difference(2, 7) is None) == (None, False)
+
+
+def test_the_documented_table_of_seeds_is_what_the_code_says():
+    text = (Path(__file__).parents[2] / "docs/verdict.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (0\.\d{4}) \| (?:up to|under) (\d+) % \|$", text, re.MULTILINE)
+    assert [int(seeds) for seeds, *_ in rows] == [7, 10, 16, 20, 36]
+    for seeds, difference, rate in rows:
+        assert float(difference) == pytest.approx(expected_difference(7, int(seeds)), abs=6e-5)
+        assert int(rate) == round(100 * rate_interval(0, int(seeds)).high)
