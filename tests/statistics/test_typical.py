@@ -213,9 +213,9 @@ def test_the_prediction_interval_is_the_textbooks_where_cases_are_alike():
     )
 
 
-def test_one_more_run_on_other_cases_lies_in_the_prediction_interval_19_times_of_20():
+def test_one_more_run_on_other_cases_lies_in_the_prediction_interval_19_times_of_20_or_more():
     # 8 seeds, 400 cases, and nearly all of the spread that of the cases: with their error counted
-    # once the interval would hold 83 %.
+    # once the interval would hold 89 %.
     rng = np.random.default_rng(4)
     inside = 0
     for _ in range(1000):
@@ -224,7 +224,7 @@ def test_one_more_run_on_other_cases_lies_in_the_prediction_interval_19_times_of
         run = rng.normal(0, 0.1) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, 400)
         interval = single_run_interval(values, np.arange(8) == 0)
         inside += interval.low <= run.mean() <= interval.high
-    assert 925 <= inside <= 975  # a standard deviation is 7
+    assert 940 <= inside <= 990  # 973 expected, with the t quantile of 6 degrees; deviation 5
 
 
 def test_one_run_and_one_case_have_a_mean_and_runs_over_cases_alone_an_interval():
