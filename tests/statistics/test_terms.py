@@ -1,0 +1,16 @@
+"""statistics/terms.py: the words of the page, with the constants of the code."""
+
+from __future__ import annotations
+
+from pipeline.statistics import failures, pairs, typical
+from pipeline.statistics.terms import state_terms
+
+
+def test_the_words_state_the_codes_constants():
+    told = dict(state_terms(0.04))
+    assert f"more than 0.04 and by more than {failures.SPREADS:g}" in told["Failed run"]
+    assert f"With fewer than {pairs.FEWEST_SEEDS} seeds nothing is" in told["Shown"]
+    assert f"is {pairs.THRESHOLD:g} or more" in told["Shown"]
+    assert (typical.TRIMMED, typical.FEWEST_TRIMMED) == (0.1, 7)  # a tenth, of seven or more
+    assert "of seven or more without the best and the worst tenth" in told["Typical run"]
+    assert all("{" not in meaning for meaning in told.values())
