@@ -14,7 +14,12 @@ import pandas as pd
 from pipeline.statistics.crossed import Values, case_interval, variance_components
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
-from pipeline.statistics.pairs import FEWEST_SEEDS, choose_pairing, compare_pairs
+from pipeline.statistics.pairs import (
+    FEWEST_SEEDS,
+    choose_pairing,
+    compare_pairs,
+    is_descriptive,
+)
 from pipeline.statistics.power import plan
 from pipeline.statistics.results import AveragedEstimate, Comparison, Estimate, Interval
 from pipeline.statistics.typical import (
@@ -209,6 +214,16 @@ def compare(
             notes.append(
                 f"Descriptive only: {len(design.seeds)} seeds; below {FEWEST_SEEDS} no difference "
                 "is called shown."
+            )
+        elif is_descriptive(lost):
+            few = [
+                f"{name} {left} of {len(design.seeds)}"
+                for name, left in zip(names, (~lost).sum(axis=1), strict=True)
+                if 2 * left < FEWEST_SEEDS
+            ]
+            notes.append(
+                f"Descriptive only: too few runs did not fail ({'; '.join(few)}); no difference is "
+                "called shown."
             )
         means = values.mean(axis=2)
         pairing = choose_pairing(means)

@@ -12,7 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from pipeline.statistics.results import Interval, Variance
 
 Values = NDArray[np.float64]
-LEVEL = 0.95
+CONFIDENCE = 0.95
 FEW_SEEDS = 5
 
 
@@ -67,14 +67,14 @@ def mean_interval(values: Values) -> Interval:
     error."""
     errors = two_way(values)
     freedom = errors.freedom(*values.shape)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * errors.total)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * errors.total)
     mean = float(values.mean())
     return Interval(low=mean - reach, high=mean + reach)
 
 
 def case_interval(values: Values) -> Interval:
     """Of the mean of values (C,) over cases alone, C at least 2: Student's, by statsmodels."""
-    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - LEVEL)
+    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - CONFIDENCE)
     return Interval(low=float(low), high=float(high))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
+
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.pairs import FEWEST_SEEDS, LEVEL, holm
+from pipeline.statistics.pairs import ALPHA, holm, is_descriptive
 from pipeline.statistics.results import Effect
 from pipeline.statistics.typical import Failed, contrasts, typical_run
 
@@ -20,8 +22,8 @@ def effects(cells: Mapping[tuple[bool, bool], tuple[Values, Failed]], paired: bo
 
     A main effect is the mean with less the mean without, over both levels of the other factor; the
     interaction is what gates add with encoder attention less what they add without. Tests: each
-    contrast by its error over seeds and cases, Holm over the three. Below seven seeds nothing is
-    shown.
+    contrast by its error over seeds and cases, Holm over the three. With too few runs nothing is
+    shown (pairs.is_descriptive).
     """
     weights = []
     for name in NAMES:
@@ -34,7 +36,7 @@ def effects(cells: Mapping[tuple[bool, bool], tuple[Values, Failed]], paired: bo
     runs = [typical_run(values, failed) for values, failed in cells.values()]
     found = contrasts(runs, weights, paired)
     adjusted = holm([contrast.p_value for contrast in found])
-    seeds = len(next(iter(cells.values()))[0])
+    descriptive = is_descriptive(np.array([failed for _, failed in cells.values()]))
     return [
         Effect(
             name=name,
@@ -42,7 +44,7 @@ def effects(cells: Mapping[tuple[bool, bool], tuple[Values, Failed]], paired: bo
             interval=contrast.interval(),
             p_value=contrast.p_value,
             adjusted_p_value=float(adjusted[place]),
-            shown=None if seeds < FEWEST_SEEDS else bool(adjusted[place] < LEVEL),
+            shown=None if descriptive else bool(adjusted[place] < ALPHA),
         )
         for place, (name, contrast) in enumerate(zip(NAMES, found, strict=True))
     ]

@@ -1,28 +1,31 @@
 """Which runs failed, and how often a variant's runs do.
 
-A run has failed where its mean Dice lies below the median run of its variant by more than the
-study's `compare.failure_drop`, and by more than 3.5 robust standard deviations of a run: 1.4826
-times the median distance from a variant's median, over the variant's runs and over those of all
-variants, whichever is larger. The second part keeps runs of a study that spread widely from being
-called failed for that alone. The rule is fixed before looking and knows the figures alone.
-Source: the modified z-score and its 3.5 (Iglewicz and Hoaglin 1993, section 3.3).
+A run has failed where its mean Dice lies below its variant's good run by more than the study's
+`compare.failure_drop`, and by more than four robust standard deviations of a run. The good run is
+the upper quartile of the variant's runs: as many as half may fail, and one lucky run decides
+nothing. The standard deviation is 1.4826 times the median distance from a variant's median, of the
+runs of all variants that did not fail; so runs of a study that spread widely are not called failed
+for that alone. Of fewer than five runs none is. The rule is fixed before looking and knows the
+figures alone.
+Source: the modified z-score (Iglewicz and Hoaglin 1993, section 3.3), 3.5 from the median there.
 
-Assumed: fewer than half of a variant's runs fail, or the median is a failed one, and none is found.
+Assumed: no more than about half of a variant's runs fail, or failed ones are its good run.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from pipeline.statistics.crossed import LEVEL, Values, mean_interval
+from pipeline.statistics.crossed import CONFIDENCE, Values, mean_interval
 from pipeline.statistics.results import FailureRate, Interval
 from pipeline.statistics.typical import Failed
 
-SPREADS = 3.5  # robust standard deviations
-RATE = 0.1  # a failure rate that a study may want to rule out
+SPREADS = 4.0  # robust standard deviations
+TO_NORMAL = 1.4826  # times the median distance from the median, a normal one's deviation
+FEWEST_RUNS = 5  # of fewer none is called failed: which is the good run cannot be told
+RATE_TO_RULE_OUT = 0.1  # a failure rate that a study may want to rule out
 
 
 def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
@@ -32,20 +35,20 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
         str(name): own.droplevel("variant").dropna()
         for name, own in dice.groupby(level="variant", sort=False)
     }
-    away = {name: (own - own.median()).to_numpy() for name, own in runs.items()}
-    common = _spread(np.concatenate(list(away.values())))
+    good = {name: good_run(own.to_numpy()) for name, own in runs.items()}
+    cut = _cut([own.to_numpy() for own in runs.values()], list(good.values()), drop)
     found = []
     for name, own in runs.items():
-        cut = max(drop, SPREADS * common, SPREADS * _spread(away[name]))
-        failed = [int(seed) for seed in own.index[away[name] < -cut]]
+        failed = [int(seed) for seed in own.index[_failed(own.to_numpy(), good[name], cut)]]
+        known = len(own) > 0
         found.append(
             FailureRate(
                 variant=name,
                 runs=len(own),
                 failed=failed,
-                rate=len(failed) / len(own) if len(own) else None,
-                interval=rate_interval(len(failed), len(own)) if len(own) else None,
-                median=float(own.median()) if len(own) else None,
+                rate=len(failed) / len(own) if known else None,
+                interval=rate_interval(len(failed), len(own)) if known else None,
+                good_run=good[name],
                 drop=cut,
                 mean_interval=None,
             )
@@ -53,17 +56,36 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
     return found
 
 
-def _spread(away: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """The standard deviation of distances from a median, by their own median."""
-    if not len(away):
-        return 0.0
-    return float(stats.median_abs_deviation(away, center=lambda *_, **__: 0.0, scale="normal"))
+def good_run(runs: Values) -> float | None:
+    """The upper quartile of a variant's runs, one of them; None of none."""
+    return float(np.quantile(runs, 0.75, method="higher")) if len(runs) else None
+
+
+def _failed(runs: Values, good: float | None, cut: float) -> Failed:
+    if good is None or len(runs) < FEWEST_RUNS:
+        return np.zeros(len(runs), dtype=bool)
+    return runs < good - cut
+
+
+def _cut(runs: list[Values], good: list[float | None], drop: float) -> float:
+    """How far below the good run a failed one lies: the drop, widened until it is SPREADS standard
+    deviations of the runs that did not fail by it."""
+    cut = drop
+    while True:
+        left = [own[~_failed(own, best, cut)] for own, best in zip(runs, good, strict=True)]
+        away = [np.abs(own - np.median(own)) for own in left if len(own)]
+        spread = TO_NORMAL * float(np.median(np.concatenate(away))) if away else 0.0
+        wider = SPREADS * spread
+        if wider <= cut:
+            return cut
+        cut = wider
 
 
 def rate_interval(failed: int, runs: int) -> Interval:
     """Clopper and Pearson's exact interval (1934) of the share of runs that fail, by statsmodels:
-    it holds the truth in at least 95 % whatever that is, if runs fail independently."""
-    low, high = proportion_confint(failed, runs, alpha=1 - LEVEL, method="beta")
+    it holds the truth in at least 95 % whatever that is, if runs fail independently and are told
+    apart."""
+    low, high = proportion_confint(failed, runs, alpha=1 - CONFIDENCE, method="beta")
     return Interval(low=float(low), high=float(high))
 
 
@@ -85,8 +107,8 @@ def mean_with_failures(
     return Interval(low=bounds.low - rate.high * (bounds.low - worst), high=bounds.high)
 
 
-def runs_for_rate(failed: int = 0, rate: float = RATE) -> int:
-    """The fewest runs of which `failed` fail that show a failure rate under `rate`."""
+def runs_for_rate(failed: int = 0, rate: float = RATE_TO_RULE_OUT) -> int:
+    """The fewest runs of a variant, `failed` of them failed, that show a rate under `rate`."""
     runs = max(1, failed)
     while rate_interval(failed, runs).high >= rate:
         runs += 1

@@ -11,9 +11,9 @@ from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.pairs import LEVEL
+from pipeline.statistics.pairs import ALPHA
 from pipeline.statistics.results import Interval, Ordering, OrderingShare, Ranks
-from pipeline.statistics.typical import Failed, typical_run
+from pipeline.statistics.typical import Failed
 
 MOST_SHARES = 10
 DIGITS = 12  # of a mean that is between 0 and 1
@@ -45,7 +45,7 @@ def rank_all(means: Values, names: Sequence[str]) -> Ranks:
 def critical_difference(variants: int, blocks: int) -> float:
     """Nemenyi's, at 0.05: q sqrt(k (k + 1) / (6 N)), q the studentized range's quantile over
     sqrt(2). Source: Demsar 2006, section 3.2.2."""
-    q = float(stats.studentized_range.ppf(1 - LEVEL, variants, np.inf)) / np.sqrt(2)
+    q = float(stats.studentized_range.ppf(1 - ALPHA, variants, np.inf)) / np.sqrt(2)
     return float(q * np.sqrt(variants * (variants + 1) / (6 * blocks)))
 
 
@@ -112,14 +112,13 @@ def order_all(
     frequent = np.argsort(-counts, kind="stable")[:MOST_SHARES]
     first = drawn == drawn.max(axis=0)
     winners = (first / first.sum(axis=0)).mean(axis=1)  # those that tie share a draw
-    means = np.array(
-        [typical_run(each, lost).mean for each, lost in zip(values, failed, strict=True)]
-    ).round(DIGITS)
+    means = np.array([each[~lost].mean() for each, lost in zip(values, failed, strict=True)])
+    means = means.round(DIGITS)
     tau = tau_interval = share = None
     if len(paper) > 1:
         reported = [names.index(name) for name in paper]
         taus = _kendall(drawn[reported])
-        low, high = np.quantile(taus, [LEVEL / 2, 1 - LEVEL / 2])
+        low, high = np.quantile(taus, [ALPHA / 2, 1 - ALPHA / 2])
         tau = float(_kendall(means[reported][:, None])[0])
         tau_interval = Interval(low=float(low), high=float(high))
         share = float((np.diff(drawn[reported], axis=0) < 0).all(axis=0).mean())

@@ -9,12 +9,13 @@ import numpy as np
 from scipy import optimize, stats
 
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.failures import RATE, runs_for_rate
-from pipeline.statistics.pairs import ENDLESS, FEWEST_SEEDS, LEVEL
+from pipeline.statistics.failures import RATE_TO_RULE_OUT, runs_for_rate
+from pipeline.statistics.pairs import ALPHA, ENDLESS, FEWEST_SEEDS
 from pipeline.statistics.results import Power
-from pipeline.statistics.typical import Failed, contrasts, typical_run
+from pipeline.statistics.typical import SAME, Failed, contrasts, kept, typical_run
 
 POWER = 0.8
+SAFETY = 1.15  # what trimming and the larger of two errors add to a variance; simulated
 MOST_SEEDS = 1000
 EXPECTED_DEVIATION = 0.0036  # of Dice over seeds: resunet's on real cases, see docs/real-cases.md
 
@@ -27,7 +28,8 @@ def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin
     runs that one would want to see.
 
     The chance that a pair is shown: the noncentral t distribution beyond Tukey's critical value,
-    with the error that a pair of S seeds has, the mean of those found.
+    with the mean error of the pairs found and the degrees of freedom of two variants' own runs.
+    Safe: where pairs take the pooled error, they have more.
     """
     variants, seeds, cases = values.shape
     first, second = np.triu_indices(variants, 1)
@@ -39,24 +41,24 @@ def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin
 
     def chance(difference: float, number: int) -> float:
         error = by_seed / number + by_case
-        groups = (variants - 1) if paired else variants
-        parts = (by_seed / number) ** 2 / (groups * (number - 1)) + by_case**2 / (cases - 1)
+        of_seeds = (1 if paired else 2) * (kept(number) - 1)
+        parts = (by_seed / number) ** 2 / of_seeds + by_case**2 / (cases - 1)
         freedom = error**2 / parts
         centre = difference / float(np.sqrt(error))
         return _found(centre, critical_t(variants, round(freedom)), freedom)
 
     deviation = noise(values.mean(axis=2), failed, paired)
-    noisy = by_seed > 0
+    noisy = by_seed > SAME**2 and deviation is not None
     return Power(
         power=POWER,
         standard_deviation=deviation,
-        detectable=smallest_difference(chance, seeds, deviation)
+        detectable=smallest_difference(chance, seeds, np.sqrt(by_seed))
         if noisy and seeds >= FEWEST_SEEDS
         else None,
         gap=gap,
         seeds_for_gap=seeds_needed(chance, gap, FEWEST_SEEDS) if noisy and gap else None,
         seeds_for_margin=seeds_needed(chance, margin, FEWEST_SEEDS) if noisy else None,
-        failure_rate=RATE,
+        failure_rate=RATE_TO_RULE_OUT,
         seeds_for_failure_rate=runs_for_rate(),
         fewest_seeds=FEWEST_SEEDS,
     )
@@ -72,22 +74,26 @@ def expected_difference(
         return None
 
     def chance(difference: float, seeds: int) -> float:
-        freedom = variants * (seeds - 1)
-        centre = difference / (deviation * np.sqrt(2 / seeds))
+        freedom = 2 * (kept(seeds) - 1)
+        centre = difference / (deviation * np.sqrt(2 * SAFETY / seeds))
         return _found(centre, critical_t(variants, freedom), freedom)
 
     return smallest_difference(chance, seeds, deviation)
 
 
-def noise(means: Values, failed: Failed, paired: bool) -> float:
+def noise(means: Values, failed: Failed, paired: bool) -> float | None:
     """Pooled standard deviation over seeds of means (V, S), or of their paired differences, of runs
-    that did not fail (V, S)."""
+    that did not fail (V, S); None where no two of a row did not."""
     usable = np.where(failed, np.nan, means)
     if paired:
         first, second = np.triu_indices(len(means), 1)
         usable = usable[first] - usable[second]
-    squares = np.nansum((usable - np.nanmean(usable, axis=1, keepdims=True)) ** 2)
-    return float(np.sqrt(squares / (np.isfinite(usable).sum() - len(usable))))
+    rows = [row[np.isfinite(row)] for row in usable]
+    rows = [row for row in rows if len(row) > 1]
+    if not rows:
+        return None
+    squares = sum(float(np.square(row - row.mean()).sum()) for row in rows)
+    return float(np.sqrt(squares / sum(len(row) - 1 for row in rows)))
 
 
 def _found(centre: float, critical: float, freedom: float) -> float:
@@ -102,7 +108,7 @@ def critical_t(variants: int, freedom: int) -> float:
     Scipy's quantile takes up to a second where freedom is large: from 1,000 on that of infinity.
     """
     endless = freedom if freedom < ENDLESS else np.inf
-    return float(stats.studentized_range.ppf(1 - LEVEL, variants, endless) / np.sqrt(2))
+    return float(stats.studentized_range.ppf(1 - ALPHA, variants, endless) / np.sqrt(2))
 
 
 def smallest_difference(chance: Chance, seeds: int, scale: float) -> float:

@@ -67,16 +67,16 @@ class Estimate(Record):
 
 
 class FailureRate(Record):
-    """How often a variant's runs fail: by more than `drop` below the variant's median run."""
+    """How often a variant's runs fail: by more than `drop` below the variant's good run."""
 
     variant: str
     runs: int
     failed: list[int] = Field(description="their seeds")
     rate: float | None
     interval: Interval | None = Field(description="of the rate: Clopper and Pearson's, exact")
-    median: float | None = Field(description="of the runs' mean Dice")
+    good_run: float | None = Field(description="the upper quartile of the runs' mean Dice")
     drop: float = Field(
-        description="compare.failure_drop, or 3.5 robust standard deviations of a run if larger"
+        description="compare.failure_drop, or four robust standard deviations of a run if larger"
     )
     mean_interval: Interval | None = Field(
         None,
@@ -141,7 +141,9 @@ class Pair(Record):
         description="family-wise over all pairs: Tukey's studentized range, each pair with its own "
         "error and degrees of freedom (Games and Howell 1976); Holm where seeds are not all common"
     )
-    shown: bool | None = Field(description="adjusted p below 0.05; null below seven seeds")
+    shown: bool | None = Field(
+        description="adjusted p below 0.05; null below seven seeds, or four that did not fail"
+    )
     equivalence_p_value: float | None = Field(
         description="two one-sided tests with the same error; Holm over all pairs"
     )
@@ -150,7 +152,9 @@ class Pair(Record):
         description="P(a run of first beats a run of second), failed ones with them, ties half: "
         "the share of common seeds in which it does (Bouthillier et al. 2021)"
     )
-    superiority_interval: Interval | None = Field(description="Clopper and Pearson's, exact")
+    superiority_interval: Interval | None = Field(
+        description="Clopper and Pearson's; exact without ties"
+    )
 
 
 class Effect(Record):
@@ -196,7 +200,7 @@ class Ordering(Record):
     best: dict[str, float] = Field(description="share of draws in which a variant is the best")
     paper: list[str] = Field(description="the paper's ordering of the variants that it reports")
     paper_share: float | None
-    kendall_tau: float | None = Field(description="of the observed typical runs to the paper's")
+    kendall_tau: float | None = Field(description="of the observed means to the paper's")
     kendall_tau_interval: Interval | None
 
 
@@ -225,8 +229,9 @@ class Power(Record):
     """What the study can show, and what it would take to show more."""
 
     power: float
-    standard_deviation: float = Field(
-        description="over seeds, of runs that did not fail, or of their paired differences"
+    standard_deviation: float | None = Field(
+        description="over seeds, of runs that did not fail, or of their paired differences; null "
+        "where too few did not fail"
     )
     detectable: float | None = Field(
         description="smallest difference of typical runs that is shown with that power; null with "

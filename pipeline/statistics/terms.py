@@ -6,18 +6,18 @@ from pipeline.statistics.failures import SPREADS
 from pipeline.statistics.pairs import FEWEST_SEEDS, THRESHOLD
 
 TERMS = {
-    "Failed run": "A run whose Dice lies below its variant's median run by more than {drop:g} and "
-    f"by more than {SPREADS:g} robust standard deviations of a run (Iglewicz and Hoaglin 1993). "
-    "It assumes that fewer than half of a variant's runs fail.",
+    "Failed run": "A run whose Dice lies below the upper quartile of its variant's runs by more "
+    f"than {{drop:g}} and by more than {SPREADS:g} robust standard deviations of a run (Iglewicz "
+    "and Hoaglin 1993). It assumes that no more than about half of a variant's runs fail.",
     "Failure rate": "The share of runs that fail, with Clopper and Pearson's exact interval "
-    "(1934). It assumes that runs fail independently of each other.",
+    "(1934). It is of runs that fail by this rule, and assumes that they do independently.",
     "Typical run": "The mean over the runs that did not fail; of seven or more without the best "
-    "and the worst tenth, one at least (Yuen 1974). It assumes that these runs differ by luck of "
-    "one kind.",
+    "and the worst tenth, one at least (Yuen 1974). It assumes that these runs are alike in "
+    "shape in all variants, or symmetric.",
     "95 % interval": "Of a typical run or a difference of two: over seeds, by winsorised "
-    "variances, the larger of the variant's own and that of all variants, and over cases; "
+    "variances (of differences the larger of the own and that of all variants), and over cases; "
     "Student's t with Welch's degrees of freedom. It assumes that the test cases are a random "
-    "sample of such cases.",
+    "sample of such cases, and many.",
     "Shown": "The p-value is below 0.05 after adjusting for all pairs (Tukey's studentized range, "
     "each pair with its own error: Games and Howell 1976), or for the three effects of the 2 x 2 "
     f"design (Holm 1979). With fewer than {FEWEST_SEEDS} seeds nothing is. Seeds pair the variants "
@@ -26,7 +26,7 @@ TERMS = {
     "over all pairs).",
     "A single run": "Where one more run lies that does not fail, on as many other cases: "
     "Student's t with the degrees of freedom of the runs, at 95 % for all the paper's figures "
-    "together.",
+    "together. It assumes that runs are nearly normal.",
     "Mean over all runs": "Failed runs with them. Its interval admits as many failures as the "
     "failure rate's does, each as deep as the metric goes. It assumes nothing of how deep runs "
     "fail.",

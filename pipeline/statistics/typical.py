@@ -14,8 +14,12 @@ over cases, is the typical run. Its squared error is the sum of two:
 
 The degrees of freedom of the sum are Welch's (Satterthwaite 1946).
 
-Assumed: the kept runs of a variant are alike but for luck, and runs that fail do so by much. A
-failure by less than the rule's drop counts as a run like others, and trimming bounds what it does.
+Assumed: the variants' runs that did not fail are alike in shape, or symmetric, or nearly normal:
+the trimmed mean of skewed runs is not their mean, and differs from it the more, the more they
+spread. Runs that fail do so by much: a failure by less than the rule's drop counts as a run like
+others, and trimming bounds what it does where there are seven. Cases are many, or not skewed.
+The larger of own and pooled error is this suite's choice, made for few runs: docs/simulation.md
+says what it holds.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.statistics.crossed import FEW_SEEDS, LEVEL, Values, case_interval
+from pipeline.statistics.crossed import CONFIDENCE, FEW_SEEDS, Values, case_interval
 from pipeline.statistics.results import Interval
 
 TRIMMED = 0.1  # of the runs that did not fail, at either end, but one at least
@@ -62,19 +66,35 @@ class TypicalRun:
         return self.seeds * self.kept * (self.kept - 1), self.kept - 1
 
 
+def trimmed(runs: int) -> int:
+    """How many of `runs` that did not fail are trimmed at either end."""
+    return max(1, int(TRIMMED * runs)) if runs >= FEWEST_TRIMMED else 0
+
+
+def kept(runs: int) -> int:
+    """How many of `runs` that did not fail are in the typical run's mean."""
+    return runs - 2 * trimmed(runs)
+
+
+def _order(means: Values) -> NDArray[np.intp]:
+    """Which of a variant's runs that did not fail, by their means (n,), are kept, the worst
+    first."""
+    cut = trimmed(len(means))
+    return np.argsort(means, kind="stable")[cut : len(means) - cut]
+
+
 def typical_run(values: Values, failed: Failed) -> TypicalRun:
     """Of values (S, C) and failed (S,); two runs at least that did not fail, and two cases."""
     own = np.flatnonzero(~failed)
     means = values[own].mean(axis=1)
-    cut = max(1, int(TRIMMED * len(own))) if len(own) >= FEWEST_TRIMMED else 0
-    order = np.argsort(means, kind="stable")[cut : len(own) - cut]
-    kept = values[own[order]]
-    number, cases = kept.shape
+    order = _order(means)
+    used = values[own[order]]
+    number, cases = used.shape
     winsorised = np.clip(means, means[order[0]], means[order[-1]])
     moves = np.zeros(len(values))
     moves[own] = (winsorised - winsorised.mean()) / np.sqrt(number * (number - 1))
-    by_case = kept.mean(axis=0)
-    residuals = kept - kept.mean(axis=1, keepdims=True) - by_case + by_case.mean()
+    by_case = used.mean(axis=0)
+    residuals = used - used.mean(axis=1, keepdims=True) - by_case + by_case.mean()
     rest = np.square(residuals).sum() / ((number - 1) * (cases - 1)) / number
     return TypicalRun(by_case, moves, float(rest), number)
 
@@ -103,7 +123,7 @@ class Contrast:
         """Two-sided, that the value is 0: Student's."""
         return float(2 * stats.t.sf(self.distance, self.freedom))
 
-    def interval(self, level: float = LEVEL) -> Interval:
+    def interval(self, level: float = CONFIDENCE) -> Interval:
         reach = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
         return Interval(low=self.value - reach, high=self.value + reach)
 
@@ -127,60 +147,60 @@ SAME = 1e-12  # below it a difference of means is rounding
 def contrasts(
     runs: Sequence[TypicalRun], weights: Sequence[Sequence[float]] | Values, paired: bool
 ) -> list[Contrast]:
-    """Of the variants' typical runs, one for each row of `weights` (rows, V), whose sum is 0."""
-    squares, freedom = np.array([run.pooling for run in runs]).T
-    pooled = squares.sum() / freedom.sum()
-    kept = np.array([run.kept for run in runs])
-    moves = np.array([run.moves for run in runs])
+    """Weighted sums of the variants' typical runs, one for each row of `weights` (rows, V)."""
+    error_of = _paired_error if paired else _unpaired_error
     by_case = np.array([run.by_case for run in runs])
     rests = np.array([run.rest for run in runs])
-    if paired:
-        between = [
-            np.square(moves[a] - moves[b]).sum() * min(kept[a], kept[b])
-            for a, b in combinations(range(len(runs)), 2)
-        ]
-        pooled_pair = float(np.mean(between)) if between else 0.0
+    cases = by_case.shape[1]
     found = []
     for row in np.asarray(weights, dtype=np.float64):
-        used = np.flatnonzero(row)
-        if paired:
-            least = int(kept[used].min())
-            parts = [
-                _larger(
-                    (float(np.square(row @ moves).sum()), least - 1),
-                    # Of variants that are alike: a weight's square is worth half a difference's.
-                    (
-                        np.square(row).sum() / 2 * pooled_pair / least,
-                        max(1, len(runs) - 1) * (least - 1),
-                    ),
-                )
-            ]
-        else:
-            parts = [
-                _larger(
-                    (row[v] ** 2 * float(np.square(moves[v]).sum()), kept[v] - 1),
-                    (row[v] ** 2 * pooled / kept[v], freedom.sum()),
-                )
-                for v in used
-            ]
-        cases = len(by_case[0])
         differences = row @ by_case
         of_cases = max(0.0, float(differences.var(ddof=1) - np.square(row) @ rests) / cases)
-        seeds = float(sum(part for part, _ in parts))
+        seeds = error_of(runs, row)
+        least = min(run.kept for run, weight in zip(runs, row, strict=True) if weight)
         found.append(
             Contrast(
                 value=float(differences.mean()),
-                seeds=seeds,
+                seeds=sum(part for part, _ in seeds),
                 cases=of_cases,
-                freedom=_freedom(parts, (of_cases, cases - 1), int(kept[used].min())),
+                freedom=_freedom(seeds, (of_cases, cases - 1), least),
             )
         )
     return found
 
 
-def _larger(own: tuple[float, float], pooled: tuple[float, float]) -> tuple[float, float]:
-    """A squared error and its degrees of freedom: the pooled one where the own is smaller."""
-    return own if own[0] >= pooled[0] else pooled
+Parts = list[tuple[float, float]]  # squared errors, each with its degrees of freedom
+
+
+def _unpaired_error(runs: Sequence[TypicalRun], row: Values) -> Parts:
+    """Of seeds: each variant's own, or for all whose own is smaller the pooled one together."""
+    squares, freedom = np.array([run.pooling for run in runs]).T
+    pooled = float(squares.sum() / freedom.sum())
+    own: Parts = []
+    common = 0.0
+    for run, weight in zip(runs, row, strict=True):
+        if weight and run.seeds > pooled / run.kept:
+            own.append((float(weight**2 * run.seeds), run.kept - 1))
+        else:
+            common += float(weight**2 * pooled / run.kept)
+    return [*own, (common, float(freedom.sum()))]
+
+
+def _paired_error(runs: Sequence[TypicalRun], row: Values) -> Parts:
+    """Of seeds: the contrast's own, or the pooled one of all pairs if it is smaller."""
+    moves = np.array([run.moves for run in runs])
+    numbers = np.array([run.kept for run in runs])
+    least = int(numbers[row != 0].min())
+    own = float(np.square(row @ moves).sum())
+    between = [
+        np.square(moves[a] - moves[b]).sum() * min(numbers[a], numbers[b])
+        for a, b in combinations(range(len(runs)), 2)
+    ]
+    # Of variants that are alike: a weight's square is worth half a difference's.
+    pooled = float(np.square(row).sum() / 2 * np.mean(between) / least)
+    if own >= pooled:
+        return [(own, least - 1)]
+    return [(pooled, (len(runs) - 1) * (least - 1))]
 
 
 def _freedom(seeds: Sequence[tuple[float, float]], cases: tuple[float, float], kept: int) -> float:
@@ -189,17 +209,16 @@ def _freedom(seeds: Sequence[tuple[float, float]], cases: tuple[float, float], k
     parts = [*seeds, cases]
     total = sum(part for part, _ in parts)
     if total <= 0 or kept < FEW_SEEDS:
-        return float(min(freedom for _, freedom in seeds))
+        used = [freedom for part, freedom in seeds if part > 0]
+        return float(min(used or [freedom for _, freedom in seeds]))
     return float(total**2 / sum(part**2 / freedom for part, freedom in parts))
 
 
 def typical_mean(values: Values, failed: Failed) -> float:
     """Of a variant's typical run over cases; values (S, C), failed (S,), one run at least that did
     not fail. What is not a number gives none."""
-    own = values[~failed]
-    if min(own.shape) < 2 or not np.isfinite(own).all():
-        return float(own.mean())
-    return typical_run(values, failed).mean
+    means = values[~failed].mean(axis=1)
+    return float(means[_order(means)].mean() if np.isfinite(means).all() else np.nan)
 
 
 def typical_interval(values: Values, failed: Failed) -> Interval:
@@ -229,4 +248,4 @@ def single_run_interval(values: Values, failed: Failed, figures: int = 1) -> Int
     seeds = alone.seeds + float(own.mean(axis=1).var(ddof=1))
     cases = 2 * alone.cases
     found = Contrast(alone.value, seeds, cases, len(own) - 1)
-    return found.interval(1 - (1 - LEVEL) / figures)
+    return found.interval(1 - (1 - CONFIDENCE) / figures)

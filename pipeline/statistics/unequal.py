@@ -9,18 +9,17 @@ import pandas as pd
 
 from pipeline.statistics.analysis import Design, compare
 from pipeline.statistics.pairs import (
+    ALPHA,
     FEWEST_SEEDS,
-    LEVEL,
     THRESHOLD,
-    choose_pairing,
     compare_pairs,
     holm,
 )
 from pipeline.statistics.results import Comparison, Pair, Pairing
 
 TEST = (
-    "Student's t of typical runs, on the seeds that both have, each pair with its own error over "
-    "seeds and cases; Holm over all pairs"
+    "Student's t of typical runs, paired by the seeds that both have, over seeds and cases; Holm "
+    "over all pairs"
 )
 
 
@@ -56,14 +55,13 @@ def compare_available(
         if len(design.seeds) < 2 or design.fewest_usable < 2:
             untested.append(" and ".join(names))
             continue
-        paired = choose_pairing(design.scores.mean(axis=2)).paired
         shared.append(len(design.seeds))
-        pairs += compare_pairs(design.scores, design.failed, names, paired, margin=margin)
+        pairs += compare_pairs(design.scores, design.failed, names, paired=True, margin=margin)
     pairs = _adjusted(pairs)
     return whole.model_copy(
         update={
             "notes": _notes(whole, shared, untested),
-            "pairing": Pairing(correlation=None, threshold=THRESHOLD, paired=False, test=TEST),
+            "pairing": Pairing(correlation=None, threshold=THRESHOLD, paired=True, test=TEST),
             "pairs": pairs,
         }
     )
@@ -79,9 +77,9 @@ def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
         pair.model_copy(
             update={
                 "adjusted_p_value": float(p_value),
-                "shown": None if pair.shown is None else bool(p_value < LEVEL),
+                "shown": None if pair.shown is None else bool(p_value < ALPHA),
                 "equivalence_p_value": float(equivalence),
-                "equivalent": None if pair.equivalent is None else bool(equivalence < LEVEL),
+                "equivalent": None if pair.equivalent is None else bool(equivalence < ALPHA),
             }
         )
         for pair, p_value, equivalence in zip(pairs, p_values, equal, strict=True)

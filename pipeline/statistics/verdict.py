@@ -59,20 +59,18 @@ def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[
         runs = min(free)
         who = "of the other variants none" if failed else "so of each variant"
         told += f"; {who}, failure rate {_rate(free[runs])} with {quantity(runs, 'run')}"
-    drops = sorted({_number(each.drop) for each, _ in known})
-    drop = f"{min(each.drop for each, _ in known):.4g}"
-    if len(drops) > 1:
-        drop = f"{drops[0]} to {drops[-1]} (the more, the more widely runs spread)"
+    drop = f"{max(each.drop for each, _ in known):.4g}"
     sentences = [
         f"Failed runs: {told} (95 % intervals).",
-        f"A run has failed if its {label} is more than {drop} below its variant's median run. What "
-        "follows is about a typical run, one that has not failed.",
+        f"A run has failed if its {label} is more than {drop} below the upper quartile of its "
+        "variant's runs. What follows is about a typical run, one that has not failed.",
     ]
     bounds = [each.mean_interval for each, _ in known if each.mean_interval is not None]
     if bounds:
+        low = min(each.low for each in bounds)
         sentences.append(
             "The mean over all runs, failed ones with them, is not compared: failures that were "
-            f"not seen could bring it down to {min(each.low for each in bounds):.2f} {label}."
+            f"not seen could bring a variant's down to {low:.2f} {label}."
         )
     return sentences
 
@@ -91,8 +89,7 @@ def _ordering(comparison: Comparison) -> list[str]:
         agreement = _range(ordering.kendall_tau_interval, decimals=2)
         sentences.append(
             f"The paper's ordering ({' > '.join(ordering.paper)}) came out in "
-            f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases, a "
-            "share that tests nothing; "
+            f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases; "
             f"Kendall's tau to it is {_number(ordering.kendall_tau or 0.0, 2)} "
             f"(95 % of draws: {agreement})."
         )
@@ -100,12 +97,14 @@ def _ordering(comparison: Comparison) -> list[str]:
     first = [name for name, best in ordering.best.items() if best == share]
     if len(first) == 1:
         sentences.append(
-            f"{first[0]} was the best of all variants in {percent(share)} of these draws."
+            f"{first[0]} was the best of all variants in {percent(share)} of draws of seeds and "
+            "cases, a share that tests nothing."
         )
     else:
         told = " and ".join(first)
         sentences.append(
-            f"{told} were the best equally often, each in {percent(share)} of these draws."
+            f"{told} were the best equally often, each in {percent(share)} of draws of seeds and "
+            "cases."
         )
     return sentences
 
@@ -259,28 +258,28 @@ def _power(comparison: Comparison) -> list[str]:
         sentences.append(
             f"{quantity(seeds, 'seed')} show a difference of {_number(power.detectable)} between "
             f"typical runs in {percent(power.power)} of studies (standard deviation over seeds "
-            f"{_number(power.standard_deviation)})."
+            f"{_number(power.standard_deviation or 0.0)})."
         )
     takes = []
-    if power.gap is not None:
-        takes.append(
-            f"the gap of {_number(power.gap)} between the paper's two best of these variants, "
-            f"{_seeds(power.seeds_for_gap)}"
-        )
-    if power.standard_deviation > 0:
+    if power.detectable is not None or power.seeds_for_margin is not None:  # there is noise
+        if power.gap is not None:
+            takes.append(
+                f"the gap of {_number(power.gap)} between the paper's two best of these variants, "
+                f"{_seeds(power.seeds_for_gap)}"
+            )
         takes.append(
             f"a difference of {comparison.equivalence_margin:g}, {_seeds(power.seeds_for_margin)}"
         )
     takes.append(
         f"a failure rate under {percent(power.failure_rate)}, "
-        f"{_seeds(power.seeds_for_failure_rate)} without a failed run"
+        f"{_seeds(power.seeds_for_failure_rate)} of which none of the variant's fails"
     )
     sentences.append(f"To show it, with as many test cases, it takes: {'; '.join(takes)}.")
     return sentences
 
 
 def _seeds(number: int | None) -> str:
-    return "more than 1,000 seeds" if number is None else quantity(number, "seed")
+    return "more cases, or over 1,000 seeds" if number is None else quantity(number, "seed")
 
 
 def p_text(p_value: float) -> str:
