@@ -436,14 +436,15 @@ def _draw_rank(ax: Axes, name: str, rank: float, look: Look, depth: float, *, le
 
 
 def _rank_note(ranks: Ranks) -> str:
-    parts = ["Average rank over seeds, 1 is the best, of all runs, failed ones with them"]
+    tests = []
     for test, p_value in (
         ("Friedman", ranks.friedman_p_value),
         ("repeated-measures ANOVA", ranks.anova_p_value),
     ):
         if p_value is not None:
-            parts.append(f"{test}: {p_text(p_value)}")
-    return "; ".join(parts)
+            tests.append(f"{test}: {p_text(p_value)}")
+    lines = ["Average rank over seeds, 1 is the best, of all runs, failed ones with them"]
+    return "\n".join([*lines, "; ".join(tests)] if tests else lines)
 
 
 def draw_cost(results: Results) -> Figure | None:
