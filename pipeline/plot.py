@@ -25,6 +25,7 @@ from pipeline.reporting.result_figures import (
     draw_forest,
     draw_ordering,
     draw_ranks,
+    draw_runs,
     draw_variance,
 )
 from pipeline.reporting.style import (
@@ -98,6 +99,7 @@ def draw(study: Study, results: Results) -> int:
 def result_figures(results: Results) -> dict[str, Figure]:
     """The figures of results.json's conclusions that there is something to draw for."""
     figures = {
+        "runs": draw_runs(results),
         "forest": draw_forest(results),
         "ranks": draw_ranks(results),
         "ordering": draw_ordering(results),

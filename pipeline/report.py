@@ -34,20 +34,30 @@ from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
+    "runs.svg": (
+        "Every run",
+        "A dot a run: its mean per-case Dice on the test cases. Hollow: a run that failed, with "
+        "its seed. A run has failed if it lies more than {drop} Dice below the median run of its "
+        "variant. Where runs spread widely it takes more: the table of failed runs has the drop. "
+        "Bar: the typical run, of those that did not fail, with its 95 % interval over seeds and "
+        "cases. Star: the paper's figure. Runs far below stand at the left, on another scale.",
+    ),
     "forest.svg": (
         "Differences between variants",
-        "Every two variants' difference in mean per-case Dice, with its 95 % interval over seeds "
-        "and cases. Band: the margin within which two variants count as equal.",
+        "Every two variants' difference in the Dice of a typical run, with its 95 % interval over "
+        "seeds and cases. Failed runs are left out. Band: the margin within which two variants "
+        "count as equal.",
     ),
     "ranks.svg": (
         "Ranks",
-        "Average rank of each variant over seeds, 1 the best. Bars join variants whose ranks lie "
-        "within the critical difference (Nemenyi, 0.05).",
+        "Average rank of each variant over seeds, 1 the best. Ranks are of all runs, failed ones "
+        "with them. Bars join variants whose ranks lie within the critical difference (Nemenyi, "
+        "0.05).",
     ),
     "ordering.svg": (
         "Orderings",
         "How often each variant is the best, and which orderings come out, when seeds and cases "
-        "are drawn anew.",
+        "are drawn anew. Failed runs are left out.",
     ),
     "dice_by_case.svg": (
         "Dice by case",
@@ -56,11 +66,13 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
     ),
     "variance.svg": (
         "Where a score's variance comes from",
-        "Shares of a single case's Dice: the variant, the seed, the case, and what is left.",
+        "Shares of a single case's Dice: the variant, the seed, the case, and what is left. All "
+        "runs, failed ones with them.",
     ),
     "cost.svg": (
         "Dice against cost",
-        "Mean per-case Dice with its 95 % interval against what the network and its training cost.",
+        "Dice of a typical run with its 95 % interval over seeds and cases, against what the "
+        "network and its training cost.",
     ),
     "reliability.svg": (
         "Reliability",
@@ -95,9 +107,10 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
     ),
 }
 
-# Those that a study of one seed or one variant has not.
+# Those that not every study has: of one seed, of one variant, or without a Dice.
 SOMETIMES = (
-    "forest.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg", "disputed.png",
+    "runs.svg", "forest.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg",
+    "disputed.png",
 )  # fmt: skip
 
 
@@ -156,7 +169,7 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             bold=bold_note(results),
             figures=figures(study),
             attention=attention_figures(study),
-            attention_caption=f"{CAPTION} {attention_seeds(study)}",
+            attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
             explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
             examples=[*example_cases(scores), *disputed_cases(scores)],
             definitions=results.study.definitions.items(),
@@ -185,7 +198,9 @@ def figures(study: Study) -> list[InlineFigure]:
     for name, (title, caption) in FIGURES.items():
         if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
             continue  # there was nothing to draw
-        caption = caption.format(loss=LOSSES[study.train.loss])
+        caption = caption.format(
+            loss=LOSSES[study.train.loss], drop=f"{study.compare.failure_drop:g}"
+        )
         if study.train.early_stopping is not None and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."
         shown.append(inline_figure(study.reports_dir / "figures" / name, title, caption, "plot"))
@@ -202,13 +217,15 @@ def attention_figures(study: Study) -> list[InlineFigure]:
     ]
 
 
-def attention_seeds(study: Study) -> str:
-    """Whose networks the maps are of, in a sentence."""
+def attention_seeds(study: Study, results: Results) -> str:
+    """Whose networks the maps are of, and which of these runs failed."""
     first = {variant: study.seeds_of(variant)[0] for variant in study.variants}
-    if len(set(first.values())) == 1:
-        return f"Networks of seed {study.seeds[0]}."
     told = ", ".join(f"{variant} {seed}" for variant, seed in first.items())
-    return f"Networks of each variant's first seed: {told}."
+    sentence = f"Networks of each variant's first seed: {told}."
+    if len(set(first.values())) == 1:
+        sentence = f"Networks of seed {study.seeds[0]}."
+    failed = [found.variant for found in results.failures if first[found.variant] in found.failed]
+    return f"{sentence} Of a run that failed: {', '.join(failed)}." if failed else sentence
 
 
 def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:

@@ -58,10 +58,15 @@ def test_of_the_runs_so_far_each_variants_first_network_is_drawn(study):
     attention.main(partial=True)
     found = {path.name for path in (study.partial_dir / "attention").iterdir()}
     assert found == {f"gated_attention.{kind}" for kind in ("png", "svg", "webp")}
-    part, _ = open_results(study, partial=True)
-    assert attention_seeds(part) == (
-        "Networks of each variant's first seed: gated_attention 1, resunet 0."
-    )
+    part, results = open_results(study, partial=True)
+    told = "Networks of each variant's first seed: gated_attention 1, resunet 0."
+    assert attention_seeds(part, results) == told
+    rates = [
+        rate.model_copy(update={"failed": [0] if rate.variant == "resunet" else [0, 2]})
+        for rate in results.failures
+    ]
+    failed = results.model_copy(update={"failures": rates})
+    assert attention_seeds(part, failed) == f"{told} Of a run that failed: resunet."
 
 
 def test_missing_weights_are_named_and_earlier_figures_stay(study):

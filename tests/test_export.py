@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,7 @@ from pipeline.deployment.measurements import load_exported
 from pipeline.engine.compute import to_input
 from pipeline.reporting import modelcard
 from pipeline.reporting.modelcard import check_results, write_card
-from pipeline.statistics.results import Estimate, Interval, save_results
+from pipeline.statistics.results import Estimate, FailureRate, Interval, save_results
 from pipeline.study.errors import UserError
 from pipeline.study.files import write_json
 from pipeline.study.locks import alone, owning
@@ -259,30 +259,56 @@ def test_a_network_without_a_graph_costs_no_traceback(tmp_path, monkeypatch):
         graphs.export(run, tmp_path / "out")
 
 
-def with_estimates(name: str = "made", variant: str = "gated"):
+def with_estimates(name: str = "made", variant: str = "gated", failed: Sequence[int] = ()):
     found = results({variant: [0.80, 0.82]}, record=study(name=name, variants=[variant]))
     estimate = Estimate(
         variant=variant,
         metric="dice",
         mean=0.81,
         standard_deviation=0.0141,
+        typical=0.8123,
         interval=Interval(low=0.7512, high=0.8688),
         seeds=2,
         cases=24,
         paper=None,
         single_run=None,
     )
+    rate = FailureRate(
+        variant=variant,
+        runs=2,
+        failed=list(failed),
+        rate=len(failed) / 2,
+        interval=Interval(low=0.0, high=0.9),
+        median=0.81,
+        drop=0.03,
+    )
     params = {"evaluate": {"threshold": 0.4}}
-    return found.model_copy(update={"estimates": [estimate], "params": params})
+    changes = {"estimates": [estimate], "failures": [rate], "params": params}
+    return found.model_copy(update=changes)
 
 
-def test_with_results_the_card_has_means_over_seeds_with_intervals(exported):
+def test_with_results_the_card_has_the_typical_run_with_its_interval(exported):
     out, _, folder = exported
     card = write_card(open_run(folder), load_exported(out / "export.json"), with_estimates())
-    assert "On 24 test cases. The mean and its 95 % interval are over 2 seeds" in card
-    assert "| Dice | 0.8100 | 0.7512 to 0.8688 | 0.0141 | 0.8000 |" in card
+    assert "On 24 test cases. A typical run is one that does not fail." in card
+    assert "It and its 95 % interval are over 2 seeds and the cases" in card
+    assert "| Metric | Typical run | 95 % interval | Mean over seeds |" in card
+    assert "| Dice | 0.8123 | 0.7512 to 0.8688 | 0.8100 | 0.0141 | 0.8000 |" in card
+    assert "more than 0.03 Dice below the variant's median run: 0 of 2 runs." in card
+    assert "This network is of a run that failed" not in card
     assert "2 TP / (2 TP + FP + FN)" in card
     assert "above 0.4 its study calls it lesion" in card
+
+
+def test_the_card_of_a_run_that_failed_says_so(exported):
+    out, _, folder = exported
+    run, figures = open_run(folder), load_exported(out / "export.json")
+    card = write_card(run, figures, with_estimates(failed=[run.seed]))
+    assert "median run: 1 of 2 runs." in card
+    assert "**This network is of a run that failed.**" in card
+    other = write_card(run, figures, with_estimates(failed=[run.seed + 1]))
+    assert "median run: 1 of 2 runs." in other
+    assert "This network is of a run that failed" not in other
 
 
 @pytest.mark.parametrize("other", [{"name": "demo"}, {"variant": "unet"}])

@@ -20,7 +20,9 @@ from pipeline.study.errors import UserError
 pytestmark = pytest.mark.slow
 
 NAMES = ("loss_curves", "validation_dice", "dice_by_case", "examples", "disputed")
-OF_RESULTS = ("forest", "ranks", "ordering", "variance", "cost", "reliability", "thresholds")
+OF_RESULTS = (
+    "runs", "forest", "ranks", "ordering", "variance", "cost", "reliability", "thresholds",
+)  # fmt: skip
 
 
 def draw(study, monkeypatch):
@@ -45,7 +47,7 @@ def test_figures_are_png_and_svg_not_blank_and_twice_the_same_bytes(tmp_path, mo
     for name in NAMES:
         assert share_of_ink(folder / f"{name}.png") > 0.02
         assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
-    assert capsys.readouterr().out.splitlines()[1].startswith("plot: 12 figures in")
+    assert capsys.readouterr().out.splitlines()[1].startswith("plot: 13 figures in")
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     second = {path.name: path.read_bytes() for path in draw(study, monkeypatch).iterdir()}
     assert first == second

@@ -97,7 +97,8 @@ def test_markdown_shows_mean_and_deviation_beside_the_papers_figures(study, monk
         "| gated_attention | U-Net + ResNet + GatedAttention (Model 1) | **0.8500 ± 0.0707** | "
     ) in text
     (row,) = (line for line in text.splitlines() if line.startswith("| gated_attention | U-Net"))
-    assert re.search(r"\| 0\.\d{4} to \S+ \| 1\.00 \| 0\.856 \|", row)
+    # Typical run, its interval, failed runs, rank, the paper's Dice.
+    assert re.search(r"\| \*\*0\.8500\*\* \| 0\.\d{4} to \S+ \| 0 of 2 \| 1\.00 \| 0\.856 \|", row)
     assert "| own-variant | – | 0.7000 ± 0.0000 | " in text  # noqa: RUF001
     assert "- Descriptive only: 2 seeds" in text
     assert "| gated_attention - own-variant | +" in text
@@ -123,14 +124,19 @@ def test_csv_has_the_means_and_deviations_over_seeds(study, monkeypatch):
             mean, deviation = float(row[f"{metric}_mean"]), row[f"{metric}_standard_deviation"]
             assert mean == pytest.approx(seeds.mean(), abs=1e-6)
             assert float(deviation) == pytest.approx(seeds.std(ddof=1), abs=1e-6)
-            assert float(row[f"{metric}_low"]) < mean < float(row[f"{metric}_high"])
-        assert (row["seeds"], row["cases"]) == ("2", "5")
+            typical = float(row[f"{metric}_typical"])
+            assert typical == pytest.approx(mean, abs=1e-6)  # no run failed
+            assert float(row[f"{metric}_low"]) < typical < float(row[f"{metric}_high"])
+        assert (row["seeds"], row["cases"], row["failed_runs"]) == ("2", "5", "0")
+        # Clopper and Pearson: no failed run of two leaves a rate up to 1 - 0.025 ** (1 / 2).
+        assert float(row["failure_rate_low"]) == 0
+        assert float(row["failure_rate_high"]) == pytest.approx(1 - 0.025**0.5, abs=1e-6)
     assert (rows[0]["dice_paper"], rows[1]["dice_paper"]) == ("0.856000", "")
 
 
 def test_latex_is_booktabs_with_whole_rows_and_balanced_braces(study, monkeypatch):
     text = write_reports(study, monkeypatch)["table.tex"]
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 12
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 13
     assert r"gated\_attention & U-Net + ResNet + GatedAttention (Model 1) & " in text
     assert r"$\pm$" in text
     for columns, body in re.findall(
@@ -183,6 +189,20 @@ def test_every_number_is_of_results_json_and_the_data_card(study, monkeypatch):
     assert {path.name: path.read_text() for path in study.reports_dir.glob("*.*")} == written
 
 
+def test_the_first_figure_is_of_every_run_and_says_what_failed_means(study, monkeypatch):
+    page = write_reports(study, monkeypatch)["index.html"]
+    first = re.search(r"<figure>(.*?)</figure>", page, re.DOTALL)[1]
+    assert "<h3>Every run</h3>" in first
+    assert (
+        "A run has failed if it lies more than 0.03 Dice below the median run of its variant."
+        in (re.search(r"<figcaption>(.*?)</figcaption>", first)[1])
+    )
+    params = study.folder / "params.yaml"
+    params.write_text(params.read_text().replace("failure_drop: 0.03", "failure_drop: 0.125"))
+    page = write_reports(load_study(study.folder), monkeypatch)["index.html"]
+    assert "more than 0.125 Dice below the median run" in page
+
+
 def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch):
     text = write_reports(study, monkeypatch)["index.html"]
     words = " ".join(Page(text).words)
@@ -197,6 +217,7 @@ def test_the_page_holds_protocol_definitions_readings_environment_and_commands(s
     for metric in METRICS.values():
         assert metric.label in words
     assert "below 0.65" in words
+    assert "a run more than 0.03 Dice below its variant's median run has failed" in words
     assert "head: logits" in words
     assert "decoder_gates: true (gated_attention), false (own-variant)" in words
     assert "0123456789abcdef0123456789abcdef01234567" in words
@@ -354,8 +375,8 @@ def test_without_averaging_there_is_no_such_table(study, monkeypatch):
 def test_one_variant_is_not_called_best(tmp_path, monkeypatch):
     written = write_reports(make_study(tmp_path, variants=["unet"]), monkeypatch)
     table = [line for line in written["table.md"].splitlines() if line.startswith("| unet")]
-    # comparison, secondary metrics, boundary and calibration, native, thresholds, cost
-    assert len(table) == 6
+    # comparison, failures, secondary metrics, boundary and calibration, native, thresholds, cost
+    assert len(table) == 7
     assert "**" not in "".join(table)
 
 

@@ -169,6 +169,7 @@
         const predicted = data.predicted[variant][index];
         const text =
           `Dice ${decimals(data.diceOfSeed[variant][index])}` +
+          (data.failed[variant] ? " of a run that failed" : "") +
           (data.seeds > 1 ? `, mean over seeds ${decimals(data.dice[variant][index])}` : "") +
           (predicted ? "" : "; nothing predicted");
         return panel(index, name, text, [["predicted", predicted], ...truth]);

@@ -87,12 +87,14 @@ def collect(
     def of_chosen(values: list[float | None]) -> list[float | None]:
         return [_rounded(values[index]) for index in chosen]
 
+    failed = {found.variant: seed in found.failed for found in results.failures}
     return {
         "seed": seed,
         "seeds": len(results.study.seeds),
         "width": width,
         "height": height,
         "variants": variants,
+        "failed": [failed.get(name, False) for name in variants],  # the run of that seed
         "ids": ids,
         "lesion": of_chosen(list(results.cases.lesion_share)),
         "disagreement": of_chosen(results.cases.disagreement),

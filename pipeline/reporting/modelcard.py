@@ -40,8 +40,8 @@ LIMITS = """\
 
 
 def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> str:
-    """The card as Markdown. With `results`, of the run's study, its metrics are those over the
-    seeds, with intervals; else this run's alone."""
+    """The card as Markdown. With `results`, of the run's study, its metrics are of a typical run,
+    with intervals, and over all seeds; else this run's alone."""
     record = run.record
     height, width = run.size
     params: dict[str, Any] = record["params"]
@@ -181,13 +181,15 @@ def _metrics(run: TrainedRun, results: Results | None) -> list[str]:
         {},
     )
     return [
-        f"On {quantity(cases, 'test case')}. The mean and its 95 % interval are over "
-        f"{quantity(seeds, 'seed')} and the "
-        "cases: what this variant, trained again, may be expected to reach. The last column is "
-        "this file's network.",
+        f"On {quantity(cases, 'test case')}. A typical run is one that does not fail. It and its "
+        f"95 % interval are over {quantity(seeds, 'seed')} and the cases: what this variant, "
+        "trained again, may be expected to reach. Mean and standard deviation are over all runs, "
+        "failed ones with them. The last column is this file's network.",
+        *_failures(run, results),
         "",
-        "| Metric | Mean over seeds | 95 % interval | Standard deviation | This network |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| Metric | Typical run | 95 % interval | Mean over seeds | Standard deviation | "
+        "This network |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
         *(_row(one, own.get(one.metric)) for one in estimates),
         "",
         *(
@@ -197,13 +199,30 @@ def _metrics(run: TrainedRun, results: Results | None) -> list[str]:
     ]
 
 
+def _failures(run: TrainedRun, results: Results) -> list[str]:
+    """How many of the variant's runs failed, and whether this one did; nothing of one run."""
+    found = next((one for one in results.failures if one.variant == run.variant), None)
+    if found is None or found.runs < 2:
+        return []
+    label = METRICS[results.comparison.metric].label
+    lines = [
+        "",
+        f"Failed, more than {found.drop:.4g} {label} below the variant's median run: "
+        f"{len(found.failed)} of {quantity(found.runs, 'run')}.",
+    ]
+    if run.seed in found.failed:
+        lines += ["", "**This network is of a run that failed.**"]
+    return lines
+
+
 def _row(estimate: Estimate, own: float | None) -> str:
     label = METRICS[estimate.metric].label if estimate.metric in METRICS else estimate.metric
     interval = estimate.interval
     cells = [
         label,
-        _number(estimate.mean),
+        _number(estimate.typical),
         DASH if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
+        _number(estimate.mean),
         _number(estimate.standard_deviation),
         _number(own),
     ]

@@ -118,6 +118,13 @@ def readings(study: Study) -> list[Reading]:
             f"{len(study.seeds)}: {', '.join(map(str, study.seeds))}",
             "",
         ),
+        Reading(
+            "Runs that fail",
+            "Not mentioned. A figure that is one run is most likely of one that did not fail.",
+            f"a run more than {study.compare.failure_drop:g} Dice below its variant's median run "
+            "has failed; differences are of typical runs, failed ones are counted",
+            "compare.failure_drop: Dice above 0",
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Figures of what results.json concludes: differences, ranks, orderings, variance and cost.
+"""Figures of what results.json holds: runs, differences, ranks, orderings, variance and cost.
 
 Each function draws from a Results object alone, and returns None where there is nothing to draw.
 """
@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.reporting.style import COLOURS, MARKERS
 from pipeline.statistics.definitions import METRICS
-from pipeline.statistics.results import Interval, Pair, Ranks, Results
+from pipeline.statistics.results import Estimate, Interval, Pair, Ranks, Results
 from pipeline.statistics.verdict import p_text, percent
 
 MINUS = "\N{MINUS SIGN}"
@@ -26,6 +26,9 @@ GREY = "0.45"
 INK = "0.15"
 SHOWN_ORDERINGS = 8
 LETTER = 0.078  # inches a letter of 9 points takes, on average
+ROW, PLOT, DOT = 0.62, 4.9, 0.08  # inches: of a variant's runs, of their axis, of a run's dot
+FAR = 0.5  # share of the axis by which a failed run lies below it that is drawn beside it
+SHOWN_SEEDS = 3  # of failed runs that lie together
 
 
 class Look(NamedTuple):
@@ -43,8 +46,240 @@ def _number(value: float, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.4f}".replace("-", MINUS)
 
 
+class RunRow(NamedTuple):
+    """A variant's runs as they are drawn: seed -> figure, lowest first."""
+
+    variant: str
+    sound: dict[int, float]
+    failed: dict[int, float]
+    estimate: Estimate | None
+
+    def bounds(self) -> list[float]:
+        """What the axis has to hold besides runs that failed."""
+        found = [*self.sound.values()]
+        if self.estimate is not None:
+            interval, paper = self.estimate.interval, self.estimate.paper
+            found += [interval.low, interval.high] if interval is not None else []
+            found += [paper] if paper is not None else []
+        return found
+
+
+def draw_runs(results: Results) -> Figure | None:
+    """Every run's figure in the primary metric, a row a variant, and below them the typical run
+    with its 95 % interval and the paper's figure.
+
+    Hollow, with its seed: a run that failed. Those far below the others stand in a part of the axis
+    with a scale of its own. None where no run has a figure.
+    """
+    rows = _run_rows(results)
+    if not any(row.sound or row.failed for row in rows):
+        return None
+    label, look = METRICS[results.comparison.metric].label, looks(results.study.variants)
+    low, high = _span([value for row in rows for value in row.bounds()])
+    lost = [value for row in rows for value in row.failed.values()]
+    far = [value for value in lost if value < low - FAR * (high - low)]
+    near = (min([low, *(value for value in lost if value not in far)]), high)
+    names = [row.variant for row in rows]
+    figure = Figure(
+        figsize=(PLOT + 2.3 + LETTER * _longest(names), 1.75 + ROW * len(rows)),
+        layout="constrained",
+    )
+    axes = _run_axes(figure, near, _span(far) if far else None)
+    for place, row in enumerate(rows):
+        for ax, (start, end), inches in axes:
+            within = [
+                {seed: value for seed, value in runs.items() if start <= value <= end}
+                for runs in (row.sound, row.failed)
+            ]
+            _draw_dots(ax, place, within, look[row.variant], (start, end), inches)
+        _draw_typical(axes[-1][0], place, row, look[row.variant])
+    for ax, _, _ in axes:
+        ax.set(ylim=(len(rows) - 0.45, -0.6))
+        for place in range(1, len(rows)):
+            ax.axhline(place - 0.52, color="0.9", linewidth=0.8, zorder=0)
+    axes[0][0].set_yticks(range(len(rows)), names)
+    axes[-1][0].set_xlabel(f"{label} of a run, mean over test cases")
+    figure.legend(handles=_runs_legend(results, rows, label), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _run_rows(results: Results) -> list[RunRow]:
+    metric = results.comparison.metric
+    failed = {(each.variant, seed) for each in results.failures for seed in each.failed}
+    estimates = {found.variant: found for found in results.estimates if found.metric == metric}
+    rows = []
+    for variant in results.study.variants:
+        known = {
+            run.seed: value
+            for run in results.runs
+            if run.variant == variant and (value := run.metrics.get(metric)) is not None
+        }
+        ordered = sorted(known, key=lambda seed: known[seed])
+        sound, lost = (
+            {seed: known[seed] for seed in ordered if ((variant, seed) in failed) == kind}
+            for kind in (False, True)
+        )
+        rows.append(RunRow(variant, sound, lost, estimates.get(variant)))
+    return rows
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest, a hundredth apart at least."""
+    low, high = min(values), max(values)
+    more = max(0.0, 0.01 - (high - low)) / 2
+    return low - more, high + more
+
+
+RunAxes = list[tuple[Axes, tuple[float, float], float]]  # with their limits, and inches
+
+
+def _run_axes(
+    figure: Figure, near: tuple[float, float], far: tuple[float, float] | None
+) -> RunAxes:
+    """The axis, and left of it the part for what lies far below."""
+    spans = [(near, 0.06)] if far is None else [(far, 0.25), (near, 0.06)]
+    widths = [PLOT] if far is None else [0.26 * PLOT, 0.74 * PLOT]
+    grid = figure.subplots(1, len(spans), sharey=True, squeeze=False, width_ratios=widths)[0]
+    axes = []
+    for ax, ((low, high), beside), width in zip(grid, spans, widths, strict=True):
+        margin = beside * (high - low)
+        limits = (low - margin, high + margin)
+        ax.set_xlim(limits)
+        ax.xaxis.set_major_locator(MaxNLocator(6 if width > PLOT / 2 else 2))
+        ax.grid(axis="y", visible=False)
+        axes.append((ax, limits, width))
+    if far is not None:
+        left, right = grid
+        left.set_facecolor("0.96")
+        left.set_xlabel("far below,\nanother scale")
+        left.spines["right"].set_visible(False)
+        right.spines["left"].set_visible(False)
+        right.tick_params(left=False)
+        cut = {
+            "marker": [(-0.5, -1), (0.5, 1)], "markersize": 9, "linestyle": "none",
+            "color": "0.4", "markeredgecolor": "0.4", "clip_on": False,
+        }  # fmt: skip
+        left.plot([1, 1], [0, 1], transform=left.transAxes, **cut)
+        right.plot([0, 0], [0, 1], transform=right.transAxes, **cut)
+    return axes
+
+
+def _draw_dots(
+    ax: Axes,
+    place: int,
+    within: Sequence[dict[int, float]],
+    look: Look,
+    limits: tuple[float, float],
+    inches: float,
+) -> None:
+    """A row's runs that lie within the limits, sound ones and failed ones; those that would hide
+    each other one above the other."""
+    sound, failed = within
+    scale = (limits[1] - limits[0]) / inches  # of an inch
+    heights = _apart(list(sound.values()), DOT * scale)
+    for value, height in zip(sound.values(), heights, strict=True):
+        ax.plot(
+            value, place - 0.1 + height, marker=look.marker, color=look.colour, markersize=6,
+            alpha=0.75, markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
+        )  # fmt: skip
+    heights = _apart(list(failed.values()), DOT * scale)
+    for value, height in zip(failed.values(), heights, strict=True):
+        ax.plot(
+            value, place - 0.1 + height, marker=look.marker, color=look.colour, markersize=6.5,
+            markerfacecolor="white", markeredgewidth=1.5, clip_on=False,
+        )  # fmt: skip
+    groups: list[list[int]] = []
+    for seed, value in failed.items():
+        if groups and value - failed[groups[-1][-1]] < 0.65 * scale:  # as wide as a label
+            groups[-1].append(seed)
+        else:
+            groups.append([seed])
+    for group in groups:
+        text = _seeds_text(group)
+        half = 0.5 * LETTER * len(text) * scale
+        middle = (failed[group[0]] + failed[group[-1]]) / 2
+        middle = min(max(middle, limits[0] + half), limits[1] - half)
+        ax.annotate(
+            text, (middle, place - 0.1 - 0.06 * (len(group) > 1)), xytext=(0, 5),
+            textcoords="offset points", ha="center", va="bottom", fontsize=8,
+        )  # fmt: skip
+
+
+def _apart(values: Sequence[float], width: float) -> list[float]:
+    """How far above or below its row each dot goes, values ascending: to the nearest of seven
+    heights where no other within `width` is."""
+    heights = (0.0, 0.075, -0.075, 0.15, -0.15, 0.225, -0.225)
+    found: list[float] = []
+    taken: dict[float, float] = {}
+    for value in values:
+        free = [height for height in heights if value - taken.get(height, -np.inf) >= width]
+        chosen = free[0] if free else min(heights, key=lambda height: taken[height])
+        taken[chosen] = value
+        found.append(chosen)
+    return found
+
+
+def _seeds_text(seeds: Sequence[int]) -> str:
+    """`seed 3`, `seeds 3, 7, 9, …`"""
+    shown = ", ".join(map(str, seeds[:SHOWN_SEEDS]))
+    rest = ", …" if len(seeds) > SHOWN_SEEDS else ""
+    return f"seed{'s' if len(seeds) > 1 else ''} {shown}{rest}"
+
+
+def _draw_typical(ax: Axes, place: int, row: RunRow, look: Look) -> None:
+    """Below a row's runs the typical run; right of the axis what it and the failures are."""
+    runs, found = len(row.sound) + len(row.failed), row.estimate
+    line, place_of_text = place + 0.27, ax.get_yaxis_transform()
+    told = "no run has a figure" if not runs else "one run"
+    if runs > 1:
+        told = f"failed: {len(row.failed)} of {runs}"
+    ax.text(1.012, place - 0.1, told, transform=place_of_text, va="center", fontsize=8.5)
+    if found is None or found.typical is None:
+        return
+    text = _number(found.typical)
+    if found.interval is not None:
+        ends = [found.interval.low, found.interval.high]
+        text += f" ({_number(ends[0])} to {_number(ends[1])})"
+        ax.plot(
+            ends, [line, line], color=look.colour, linewidth=1.8, marker="|", markersize=7,
+            markeredgewidth=1.8, clip_on=False,
+        )  # fmt: skip
+    if runs > 1:
+        ax.plot(
+            found.typical, line, marker="d", color=look.colour, markersize=7,
+            markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
+        )  # fmt: skip
+    if found.paper is not None:
+        ax.plot(
+            found.paper, line, marker="*", color=INK, markersize=8.5, markeredgecolor="white",
+            markeredgewidth=0.6, clip_on=False,
+        )  # fmt: skip
+    ax.text(1.012, line, text, transform=place_of_text, va="center", fontsize=8.5)
+
+
+def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[Line2D]:
+    def handle(text: str, marker: str, **changes: Any) -> Line2D:
+        form = {"color": GREY, "markersize": 6.5, "linestyle": "none"}
+        return Line2D([], [], marker=marker, label=text, **{**form, **changes})
+
+    handles = [handle("a run, a seed each", "o")]
+    if any(row.failed for row in rows):
+        drops = [found.drop for found in results.failures if found.failed]
+        least, most = (f"{drop:.4g}" for drop in (min(drops), max(drops)))
+        drop = least if least == most else f"{least} to {most}"
+        told = f"failed, with its seed: over {drop} {label} below the median run"
+        handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
+    if any(row.estimate is not None and row.estimate.interval is not None for row in rows):
+        typical = "typical run (of those that did not fail), 95 % interval"
+        handles.append(handle(typical, "d", linestyle="-", linewidth=1.8))
+    if any(row.estimate is not None and row.estimate.paper is not None for row in rows):
+        handles.append(handle("the paper's figure, one run", "*", color=INK, markersize=8.5))
+    return handles
+
+
 def draw_forest(results: Results) -> Figure | None:
-    """Every pair's difference with its 95 % interval, grouped by the variant taken from.
+    """Every pair's difference of typical runs with its 95 % interval, grouped by the variant taken
+    from.
 
     Filled: shown; square: equal within the margin, which the band marks. None without pairs.
     """
@@ -72,7 +307,7 @@ def draw_forest(results: Results) -> Figure | None:
     ax.set(
         ylim=(rows - 0.4, -0.6),
         yticks=[],
-        xlabel=f"Difference in {label}, 95 % interval",
+        xlabel=f"Difference in {label} between typical runs, 95 % interval",
     )
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.grid(axis="y", visible=False)
@@ -201,18 +436,20 @@ def _draw_rank(ax: Axes, name: str, rank: float, look: Look, depth: float, *, le
 
 
 def _rank_note(ranks: Ranks) -> str:
-    parts = ["Average rank over seeds, 1 is the best"]
+    tests = []
     for test, p_value in (
         ("Friedman", ranks.friedman_p_value),
         ("repeated-measures ANOVA", ranks.anova_p_value),
     ):
         if p_value is not None:
-            parts.append(f"{test}: {p_text(p_value)}")
-    return "; ".join(parts)
+            tests.append(f"{test}: {p_text(p_value)}")
+    lines = ["Average rank over seeds, 1 is the best, of all runs, failed ones with them"]
+    return "\n".join([*lines, "; ".join(tests)] if tests else lines)
 
 
 def draw_cost(results: Results) -> Figure | None:
-    """The primary metric with its interval against GFLOPs and against the time of a training.
+    """The typical run in the primary metric, with its interval, against GFLOPs and against the time
+    of a training.
 
     A variant without that figure is left out of the panel, a panel without variants of the figure.
     """
@@ -222,7 +459,7 @@ def draw_cost(results: Results) -> Figure | None:
         "Training of a run, seconds": {c.variant: c.wall_seconds for c in results.costs},
     }
     estimates = {
-        found.variant: (found.mean, found.interval)
+        found.variant: (found.typical, found.interval)
         for found in results.estimates
         if found.metric == metric
     }
@@ -235,16 +472,18 @@ def draw_cost(results: Results) -> Figure | None:
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for ax, (title, points) in zip(axes, drawn.items(), strict=True):
-        for variant, (cost, mean, interval) in points.items():
+        for variant, (cost, typical, interval) in points.items():
             colour, marker = look[variant]
             if interval is not None:
                 ax.plot([cost, cost], [interval.low, interval.high], color=colour, linewidth=1.4)
-            ax.plot(cost, mean, marker=marker, color=colour, markersize=9, markeredgecolor="white")
+            ax.plot(
+                cost, typical, marker=marker, color=colour, markersize=9, markeredgecolor="white"
+            )
         highest = max(cost for cost, _, _ in points.values())
         ax.set(xlabel=title, xlim=(0, 1.08 * highest or 1))
     label = METRICS[metric].label
     bounded = any(bounds is not None for _, bounds in estimates.values())
-    axes[0].set_ylabel(f"{label}, mean and 95 % interval" if bounded else f"{label}, mean")
+    axes[0].set_ylabel(f"{label} of a typical run{', 95 % interval' if bounded else ''}")
     _add_legend(figure, look, [name for name in look if any(name in p for p in drawn.values())])
     return figure
 
@@ -252,12 +491,12 @@ def draw_cost(results: Results) -> Figure | None:
 def _points(
     costs: dict[str, float | None], estimates: dict[str, tuple[float | None, Interval | None]]
 ) -> dict[str, tuple[float, float, Interval | None]]:
-    """variant -> cost, mean, interval, where both figures are known."""
+    """variant -> cost, typical run, interval, where both figures are known."""
     points = {}
     for variant, cost in costs.items():
-        mean, interval = estimates.get(variant, (None, None))
-        if cost is not None and mean is not None:
-            points[variant] = (cost, mean, interval)
+        typical, interval = estimates.get(variant, (None, None))
+        if cost is not None and typical is not None:
+            points[variant] = (cost, typical, interval)
     return points
 
 

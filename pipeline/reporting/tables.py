@@ -15,6 +15,7 @@ from pipeline.statistics.results import (
     Cost,
     Effect,
     Estimate,
+    FailureRate,
     Interval,
     Results,
 )
@@ -35,7 +36,12 @@ AVERAGINGS: dict[Averaging, str] = {  # averaging in params.yaml -> what a reade
 }
 
 BOLD = (
-    "Bold marks the best mean of a column; whether it is more than chance, the table of pairs says."
+    "Bold marks the best mean of a column, over all runs, failed ones with them, and the best "
+    "typical run. Whether typical runs differ by more than chance, the table of pairs says."
+)
+TYPICAL = (
+    "what does a run give that does not fail? It is the mean over those runs; of seven or more a "
+    "tenth, one at least, is left out at either end."
 )
 SYNTHETIC = "Synthetic lesions: the figures say nothing about skin lesions."
 
@@ -86,6 +92,7 @@ def all_tables(results: Results) -> list[Table]:
     """Those that the study has something to fill with, most important first."""
     tables = [
         main_table(results),
+        failures_table(results),
         pairs_table(results.comparison),
         effects_table(results.comparison.factorial),
         paper_table(results),
@@ -113,7 +120,9 @@ def main_table(results: Results) -> Table:
         estimates = [results.estimate(variant, metric) for variant in variants]
         columns[label] = _means(estimates)
         if metric == results.comparison.metric:
+            columns["Typical run"] = _typical(estimates)
             columns["95 % interval"] = [Cell(_bounds(found.interval)) for found in estimates]
+            columns["Failed runs"] = [Cell(failed_of(results, name)) for name in variants]
             columns["Rank"] = [
                 Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
             ]
@@ -122,12 +131,74 @@ def main_table(results: Results) -> Table:
             for found in estimates
         ]
     caption = (
-        f"Mean per-case Dice and IoU, and focal loss, on {_cases(results)} test cases: "
-        f"{_over_seeds(results)}; interval over seeds and cases; average rank over seeds. "
-        "The paper's figures are one run each."
+        f"Per-case Dice and IoU, and focal loss, on {_cases(results)} test cases. Each metric is "
+        f"the {_over_seeds(results)}"
     )
+    if max(_seeds(results)) > 1:
+        caption += (
+            f": what do all runs give, failed ones with them? Typical run: {TYPICAL} 95 % "
+            "interval: where may the typical run lie with other seeds and cases? Failed runs: how "
+            "many lie far below their variant's median run? Rank: the average over seeds, of all "
+            "runs, failed ones with them"
+        )
+    caption += ". The paper's figures are one run each, to be held against the typical run."
     papers = [paper_row(variant).name for variant in variants]
     return _table("comparison", caption, results, papers, columns)
+
+
+def failures_table(results: Results) -> Table:
+    """How often a variant's runs fail; no row where no variant has two runs."""
+    label = METRICS[results.comparison.metric].label
+    several = any(found.runs > 1 for found in results.failures)
+    rows = [
+        _row(
+            found.variant,
+            [
+                _failed(found),
+                _figure(found.rate, 100, ".1f", " %"),
+                DASH
+                if found.interval is None
+                else f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f} %",
+                number(found.median),
+                number(found.drop),
+                number(results.estimate(found.variant, results.comparison.metric).mean),
+                _bounds(found.mean_interval),
+            ],
+        )
+        for found in results.failures
+        if several
+    ]
+    drop = results.params["compare"]["failure_drop"]
+    caption = (
+        f"How often does a run fail? A run has failed if its {label} lies below the median run of "
+        f"its variant by more than the drop. The drop is {drop:g}. Where runs spread widely it "
+        "is 3.5 robust standard deviations of a run. Rate: the share of runs that failed, with its "
+        "exact 95 % interval. What do all runs give, failed ones with them? Mean over all runs, "
+        "with its 95 % interval. That interval admits failures not yet seen: as many as the rate's "
+        f"interval allows, each as deep as {label} goes. So few seeds leave it wide."
+    )
+    header = [
+        "Failed runs", "Rate", "95 % interval of the rate", "Median run", "Drop",
+        "Mean over all runs", "95 % interval of the mean",
+    ]  # fmt: skip
+    return Table("failures", caption, header, rows)
+
+
+def failed_of(results: Results, variant: str) -> str:
+    """`1 of 10`; a dash for one run, which has no other to fall behind."""
+    for found in results.failures:
+        if found.variant == variant and found.runs > 1:
+            return f"{len(found.failed)} of {found.runs}"
+    return DASH
+
+
+def _failed(found: FailureRate) -> str:
+    """`1 of 10 (seed 3)`"""
+    text = f"{len(found.failed)} of {found.runs}"
+    if found.failed:
+        several = "s" if len(found.failed) > 1 else ""
+        text += f" (seed{several} {', '.join(map(str, found.failed))})"
+    return text
 
 
 def other_table(results: Results) -> Table:
@@ -255,11 +326,12 @@ def pairs_table(comparison: Comparison) -> Table:
         rows.append(_row(f"{pair.first} - {pair.second}", cells))
     test = comparison.pairing.test if comparison.pairing else "no test"
     caption = (
-        f"Differences in {label}, with 95 % intervals over seeds and cases, each for itself; p is "
-        "adjusted for all pairs. Adjusted p: the larger "
-        f"of two: {test}; and the two-way error's, with Holm. First wins: "
-        "the chance that a run of the first beats one of the second. Equal: within "
-        f"{comparison.equivalence_margin:g}, by two one-sided tests."
+        f"Do typical runs differ? Differences in {label}, with 95 % intervals over seeds and "
+        "cases, each for itself. Failed runs are left out. Adjusted p holds for all pairs "
+        f"together: {test}. First wins: the share of seeds in which the first's run beats the "
+        "second's, failed runs with them; a tie counts half. Shown: adjusted p below 0.05. Equal: "
+        f"typical runs differ by less than {comparison.equivalence_margin:g}, by two one-sided "
+        "tests, with Holm over all pairs."
     )
     header = ["Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal"]
     return Table("pairs", caption, header, rows, subject="Pair")
@@ -282,8 +354,9 @@ def effects_table(effects: Sequence[Effect]) -> Table:
     caption = (
         "The 2 x 2 design of resunet, gated_attention, encoder_attention and "
         "encoder_and_gated_attention: what each part changes, on average with and without the "
-        "other, and by how much the two together change more than their sum. Adjusted p: the "
-        "larger of least squares' on seed means and the two-way error's, Holm over the three."
+        "other, and by how much the two together change more than their sum. Of typical runs: "
+        "failed ones are left out. The error is over seeds and cases. Adjusted p: Holm over the "
+        "three."
     )
     header = ["Difference in Dice", "95 % interval", "Adjusted p", "Shown"]
     return Table("effects", caption, header, rows, subject="Effect")
@@ -300,12 +373,15 @@ def paper_table(results: Results) -> Table:
         if found.paper > bounds.high:
             place = "above"
         name = f"{found.variant}, {METRICS[found.metric].label}"
-        rows.append(_row(name, [number(found.paper), number(found.mean), _bounds(bounds), place]))
+        rows.append(
+            _row(name, [number(found.paper), number(found.typical), _bounds(bounds), place])
+        )
     caption = (
-        "The paper's figures are one run each, so each is held against the 95 % prediction "
-        "interval of a single further run on as many other cases."
+        "Could the paper's figure be a run of this study? It is one run. So it is held against "
+        "where one more run would lie that does not fail, on as many other cases. That prediction "
+        "interval is 95 % for all the paper's figures of a metric together."
     )
-    header = ["Paper", "Mean here", "A single run here", "The paper's lies"]
+    header = ["Paper", "Typical run here", "One more run here", "The paper's lies"]
     return Table("paper", caption, header, rows, subject="Figure")
 
 
@@ -331,10 +407,12 @@ def averaging_table(results: Results) -> Table:
         f"Averaged probabilities on {_cases(results)} test cases, at the network's size: over an "
         "image's four flips (four flips), over the networks of all seeds (all seeds), or both. "
         "First the variant's single networks: "
-        f"{_over_seeds(results)}. Difference: in Dice, from their mean, with its 95 % interval, "
-        "each for itself. With four flips it is over seeds and cases, paired by both. Of all seeds "
-        "there is one ensemble, so its interval is over cases alone and does not hold what other "
-        "seeds would have given."
+        f"{_over_seeds(results)}, failed runs with them. Difference: in Dice, from the single "
+        "networks, with its 95 % interval, each for itself. With four flips it is that of a "
+        "typical run, over seeds and cases, paired by both; failed runs are left out. Of all "
+        "seeds there is one ensemble, failed runs in it. Its difference is from the mean of all "
+        "runs. Its interval is over cases alone and does not hold what other seeds would have "
+        "given."
     )
     label = METRICS[PRIMARY].label
     others = [METRICS[metric].label for metric in AVERAGED if metric != PRIMARY]
@@ -448,21 +526,33 @@ def number(value: float | None, *, sign: bool = False) -> str:
 
 def _means(estimates: Sequence[Estimate]) -> list[Cell]:
     """Mean and standard deviation of one metric, the best mean marked."""
+    best = _best(estimates, [found.mean for found in estimates])
+    return [
+        Cell(f"{number(found.mean)} ± {number(found.standard_deviation)}", best=marked)
+        for found, marked in zip(estimates, best, strict=True)
+    ]
+
+
+def _typical(estimates: Sequence[Estimate]) -> list[Cell]:
+    """Typical runs in one metric, the best marked."""
+    best = _best(estimates, [found.typical for found in estimates])
+    return [
+        Cell(number(found.typical), best=marked)
+        for found, marked in zip(estimates, best, strict=True)
+    ]
+
+
+def _best(estimates: Sequence[Estimate], values: Sequence[float | None]) -> list[bool]:
+    """Which of these figures of the estimates is the best; none where that cannot be said."""
     # Rounded, so that of two figures that read the same not one alone is bold.
-    means = [None if found.mean is None else round(found.mean, DECIMALS) for found in estimates]
-    known = [mean for mean in means if mean is not None]
+    rounded = [None if value is None else round(value, DECIMALS) for value in values]
+    known = [value for value in rounded if value is not None]
     best = None
     comparable = len({found.seeds for found in estimates}) == 1
     if len(estimates) > 1 and known and comparable:
         higher = METRICS[estimates[0].metric].better == "higher"
         best = max(known) if higher else min(known)
-    return [
-        Cell(
-            f"{number(found.mean)} ± {number(found.standard_deviation)}",
-            best=mean is not None and mean == best,
-        )
-        for found, mean in zip(estimates, means, strict=True)
-    ]
+    return [value is not None and value == best for value in rounded]
 
 
 def bold_note(results: Results) -> str:

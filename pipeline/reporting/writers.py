@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, paper_row
 from pipeline.statistics.definitions import MAIN
-from pipeline.statistics.results import AveragedEstimate, Results
+from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
 
 
 def markdown(results: Results, tables: Sequence[Table]) -> str:
@@ -58,8 +58,10 @@ def escape_markdown(text: str) -> str:
 
 
 def csv(results: Results) -> str:
-    """A row a variant: mean, standard deviation over seeds and interval of every metric, the
-    paper's figures, and those of averaged probabilities; empty where there is none."""
+    """A row a variant: of every metric the mean and standard deviation over all runs, and the
+    typical run with its interval; how many runs failed, and the interval of that rate; the paper's
+    figures, and those of averaged probabilities. Empty where there is none."""
+    failures = {found.variant: found for found in results.failures}
     rows = []
     for variant in results.study.variants:
         paper = paper_row(variant)
@@ -76,8 +78,10 @@ def csv(results: Results) -> str:
             found = results.estimate(variant, metric)
             row[f"{metric}_mean"] = found.mean
             row[f"{metric}_standard_deviation"] = found.standard_deviation
+            row[f"{metric}_typical"] = found.typical
             row[f"{metric}_low"] = None if found.interval is None else found.interval.low
             row[f"{metric}_high"] = None if found.interval is None else found.interval.high
+        row |= _failure_columns(failures.get(variant))
         for metric in MAIN:
             row[f"{metric}_paper"] = results.estimate(variant, metric).paper
         for averaged in results.averaged:
@@ -86,6 +90,15 @@ def csv(results: Results) -> str:
         rows.append(row)
     text: str = pd.DataFrame(rows).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     return text
+
+
+def _failure_columns(found: FailureRate | None) -> dict[str, float | None]:
+    rate = None if found is None else found.interval
+    return {
+        "failed_runs": None if found is None else len(found.failed),
+        "failure_rate_low": None if rate is None else rate.low,
+        "failure_rate_high": None if rate is None else rate.high,
+    }
 
 
 def _averaged_columns(found: AveragedEstimate) -> dict[str, float | None]:

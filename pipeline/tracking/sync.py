@@ -10,6 +10,7 @@ from pipeline.study.columns import read_table
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
 from pipeline.study.run_files import read_run
+from pipeline.tracking.outcomes import TAGS, outcomes
 from pipeline.tracking.store import NEEDED, StudyRecord, content, hush, run_of, small_files
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _same_training(recorded: Recorded, run_dir: Path, record: dict[str, Any]) ->
 
 
 def sync(study: Study) -> tuple[int, int]:
-    """Make the store say what the study's run folders say.
+    """Make the store say what the study's run folders say, and its results of which runs failed.
 
     Returns how many runs were recorded and how many already stood there.
     """
@@ -66,20 +67,36 @@ def _has_other_files(store: StudyRecord, recorded: Recorded, run_dir: Path) -> b
 
 
 def _level_study(store: StudyRecord) -> None:
-    """Make the study's own run hold its params and reports, and have its runs alone below it."""
+    """Make the study's own run hold its params and reports, and have its runs alone below it, each
+    with the tags that the results give it."""
     files = _study_files(store.study)
     if not store.files(store.parent_id) <= files.keys():
         store = store.with_new_parent()
     for path, file in files.items():
         folder = path.rpartition("/")[0]
         store.client.log_artifact(store.parent_id, str(file), folder or None)
-    wanted = set(store.study.runs())
+    wanted, known = set(store.study.runs()), outcomes(store.study)
     for recorded in store.search("run"):
-        if run_of(recorded) not in wanted:
+        run = run_of(recorded)
+        if run not in wanted:
             store.discard([recorded])
-        elif recorded.data.tags["mlflow.parentRunId"] != store.parent_id:
+            continue
+        if recorded.data.tags["mlflow.parentRunId"] != store.parent_id:
             store.client.set_tag(recorded.info.run_id, "mlflow.parentRunId", store.parent_id)
+        # One without content is not complete: results know nothing of it.
+        complete = "content" in recorded.data.tags
+        _level_tags(store, recorded, known.get(run[:2], {}) if complete else {})
     store.discard([run for run in store.search("study") if run.info.run_id != store.parent_id])
+
+
+def _level_tags(store: StudyRecord, recorded: Recorded, wanted: dict[str, str]) -> None:
+    """Make a record have those of TAGS that are wanted, and no other; written where they differ."""
+    tags = recorded.data.tags
+    for name in TAGS:
+        if name in wanted and tags.get(name) != wanted[name]:
+            store.client.set_tag(recorded.info.run_id, name, wanted[name])
+        elif name in tags and name not in wanted:
+            store.client.delete_tag(recorded.info.run_id, name)
 
 
 def _study_files(study: Study) -> dict[str, Path]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
+from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.paper import PAPER
 from pipeline.statistics.results import (
     Bin,
@@ -15,18 +17,22 @@ from pipeline.statistics.results import (
     Comparison,
     Cost,
     Estimate,
+    FailureRate,
     Interval,
     Ordering,
     OrderingShare,
     Pair,
     Ranks,
     Results,
+    RunResult,
     StudyRecord,
     ThresholdSweep,
     Variance,
 )
+from pipeline.statistics.typical import typical_interval, typical_mean
 
 SEVEN = tuple(PAPER)
+DROP = 0.03
 
 
 def make_results(
@@ -34,12 +40,27 @@ def make_results(
     *,
     seeds: int = 10,
     ids: Sequence[str] = ("a", "b", "c", "d", "e", "f"),
+    failed: Mapping[str, Sequence[int]] | None = None,
+    depth: float = 0.15,
 ) -> Results:
     """Every part filled in where `seeds` and `variants` allow: none is tested below seven seeds,
-    nothing is concluded from one seed, and nothing compared with one variant."""
+    nothing is concluded from one seed, and nothing compared with one variant.
+
+    failed: variant -> seeds of runs that lie `depth` below the others; of more than three seeds the
+    second variant's seed 3, unless given.
+    """
     rng = np.random.default_rng(0)
-    scores = np.clip(rng.normal(0.85, 0.1, (len(variants), seeds, len(ids))), 0, 1).round(6)
-    means = {name: float(own.mean()) for name, own in zip(variants, scores, strict=True)}
+    scores = _scores(rng, len(variants), seeds, len(ids))
+    if failed is None:
+        failed = {variants[min(1, len(variants) - 1)]: [3]} if seeds > 3 else {}
+    for name, lost in failed.items():
+        scores[list(variants).index(name), list(lost)] -= depth
+    scores = np.clip(scores, 0, 1).round(6)
+    failures = _failures(variants, scores)
+    lost = {each.variant: np.isin(np.arange(seeds), each.failed) for each in failures}
+    typical = {
+        name: typical_mean(own, lost[name]) for name, own in zip(variants, scores, strict=True)
+    }
     several = len(variants) > 1 and seeds > 1
     dice = {
         name: {str(seed): run.tolist() for seed, run in enumerate(own)}
@@ -49,7 +70,7 @@ def make_results(
         name: own.mean(axis=0).tolist() for name, own in zip(variants, scores, strict=True)
     }
     return Results(
-        schema_version=1,
+        schema_version=2,
         study=StudyRecord(
             name="made-up", synthetic=True, variants=list(variants), seeds=list(range(seeds)),
             folds=[0], cases_sha256="0" * 64, definitions={}, both_empty=0,
@@ -60,19 +81,21 @@ def make_results(
         verdict=[],
         estimates=[
             Estimate(
-                variant=name, metric="dice", mean=mean, standard_deviation=0.003,
-                interval=_around(mean, 0.008) if seeds > 1 else None, seeds=seeds, cases=len(ids),
-                paper=None, single_run=None,
+                variant=name, metric="dice", mean=float(own.mean()),
+                standard_deviation=0.003 if seeds > 1 else None, typical=typical[name],
+                interval=typical_interval(own, lost[name]) if seeds > 1 else None, seeds=seeds,
+                cases=len(ids), paper=PAPER[name].dice if name in PAPER else None, single_run=None,
             )
-            for name, mean in means.items()
+            for name, own in zip(variants, scores, strict=True)
         ],
+        failures=failures,
         averaged=[],
         comparison=Comparison(
             metric="dice", variants=list(variants), seeds=list(range(seeds)), cases=len(ids),
-            notes=[], pairing=None, pairs=_pairs(means, seeds), baseline=None, against_baseline=[],
+            notes=[], pairing=None, pairs=_pairs(typical, seeds), baseline=None,
             equivalence_margin=0.005, factorial=[],
             ranks=_ranks(variants) if several else None,
-            ordering=_ordering(means) if several else None,
+            ordering=_ordering(typical) if several else None,
             variance=Variance(variant=3e-6, seed=9e-6, case=8e-3, rest=2e-3) if several else None,
             power=None,
         ),
@@ -81,7 +104,11 @@ def make_results(
         subgroups=[],
         calibration=[_calibration(name, place) for place, name in enumerate(variants)],
         thresholds=[_sweep(name, place) for place, name in enumerate(variants)],
-        runs=[],
+        runs=[
+            RunResult(variant=name, seed=seed, metrics={"dice": float(run.mean())}, cost={})
+            for name, own in zip(variants, scores, strict=True)
+            for seed, run in enumerate(own)
+        ],
         costs=[
             Cost(
                 variant=name, parameters=2.9e7, gflops=18.3 + place, images_per_second=60.0,
@@ -101,6 +128,37 @@ def make_results(
         ),
         histories={},
     )  # fmt: skip
+
+
+def _scores(
+    rng: np.random.Generator, variants: int, seeds: int, cases: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """(V, S, C), of cases that are hard or easy to all, and of runs that differ by little."""
+    return (
+        0.85
+        + rng.normal(0, 0.1, cases)
+        + rng.normal(0, 0.003, (variants, seeds, 1))
+        + rng.normal(0, 0.01, (variants, seeds, cases))
+    )
+
+
+def _failures(
+    variants: Sequence[str], scores: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> list[FailureRate]:
+    """Of scores (V, S, C), as the stage compare finds them."""
+    _, seeds, _ = scores.shape
+    rows = pd.MultiIndex.from_product([variants, range(seeds)], names=["variant", "seed"])
+    found = failure_rates(pd.Series(scores.mean(axis=2).ravel(), rows), DROP)
+    return [
+        each.model_copy(
+            update={
+                "mean_interval": mean_with_failures(
+                    own, np.isin(np.arange(seeds), each.failed), each.interval, 0.0
+                )
+            }
+        )
+        for each, own in zip(found, scores, strict=True)
+    ]
 
 
 def _calibration(variant: str, place: int) -> Calibration:
@@ -147,7 +205,7 @@ def _pairs(means: dict[str, float], seeds: int) -> list[Pair]:
             Pair(
                 first=first, second=second, difference=difference,
                 interval=_around(difference, 0.004) if seeds > 1 else None,
-                p_value=p_value if tested else None, exact_p_value=None, two_way_p_value=None,
+                p_value=p_value if tested else None,
                 adjusted_p_value=p_value if tested else None,
                 shown=place % 4 == 0 if tested else None,
                 equivalence_p_value=None, equivalent=place % 5 == 2 if tested else None,

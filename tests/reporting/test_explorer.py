@@ -50,9 +50,9 @@ def disc(side, radius, across=0):
     return ((x - middle - across) ** 2 + (y - middle) ** 2 <= radius**2).astype(np.uint8)
 
 
-def make(ids=IDS, variants=TWO, *, seeds=2, side=32):
+def make(ids=IDS, variants=TWO, *, seeds=2, side=32, failed=None):
     """Arguments of `explorer`: discs of growing area; the last case has no lesion."""
-    results = make_results(variants, seeds=seeds, ids=ids)
+    results = make_results(variants, seeds=seeds, ids=ids, failed=failed)
     masks = np.stack([disc(side, 3 + index) for index in range(len(ids))])
     masks[-1] = 0
     share = [round(float(mask.mean()), 6) for mask in masks]
@@ -146,6 +146,7 @@ def test_the_data_is_that_of_the_test_cases_in_their_order():
     data = collect(results, cases, predictions, seed, resize)
     assert data["ids"] == list(IDS)
     assert data["variants"] == list(TWO)
+    assert data["failed"] == [False, False]
     assert data["proportions"] == [1.3333] * len(IDS)
     for place, name in enumerate(TWO):
         dice = results.cases.dice[name]
@@ -156,6 +157,11 @@ def test_the_data_is_that_of_the_test_cases_in_their_order():
     assert data["truth"][0] == border(disc(32, 3))
     assert data["predicted"][1][0] == border(disc(32, 3, across=2))
     assert data["truth"][-1] == data["predicted"][0][-1] == ""
+
+
+def test_the_run_that_is_shown_is_told_of_where_it_failed():
+    data = collect(*make(seeds=7, failed={TWO[0]: [3], TWO[1]: [0, 5]}))
+    assert (data["seed"], data["failed"]) == (0, [False, True])
 
 
 def test_a_case_without_a_value_with_some_seed_has_no_mean():
@@ -360,6 +366,17 @@ def test_a_case_is_shown_with_truth_and_every_variants_prediction(tmp_path):
     for *_, box in seen["panels"]:
         assert box["width"] / box["height"] == pytest.approx(4 / 3, rel=0.02)
     assert min(seen["images"]) == 32
+
+
+@pytest.mark.slow
+def test_a_prediction_of_a_run_that_failed_says_so(tmp_path):
+    script = """
+    click("ISIC_0000003");
+    return panels().map((panel) => panel.querySelector("figcaption").textContent);
+    """
+    *_, first, second = use(tmp_path, script, seeds=7, failed={TWO[1]: [0]})
+    assert "failed" not in first
+    assert re.search(r"Dice \d\.\d+ of a run that failed, mean over seeds", second)
 
 
 @pytest.mark.slow

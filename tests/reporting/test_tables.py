@@ -1,0 +1,199 @@
+"""reporting/tables.py and writers.csv on a study with a failed run: what each column is of."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_study import make_study
+
+from pipeline import compare
+from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting import writers
+from pipeline.reporting.tables import (
+    all_tables,
+    averaging_table,
+    bold_note,
+    effects_table,
+    failures_table,
+    main_table,
+    pairs_table,
+    paper_table,
+    subgroup_tables,
+)
+from pipeline.statistics.results import Effect, Interval, Results
+
+SOUND, FAILING = "gated_attention", "resunet"
+LOST = 5  # the seed of the run that failed
+IDS = [f"case-{number}" for number in range(12)]
+
+
+def collected(root, *, seeds, lost=(), averaging=()) -> Results:
+    """Dice near 0.85 in every run but those of FAILING with the seeds `lost`: 0.3 less."""
+    study = make_study(
+        root, variants=[SOUND, FAILING], seeds=range(seeds), test_ids=IDS, averaging=averaging
+    )
+    rng = np.random.default_rng(0)
+    ease = rng.normal(0.85, 0.05, len(IDS))
+    for run in study.runs():
+        path = study.evaluation_dir(*run) / "cases.csv"
+        dice = ease + rng.normal(0, 0.003) + rng.normal(0, 0.01, len(IDS))
+        if run.variant == FAILING and run.seed in lost:
+            dice -= 0.3
+        table = pd.read_csv(path, dtype={"id": str})
+        table.assign(dice=dice.clip(0, 1)).to_csv(path, index=False)
+    return compare.collect(study, PreparedCases.open(study.prepared_dir))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failing")
+    return collected(folder, seeds=8, lost=[LOST], averaging=["flips", "seeds"])
+
+
+def cells(table, name):
+    """Header -> text of the row of that name."""
+    (row,) = (row for row in table.rows if row.name == name)
+    return dict(zip(table.header, [cell.text for cell in row.cells], strict=True))
+
+
+def bounds(interval):
+    return f"{interval.low:.4f} to {interval.high:.4f}"
+
+
+def test_the_main_table_has_all_runs_the_typical_run_and_the_failed_ones(results):
+    table = main_table(results)
+    found = results.estimate(FAILING, "dice")
+    assert found.mean < found.typical - 0.02
+    row = cells(table, FAILING)
+    assert row["Dice"] == f"{found.mean:.4f} ± {found.standard_deviation:.4f}"
+    assert row["Typical run"] == f"{found.typical:.4f}"
+    assert row["95 % interval"] == bounds(found.interval)
+    assert (row["Failed runs"], cells(table, SOUND)["Failed runs"]) == ("1 of 8", "0 of 8")
+    assert table.header[:5] == ["Dice", "Typical run", "95 % interval", "Failed runs", "Rank"]
+    assert "Typical run: what does a run give that does not fail?" in table.caption
+    assert "of all runs, failed ones with them" in table.caption
+
+
+def test_the_best_mean_and_the_best_typical_run_are_bold_each_for_itself(results):
+    """The variant whose run failed has the lower mean, whatever its typical run is."""
+    table = main_table(results)
+    bold = {
+        title: [row.name for row in table.rows if row.cells[place].best]
+        for place, title in enumerate(table.header)
+    }
+    typical = {name: results.estimate(name, "dice").typical for name in (SOUND, FAILING)}
+    assert bold["Dice"] == [SOUND]
+    assert bold["Typical run"] == [max(typical, key=typical.get)]
+    assert bold["95 % interval"] == bold["Failed runs"] == []
+    assert bold_note(results).startswith("Bold marks the best mean of a column, over all runs, ")
+
+
+def test_the_table_of_failures_has_seeds_rate_median_and_the_mean_that_admits_more(results):
+    table = failures_table(results)
+    rate = next(found for found in results.failures if found.variant == FAILING)
+    row = cells(table, FAILING)
+    assert rate.failed == [LOST]
+    assert row == {
+        "Failed runs": f"1 of 8 (seed {LOST})",
+        "Rate": "12.5 %",
+        "95 % interval of the rate": "0.3 to 52.7 %",  # Clopper and Pearson's of 1 of 8
+        "Median run": f"{rate.median:.4f}",
+        "Drop": "0.0300",
+        "Mean over all runs": f"{results.estimate(FAILING, 'dice').mean:.4f}",
+        "95 % interval of the mean": bounds(rate.mean_interval),
+    }
+    assert cells(table, SOUND)["Failed runs"] == "0 of 8"
+    assert "The drop is 0.03." in table.caption
+    assert "admits failures not yet seen" in table.caption
+    assert table in all_tables(results)
+
+
+def test_several_failed_runs_are_named_and_one_run_alone_has_no_rate(tmp_path):
+    several = collected(tmp_path / "several", seeds=9, lost=[2, 7])
+    assert cells(failures_table(several), FAILING)["Failed runs"] == "2 of 9 (seeds 2, 7)"
+    one = collected(tmp_path / "one", seeds=1)
+    assert "failures" not in {table.key for table in all_tables(one)}
+    row = cells(main_table(one), FAILING)
+    assert row["Failed runs"] == "\N{EN DASH}"
+    assert row["Typical run"] == f"{one.estimate(FAILING, 'dice').mean:.4f}"
+    assert "Failed runs:" not in main_table(one).caption
+
+
+def test_pairs_follow_the_test_that_was_done(results):
+    caption = pairs_table(results.comparison).caption
+    assert f"together: {results.comparison.pairing.test}. First wins: the share" in caption
+    assert "larger of two" not in caption
+    (pair,) = results.comparison.pairs
+    row = cells(pairs_table(results.comparison), f"{SOUND} - {FAILING}")
+    typical = [results.estimate(name, "dice").typical for name in (SOUND, FAILING)]
+    assert row["Difference"] == f"{typical[0] - typical[1]:+.4f}"
+    dice = {(run.variant, run.seed): run.metrics["dice"] for run in results.runs}
+    wins = [dice[SOUND, seed] > dice[FAILING, seed] for seed in range(8)]
+    assert wins[LOST]  # the failed run is counted
+    assert row["First wins"] == f"{100 * sum(wins) / 8:.0f} %"
+    assert pair.superiority == sum(wins) / 8
+
+
+def test_effects_are_of_typical_runs_by_holm():
+    effect = Effect(
+        name="gates", difference=0.01, interval=Interval(low=0.0, high=0.02), p_value=0.01,
+        adjusted_p_value=0.03, shown=True,
+    )  # fmt: skip
+    table = effects_table([effect])
+    assert "Of typical runs" in table.caption
+    assert table.caption.endswith("Adjusted p: Holm over the three.")
+    assert "least squares" not in table.caption
+    assert cells(table, "gates")["Adjusted p"] == "0.0300"
+
+
+def test_the_papers_figures_are_held_against_a_run_that_does_not_fail(results):
+    table = paper_table(results)
+    found = results.estimate(SOUND, "dice")
+    row = cells(table, f"{SOUND}, Dice")
+    assert row["Typical run here"] == f"{found.typical:.4f}"
+    assert row["One more run here"] == bounds(found.single_run)
+    assert "that does not fail" in table.caption
+    assert "95 % for all the paper's figures of a metric together" in table.caption
+
+
+def test_a_difference_with_flips_is_of_a_typical_run(results):
+    table = averaging_table(results)
+    found = {
+        each.averaging: each
+        for each in results.averaged
+        if (each.variant, each.metric) == (FAILING, "dice")
+    }
+    flips = cells(table, f"{FAILING}, four flips")
+    assert flips["Difference"] == f"{found['flips'].difference:+.4f}"
+    gain = found["flips"].mean - results.estimate(FAILING, "dice").mean
+    assert gain > found["flips"].difference + 0.02  # that of all runs is another
+    assert "With four flips it is that of a typical run" in table.caption
+
+
+def test_subgroups_are_of_typical_runs(results):
+    (found,) = (
+        each
+        for each in results.subgroups
+        if each.grouping == "lesion at the border" and each.variant == FAILING
+    )
+    (table,) = (each for each in subgroup_tables(results) if "lesion at the border" in each.caption)
+    assert cells(table, found.group)[FAILING] == f"{found.typical:.4f} ({bounds(found.interval)})"
+    assert found.typical == pytest.approx(results.estimate(FAILING, "dice").typical)
+    assert "A typical run's mean over cases" in table.caption
+
+
+def test_csv_has_the_typical_run_and_how_often_a_run_failed(results):
+    rows = {row["variant"]: row for row in csv.DictReader(io.StringIO(writers.csv(results)))}
+    for name in (SOUND, FAILING):
+        found, row = results.estimate(name, "dice"), rows[name]
+        assert float(row["dice_typical"]) == pytest.approx(found.typical, abs=1e-6)
+        assert float(row["dice_mean"]) == pytest.approx(found.mean, abs=1e-6)
+        assert float(row["dice_low"]) == pytest.approx(found.interval.low, abs=1e-6)
+    assert rows[FAILING]["failed_runs"] == "1"
+    assert rows[SOUND]["failed_runs"] == "0"
+    assert float(rows[FAILING]["failure_rate_low"]) == pytest.approx(0.00316, abs=1e-5)
+    assert float(rows[FAILING]["failure_rate_high"]) == pytest.approx(0.52651, abs=1e-5)
