@@ -37,8 +37,9 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
     "runs.svg": (
         "Every run",
         "A dot a run: its mean per-case Dice on the test cases. Hollow: a run that failed, with "
-        "its seed. A run has failed if it lies more than {drop} Dice below the median run of its "
-        "variant. Where runs spread widely it takes more: the table of failed runs has the drop. "
+        "its seed. A run has failed if it lies more than {drop} Dice below the upper quartile of "
+        "its variant's runs. Where runs spread widely it takes more: the table of failed runs has "
+        "the drop. "
         "Bar: the typical run, of those that did not fail, with its 95 % interval over seeds and "
         "cases. Star: the paper's figure. Runs far below stand at the left, on another scale.",
     ),

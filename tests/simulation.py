@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from multiprocessing import Pool
@@ -49,31 +49,33 @@ Values = NDArray[np.float64]
 class Truth:
     """What is true of simulated studies.
 
-    fails, by: how often a run of the first variant fails, or of all where `all_fail`, and by how
-    much Dice. equal: in what the variants are. correlation: of seeds' luck between variants, of
-    which failures are part. runs, cases: the distribution of a run's luck and of a case's. spread:
-    how many times more the first variant's runs spread. step: how much better the second is.
+    fails, by: how often a run of the first variants fails, `failing` of them, and by how much Dice,
+    between none and twice as much where `vary`. equal: in what the variants are. correlation: of
+    seeds' luck between variants, of which failures are part. runs, cases: the distribution of a
+    run's luck and of a case's. spread: how many times more the first variant's runs spread. number:
+    of test cases. step: how much better the second is.
     """
 
     name: str
     variants: int = 5
     fails: float = 0.0
     by: float = 0.13
-    all_fail: bool = False
+    failing: int = 1
+    vary: bool = False
     equal: str = "typical run"
     correlation: float = 0.0
     runs: str = "normal"
     cases: str = "normal"
     spread: float = 1.0
+    number: int = CASES
     step: float = 0.0
 
     def draw(self, rng: np.random.Generator, seeds: int) -> tuple[Values, Values, Values]:
         """Values (V, S, C), the variants' true typical runs (V,) and true means over runs (V,)."""
         shape = (self.variants, seeds)
-        failing = np.arange(self.variants) < (self.variants if self.all_fail else 1)
-        rate = self.fails * failing
+        rate = self.rates()
         typical = np.full(self.variants, MEAN)
-        typical[-1] -= MARGIN
+        typical[-1] -= MARGIN * (self.variants > 2)
         typical[1] += self.step
         if self.equal == "mean":
             typical = typical + rate * self.by
@@ -85,18 +87,20 @@ class Truth:
         luck = RUN * luck
         luck[0] *= self.spread
         values = simulate(
-            rng, typical, seeds=seeds, cases=CASES, seed_deviation=0,
+            rng, typical, seeds=seeds, cases=self.number, seed_deviation=0,
             case_deviation=0.1 if self.cases == "normal" else 0,
             fit_deviation=0.03 if self.cases == "normal" else 0,
         )  # fmt: skip
         if self.cases != "normal":
-            values += 0.1 * _noise(rng, self.cases, (1, 1, CASES))
-            values += 0.03 * _noise(rng, self.cases, (self.variants, 1, CASES))
-        values += (luck - self.by * failed)[:, :, None]
+            values += 0.1 * _noise(rng, self.cases, (1, 1, self.number))
+            values += 0.03 * _noise(rng, self.cases, (self.variants, 1, self.number))
+        depth = self.by * (rng.uniform(0, 2, shape) if self.vary else 1)
+        values += (luck - depth * failed)[:, :, None]
         return values, typical, typical - rate * self.by
 
     def rates(self) -> Values:
-        return self.fails * (np.arange(self.variants) < (self.variants if self.all_fail else 1))
+        """How often a run of each variant fails (V,)."""
+        return self.fails * (np.arange(self.variants) < self.failing)
 
 
 def _noise(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Values:
@@ -118,15 +122,22 @@ TRUTHS = [
     Truth("nothing fails"),
     Truth("nothing fails, seeds correlate 0.5", correlation=0.5),
     *FAILING,
-    Truth("10% of all variants' runs fail by 0.13", fails=0.1, all_fail=True),
+    Truth("10% of all variants' runs fail by 0.13", fails=0.1, failing=5),
     Truth("10% fail by 0.13, seeds correlate 0.5", fails=0.1, correlation=0.5),
-    Truth("10% of all fail by 0.13, on the same seeds", fails=0.1, all_fail=True, correlation=0.5),
+    Truth("10% of all fail by 0.13, on the same seeds", fails=0.1, failing=5, correlation=0.5),
     Truth("20% fail by 0.02: less than the rule's drop", fails=0.2, by=0.02),
     Truth("10% fail by 0.13, heavy-tailed cases", fails=0.1, cases="heavy-tailed"),
     Truth("10% fail by 0.13, skewed cases", fails=0.1, cases="skewed"),
     Truth("10% fail by 0.13, heavy-tailed runs", fails=0.1, runs="heavy-tailed"),
     Truth("10% fail by 0.13, skewed runs", fails=0.1, runs="skewed"),
     Truth("the first's runs spread three times as much", spread=3),
+    Truth("50% fail by 0.13", fails=0.5),
+    Truth("20% of two variants' runs fail by 0 to 0.26", fails=0.2, failing=2, vary=True),
+    Truth("10% fail by 0.13, 100 cases", fails=0.1, number=100),
+    Truth("10% fail by 0.13, 100 skewed cases", fails=0.1, cases="skewed", number=100),
+    Truth("two variants, nothing fails", variants=2),
+    Truth("two variants, 10% fail by 0.13", variants=2, fails=0.1),
+    Truth("three variants, 20% fail by 0.05", variants=3, fails=0.2, by=0.05),
     Truth("seven variants, nothing fails", variants=7),
     Truth("seven variants, 10% fail by 0.13", variants=7, fails=0.1),
 ]
@@ -171,33 +182,22 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
     shown = np.array([pair.adjusted_p_value < LEVEL for pair in compared])
     same = np.isclose(apart, 0)
     equal = np.array([pair.equivalence_p_value < LEVEL for pair in compared])
-    cells = {cell: (values[v], failed[v]) for v, cell in enumerate(CELLS)}
-    true_effects = np.isclose(
-        [
-            (typical[1] + typical[3] - typical[0] - typical[2]) / 2,
-            (typical[2] + typical[3] - typical[0] - typical[1]) / 2,
-            typical[3] - typical[2] - typical[1] + typical[0],
-        ],
-        0,
-    )
-    told = np.array([effect.adjusted_p_value < LEVEL for effect in effects(cells, paired)])
     # The paper's run has another seed and other cases, and is one that did not fail.
-    one = Truth(
-        "", variants=truth.variants, runs=truth.runs, cases=truth.cases, spread=truth.spread
-    )
+    one = replace(truth, fails=0.0, equal="typical run", step=0.0)
     further, others, _ = one.draw(rng, 1)
     figures = further.mean(axis=(1, 2)) - others + typical
     paper = [
-        _holds(single_run_interval(values[v], failed[v], PAPER), figures[v]) for v in range(PAPER)
+        _holds(single_run_interval(values[v], failed[v], PAPER), figures[v])
+        for v in range(min(PAPER, truth.variants))
     ]
     plain = _plain(values, paired, places, means)
     return [
         (shown & same).any(),
         (equal & (np.abs(apart) > MARGIN - 1e-9)).any(),
-        (told & true_effects).any(),
+        _wrong_effect(values, failed, typical, paired) if truth.variants >= PAPER else np.nan,
         not all(paper),
         _wrong_best(values, failed, typical, paired) if drawn else np.nan,
-        shown[places.index((1, 2))],
+        shown[places.index((1, 2))] if truth.step else np.nan,
         np.mean([_holds(pair.interval, each) for pair, each in zip(compared, apart, strict=True)]),
         np.mean([
             _holds(typical_interval(each, lost), true)
@@ -217,6 +217,19 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
         ]),
         *plain,
     ]  # fmt: skip
+
+
+def _wrong_effect(values: Values, failed: NDArray[np.bool_], typical: Values, paired: bool) -> bool:
+    """Whether an effect of the first four variants' 2 x 2 design that is none is shown."""
+    neither, gates, attention, both = typical[:PAPER]
+    truth = [
+        (gates + both - neither - attention) / 2,
+        (attention + both - neither - gates) / 2,
+        both - attention - gates + neither,
+    ]
+    cells = {cell: (values[v], failed[v]) for v, cell in enumerate(CELLS)}
+    told = [effect.adjusted_p_value < LEVEL for effect in effects(cells, paired)]
+    return any(shown and abs(each) < 1e-9 for shown, each in zip(told, truth, strict=True))
 
 
 def _wrong_best(values: Values, failed: NDArray[np.bool_], typical: Values, paired: bool) -> bool:
@@ -254,7 +267,7 @@ def _plain(
     reach = stats.t.ppf(1 - LEVEL / 2, freedom) * errors.total
     return [
         (shown & np.isclose(true, 0)).any(),
-        shown[places.index((1, 2))],
+        shown[places.index((1, 2))] if len(values) > 2 else np.nan,
         (np.abs(differences - true) <= reach).mean(),
         np.mean([
             _holds(mean_interval(each), mean) for each, mean in zip(values, means, strict=True)
@@ -309,7 +322,7 @@ def markdown(
     def row(
         truth: Truth, seeds: int, found: Mapping[str, float], names: Sequence[str]
     ) -> list[str]:
-        shares = [f"{100 * found[name]:.1f}" for name in names]
+        shares = ["" if np.isnan(found[name]) else f"{100 * found[name]:.1f}" for name in names]
         return [truth.name.replace("%", " %"), str(seeds), *shares]
 
     alarms = (
@@ -343,8 +356,8 @@ PYTHONPATH=.:tests/helpers python tests/simulation.py --studies {studies} --out 
 ```
 
 Each row: {studies:,} simulated studies of five variants (seven where it says so) and {CASES:,} test
-cases. All figures are percentages. One of 5 is known to +- {error:.1f}. The noise: a seed's
-standard deviation is {RUN:g} Dice, a case's 0.1 for all variants and 0.03 for one, and 0.05 is
+cases, where it says no other number. All figures are percentages. One of 5 is known to
++- {error:.1f}. The noise: a seed's standard deviation is {RUN:g} Dice, a case's 0.1 for all variants and 0.03 for one, and 0.05 is
 left for a run's luck with a case. "10 % fail" is of the first variant's runs. All variants are
 equal but the last, which lies {MARGIN:g} lower.
 
@@ -387,7 +400,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    for variants in (5, 7):
+    for variants in (2, 3, 5, 7):
         _tail(variants)  # once, before there are processes
     keys = [(truth, seeds) for truth in (*TRUTHS, *STEPS) for seeds in (7, 10)]
     with Pool() as pool:

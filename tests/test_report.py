@@ -194,13 +194,13 @@ def test_the_first_figure_is_of_every_run_and_says_what_failed_means(study, monk
     first = re.search(r"<figure>(.*?)</figure>", page, re.DOTALL)[1]
     assert "<h3>Every run</h3>" in first
     assert (
-        "A run has failed if it lies more than 0.03 Dice below the median run of its variant."
-        in (re.search(r"<figcaption>(.*?)</figcaption>", first)[1])
+        "A run has failed if it lies more than 0.03 Dice below the upper quartile of its "
+        "variant's runs." in (re.search(r"<figcaption>(.*?)</figcaption>", first)[1])
     )
     params = study.folder / "params.yaml"
     params.write_text(params.read_text().replace("failure_drop: 0.03", "failure_drop: 0.125"))
     page = write_reports(load_study(study.folder), monkeypatch)["index.html"]
-    assert "more than 0.125 Dice below the median run" in page
+    assert "more than 0.125 Dice below the upper quartile" in page
 
 
 def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch):
@@ -217,7 +217,7 @@ def test_the_page_holds_protocol_definitions_readings_environment_and_commands(s
     for metric in METRICS.values():
         assert metric.label in words
     assert "below 0.65" in words
-    assert "a run more than 0.03 Dice below its variant's median run has failed" in words
+    assert "a run more than 0.03 Dice below its variant's upper quartile has failed" in words
     assert "head: logits" in words
     assert "decoder_gates: true (gated_attention), false (own-variant)" in words
     assert "0123456789abcdef0123456789abcdef01234567" in words

@@ -207,7 +207,7 @@ def _failures(run: TrainedRun, results: Results) -> list[str]:
     label = METRICS[results.comparison.metric].label
     lines = [
         "",
-        f"Failed, more than {found.drop:.4g} {label} below the variant's median run: "
+        f"Failed, more than {found.drop:.4g} {label} below the variant's upper quartile: "
         f"{len(found.failed)} of {quantity(found.runs, 'run')}.",
     ]
     if run.seed in found.failed:

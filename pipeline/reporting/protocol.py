@@ -121,8 +121,8 @@ def readings(study: Study) -> list[Reading]:
         Reading(
             "Runs that fail",
             "Not mentioned. A figure that is one run is most likely of one that did not fail.",
-            f"a run more than {study.compare.failure_drop:g} Dice below its variant's median run "
-            "has failed; differences are of typical runs, failed ones are counted",
+            f"a run more than {study.compare.failure_drop:g} Dice below its variant's upper "
+            "quartile has failed; differences are of typical runs, failed ones are counted",
             "compare.failure_drop: Dice above 0",
         ),
     ]

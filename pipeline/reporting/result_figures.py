@@ -267,7 +267,7 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
         drops = [found.drop for found in results.failures if found.failed]
         least, most = (f"{drop:.4g}" for drop in (min(drops), max(drops)))
         drop = least if least == most else f"{least} to {most}"
-        told = f"failed, with its seed: over {drop} {label} below the median run"
+        told = f"failed, with its seed: over {drop} {label} below its variant's upper quartile"
         handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
     if any(row.estimate is not None and row.estimate.interval is not None for row in rows):
         typical = "typical run (of those that did not fail), 95 % interval"

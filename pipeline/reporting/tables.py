@@ -138,8 +138,8 @@ def main_table(results: Results) -> Table:
         caption += (
             f": what do all runs give, failed ones with them? Typical run: {TYPICAL} 95 % "
             "interval: where may the typical run lie with other seeds and cases? Failed runs: how "
-            "many lie far below their variant's median run? Rank: the average over seeds, of all "
-            "runs, failed ones with them"
+            "many lie far below their variant's upper quartile? Rank: the average over seeds, of "
+            "all runs, failed ones with them"
         )
     caption += ". The paper's figures are one run each, to be held against the typical run."
     papers = [paper_row(variant).name for variant in variants]
@@ -159,7 +159,7 @@ def failures_table(results: Results) -> Table:
                 DASH
                 if found.interval is None
                 else f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f} %",
-                number(found.median),
+                number(found.upper_quartile),
                 number(found.drop),
                 number(results.estimate(found.variant, results.comparison.metric).mean),
                 _bounds(found.mean_interval),
@@ -170,15 +170,15 @@ def failures_table(results: Results) -> Table:
     ]
     drop = results.params["compare"]["failure_drop"]
     caption = (
-        f"How often does a run fail? A run has failed if its {label} lies below the median run of "
-        f"its variant by more than the drop. The drop is {drop:g}. Where runs spread widely it "
-        "is 3.5 robust standard deviations of a run. Rate: the share of runs that failed, with its "
-        "exact 95 % interval. What do all runs give, failed ones with them? Mean over all runs, "
-        "with its 95 % interval. That interval admits failures not yet seen: as many as the rate's "
-        f"interval allows, each as deep as {label} goes. So few seeds leave it wide."
+        f"How often does a run fail? A run has failed if its {label} lies below the upper quartile "
+        f"of its variant's runs by more than the drop. The drop is {drop:g}. Where runs spread "
+        "widely it is four robust standard deviations of a run. Rate: the share of runs that "
+        "failed, with its exact 95 % interval. What do all runs give, failed ones with them? Mean "
+        "over all runs, with its 95 % interval. That interval admits failures not yet seen: as many "
+        f"as the rate's interval allows, each as deep as {label} goes. So few seeds leave it wide."
     )
     header = [
-        "Failed runs", "Rate", "95 % interval of the rate", "Median run", "Drop",
+        "Failed runs", "Rate", "95 % interval of the rate", "Upper quartile", "Drop",
         "Mean over all runs", "95 % interval of the mean",
     ]  # fmt: skip
     return Table("failures", caption, header, rows)

@@ -35,7 +35,7 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
         str(name): own.droplevel("variant").dropna()
         for name, own in dice.groupby(level="variant", sort=False)
     }
-    good = {name: good_run(own.to_numpy()) for name, own in runs.items()}
+    good = {name: upper_quartile(own.to_numpy()) for name, own in runs.items()}
     cut = _cut([own.to_numpy() for own in runs.values()], list(good.values()), drop)
     found = []
     for name, own in runs.items():
@@ -48,7 +48,7 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
                 failed=failed,
                 rate=len(failed) / len(own) if known else None,
                 interval=rate_interval(len(failed), len(own)) if known else None,
-                good_run=good[name],
+                upper_quartile=good[name],
                 drop=cut,
                 mean_interval=None,
             )
@@ -56,7 +56,7 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
     return found
 
 
-def good_run(runs: Values) -> float | None:
+def upper_quartile(runs: Values) -> float | None:
     """The upper quartile of a variant's runs, one of them; None of none."""
     return float(np.quantile(runs, 0.75, method="higher")) if len(runs) else None
 

@@ -74,7 +74,7 @@ class FailureRate(Record):
     failed: list[int] = Field(description="their seeds")
     rate: float | None
     interval: Interval | None = Field(description="of the rate: Clopper and Pearson's, exact")
-    good_run: float | None = Field(description="the upper quartile of the runs' mean Dice")
+    upper_quartile: float | None = Field(description="the upper quartile of the runs' mean Dice")
     drop: float = Field(
         description="compare.failure_drop, or four robust standard deviations of a run if larger"
     )

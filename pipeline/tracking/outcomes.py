@@ -11,14 +11,14 @@ from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.run_files import read_metrics
 
-FAILED, BELOW_MEDIAN = "failed", "below_median"
-TAGS = (FAILED, BELOW_MEDIAN)
+FAILED, BELOW_QUARTILE = "failed", "below_quartile"
+TAGS = (FAILED, BELOW_QUARTILE)
 
 
 class _Variant(BaseModel):
     variant: str
     failed: list[int]
-    median: float | None
+    upper_quartile: float | None
 
 
 class _Run(BaseModel):
@@ -42,8 +42,8 @@ class _Results(BaseModel):
 
 
 def outcomes(study: Study) -> dict[tuple[str, int], dict[str, str]]:
-    """(variant, seed) -> TAGS: whether the run failed, and how far below its variant's median run
-    it lies, in the primary metric; negative above.
+    """(variant, seed) -> TAGS: whether the run failed, and how far below its variant's upper
+    quartile it lies, in the primary metric; negative above.
 
     Empty without results of these params and of the whole study. A run is left out that was
     evaluated anew since, or has no figure.
@@ -59,12 +59,12 @@ def outcomes(study: Study) -> dict[tuple[str, int], dict[str, str]]:
     tags = {}
     for run in results.runs:
         value, own = run.metrics.get(metric), variants.get(run.variant)
-        if value is None or own is None or own.median is None:
+        if value is None or own is None or own.upper_quartile is None:
             continue
         if _is_still(study, run, metric, value):
-            below = round(own.median - value, 4) + 0.0  # no -0.0
+            below = round(own.upper_quartile - value, 4) + 0.0  # no -0.0
             failed = "true" if run.seed in own.failed else "false"
-            tags[run.variant, run.seed] = {FAILED: failed, BELOW_MEDIAN: f"{below:.4f}"}
+            tags[run.variant, run.seed] = {FAILED: failed, BELOW_QUARTILE: f"{below:.4f}"}
     return tags
 
 

@@ -188,7 +188,7 @@ def test_the_typical_run_stands_below_its_runs_with_interval_and_the_papers_figu
 
 
 def test_the_legend_says_what_failed_means_where_a_run_did():
-    failed = "failed, with its seed: over 0.03 Dice below the median run"
+    failed = "failed, with its seed: over 0.03 Dice below its variant's upper quartile"
     assert failed in texts(draw_runs(make_results()))
     assert not any("failed, " in text for text in texts(draw_runs(make_results(failed={}))))
     wide = make_results()

@@ -20,25 +20,25 @@ from pipeline.tracking.outcomes import outcomes
 from pipeline.tracking.store import StudyRecord
 from pipeline.tracking.sync import sync
 
-MEDIAN = 0.5501
+QUARTILE = 0.5501
 
 
 def write_results(study: Study, **changes: object) -> None:
     """results.json of `make_recorded`'s two runs, of which seed 0 with its Dice of 0.5 failed."""
     made = make_results([VARIANT], seeds=2)
     runs = [run.model_copy(update={"metrics": {"dice": 0.5 + run.seed / 10}}) for run in made.runs]
-    rate = made.failures[0].model_copy(update={"failed": [0], "median": MEDIAN})
+    rate = made.failures[0].model_copy(update={"failed": [0], "upper_quartile": QUARTILE})
     params = study.model_dump(mode="json")
     parts = {"params": params, "runs": runs, "failures": [rate]}
     save_results(study.results_file, made.model_copy(update=parts | changes))
 
 
 def tags(study: Study) -> dict[str, tuple[str | None, str | None]]:
-    """seed -> failed, below_median of its one record."""
+    """seed -> failed, below_quartile of its one record."""
     found = StudyRecord.open(study).search("run")
     assert len(found) == len(study.seeds)
     return {
-        run.data.tags["seed"]: (run.data.tags.get("failed"), run.data.tags.get("below_median"))
+        run.data.tags["seed"]: (run.data.tags.get("failed"), run.data.tags.get("below_quartile"))
         for run in found
     }
 
@@ -70,7 +70,7 @@ def test_runs_recorded_before_get_their_tags_when_results_are_there(tiny_study, 
     written.clear()
     assert sync(study) == (0, 2)
     assert tags(study) == TOLD
-    assert written == {("set", "failed"): 2, ("set", "below_median"): 2}
+    assert written == {("set", "failed"): 2, ("set", "below_quartile"): 2}
     written.clear()
     assert sync(study) == (0, 2)
     assert written == {}  # nothing differs
@@ -109,7 +109,7 @@ def test_tags_that_nothing_speaks_for_any_more_are_removed(tiny_study, written):
     written.clear()
     assert sync(study) == (0, 2)
     assert tags(study) == NONE
-    assert written == {("delete", "failed"): 2, ("delete", "below_median"): 2}
+    assert written == {("delete", "failed"): 2, ("delete", "below_quartile"): 2}
 
 
 @pytest.mark.slow
@@ -139,11 +139,11 @@ def test_outcomes_are_those_of_the_results_that_compare_writes(tmp_path, monkeyp
     assert outcomes(study) == {}  # no results yet
     compare.main()
     results = load_results(study.results_file)
-    medians = {rate.variant: rate.median for rate in results.failures}
+    quartiles = {rate.variant: rate.upper_quartile for rate in results.failures}
     assert outcomes(study) == {
         (run.variant, run.seed): {
             "failed": "false",
-            "below_median": f"{medians[run.variant] - run.metrics['dice']:.4f}",
+            "below_quartile": f"{quartiles[run.variant] - run.metrics['dice']:.4f}",
         }
         for run in results.runs
     }
@@ -160,7 +160,7 @@ def test_outcomes_are_those_of_the_results_that_compare_writes(tmp_path, monkeyp
         {"partial": {"runs": 1, "of": 2, "folds": 1, "waiting": 0, "missing": []}},
         {"params": {}},
         {"failures": []},
-        {"failures": [{"variant": "unet", "failed": [0], "median": None}]},
+        {"failures": [{"variant": "unet", "failed": [0], "upper_quartile": None}]},
         {"runs": [{"variant": "unet", "seed": 0, "metrics": {"dice": None}}]},
         {"runs": "none"},
         None,
@@ -177,11 +177,11 @@ def test_results_that_cannot_be_used_tell_of_no_run(tmp_path, monkeypatch, chang
     assert outcomes(study) == {}
 
 
-def test_a_run_at_the_median_is_not_said_to_be_above_it(tmp_path, monkeypatch):
+def test_a_run_at_the_quartile_is_not_said_to_be_above_it(tmp_path, monkeypatch):
     study = make_study(tmp_path, variants=["unet"], seeds=[0])
     monkeypatch.chdir(study.folder)
     compare.main()
     content = json.loads(study.results_file.read_text())
-    content["failures"][0]["median"] -= 1e-6
+    content["failures"][0]["upper_quartile"] -= 1e-6
     study.results_file.write_text(json.dumps(content))
-    assert outcomes(study)["unet", 0]["below_median"] == "0.0000"
+    assert outcomes(study)["unet", 0]["below_quartile"] == "0.0000"
