@@ -27,6 +27,7 @@ from pipeline.reporting.writers import csv, latex, markdown
 from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases
+from pipeline.statistics.terms import state_terms
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing
 from pipeline.study.params import Study
@@ -173,7 +174,10 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
             explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
             examples=[*example_cases(scores), *disputed_cases(scores)],
-            definitions=results.study.definitions.items(),
+            definitions=[
+                *results.study.definitions.items(),
+                *state_terms(study.compare.failure_drop),
+            ],
             empty=f"{results.study.both_empty} of {results.study.both_empty_of}",
             protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
             readings=readings(study),

@@ -174,8 +174,9 @@ def failures_table(results: Results) -> Table:
         f"of its variant's runs by more than the drop. The drop is {drop:g}. Where runs spread "
         "widely it is four robust standard deviations of a run. Rate: the share of runs that "
         "failed, with its exact 95 % interval. What do all runs give, failed ones with them? Mean "
-        "over all runs, with its 95 % interval. That interval admits failures not yet seen: as many "
-        f"as the rate's interval allows, each as deep as {label} goes. So few seeds leave it wide."
+        "over all runs, with its 95 % interval. That interval admits failures not yet seen: as "
+        f"many as the rate's interval allows, each as deep as {label} goes. So few seeds leave it "
+        "wide."
     )
     header = [
         "Failed runs", "Rate", "95 % interval of the rate", "Upper quartile", "Drop",

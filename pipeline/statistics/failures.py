@@ -2,14 +2,14 @@
 
 A run has failed where its mean Dice lies below its variant's good run by more than the study's
 `compare.failure_drop`, and by more than four robust standard deviations of a run. The good run is
-the upper quartile of the variant's runs: as many as half may fail, and one lucky run decides
-nothing. The standard deviation is 1.4826 times the median distance from a variant's median, of the
-runs of all variants that did not fail; so runs of a study that spread widely are not called failed
-for that alone. Of fewer than five runs none is. The rule is fixed before looking and knows the
-figures alone.
+the upper quartile of the variant's runs: nearly half may fail, and one lucky run decides nothing.
+The standard deviation is 1.4826 times the median distance from a variant's median, of the runs of
+all variants that did not fail; so runs of a study that spread widely are not called failed for that
+alone. Of fewer than five runs none is. The rule is fixed before looking and knows the figures
+alone.
 Source: the modified z-score (Iglewicz and Hoaglin 1993, section 3.3), 3.5 from the median there.
 
-Assumed: no more than about half of a variant's runs fail, or failed ones are its good run.
+Assumed: fewer than half of a variant's runs fail, or failed ones are its good run.
 """
 
 from __future__ import annotations

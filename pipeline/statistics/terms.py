@@ -8,7 +8,7 @@ from pipeline.statistics.pairs import FEWEST_SEEDS, THRESHOLD
 TERMS = {
     "Failed run": "A run whose Dice lies below the upper quartile of its variant's runs by more "
     f"than {{drop:g}} and by more than {SPREADS:g} robust standard deviations of a run (Iglewicz "
-    "and Hoaglin 1993). It assumes that no more than about half of a variant's runs fail.",
+    "and Hoaglin 1993). It assumes that fewer than half of a variant's runs fail.",
     "Failure rate": "The share of runs that fail, with Clopper and Pearson's exact interval "
     "(1934). It is of runs that fail by this rule, and assumes that they do independently.",
     "Typical run": "The mean over the runs that did not fail; of seven or more without the best "

@@ -179,7 +179,7 @@ def _unpaired_error(runs: Sequence[TypicalRun], row: Values) -> Parts:
     own: Parts = []
     common = 0.0
     for run, weight in zip(runs, row, strict=True):
-        if weight and run.seeds > pooled / run.kept:
+        if weight and run.seeds > (1 + SAME) * pooled / run.kept:
             own.append((float(weight**2 * run.seeds), run.kept - 1))
         else:
             common += float(weight**2 * pooled / run.kept)

@@ -204,7 +204,7 @@ def test_a_comparison_holds_what_each_part_of_the_protocol_finds(correlation):
     found = run(scores, baseline="b", paper={"a": 0.86, "b": 0.88, "z": 0.87}, seed=3)
     means = values.mean(axis=2)
     pairing = choose_pairing(means)
-    assert pairing.paired is (correlation > 0)
+    assert pairing.paired
     assert found.pairing == pairing
     assert (found.metric, found.variants, found.seeds) == ("dice", ["a", "b"], list(range(7)))
     assert (found.cases, found.notes, found.baseline) == (12, [], "b")
@@ -421,3 +421,12 @@ def test_without_two_runs_that_did_not_fail_nothing_is_compared():
     assert found.notes == [
         "Of a variant no two runs of these seeds did not fail: nothing is compared."
     ]
+
+
+def test_too_few_runs_that_did_not_fail_are_descriptive_and_named():
+    _, scores = two(seeds=8)
+    found = run(scores, failed={("b", seed) for seed in range(5)})
+    assert found.notes == [
+        "Descriptive only: too few runs did not fail (b 3 of 8); no difference is called shown."
+    ]
+    assert [pair.shown for pair in found.pairs] == [None]

@@ -78,3 +78,10 @@ def test_without_noise_what_differs_is_shown_and_what_does_not_is_not():
     found = {effect.name: effect for effect in effects(cells, False)}
     assert [effect.p_value for effect in found.values()] == [0.0, 1.0, 1.0]
     assert [effect.shown for effect in found.values()] == [True, False, False]
+
+
+def test_where_most_runs_of_a_cell_failed_no_effect_is_called_shown():
+    cells = design([0.7, 0.8, 0.7, 0.8], seeds=8)
+    lost = np.arange(8) < 5
+    cells[False, False] = (cells[False, False][0], lost)
+    assert {effect.shown for effect in effects(cells, False)} == {None}

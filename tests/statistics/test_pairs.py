@@ -179,7 +179,8 @@ def test_superiority_is_the_share_of_seeds_that_win_with_its_exact_interval():
 
 
 def test_the_pairing_names_its_rule_and_its_test():
-    apart = choose_pairing(np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]))
+    falling = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.5, 0.5, 0.5]]
+    apart = choose_pairing(np.array(falling))
     assert (apart.correlation, apart.threshold, apart.paired) == (pytest.approx(-1), 0.2, False)
     assert apart.test.endswith("each pair with its own error over seeds and cases")
     together = choose_pairing(np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 9.4], [0.5, 0.5, 0.5]]))
@@ -188,10 +189,15 @@ def test_the_pairing_names_its_rule_and_its_test():
 
 
 def test_one_failed_run_does_not_decide_the_pairing():
-    means = study([0.8, 0.8], seeds=10, correlation=0.9, rest_deviation=0).mean(axis=2)
-    means[0, np.argmax(means[0])] -= 0.5  # the luckiest seed fails: Pearson's turns negative
-    assert np.corrcoef(means)[0, 1] < 0
-    assert choose_pairing(means).paired
+    means = study([0.8] * 3, seeds=10, correlation=0.9, rest_deviation=0).mean(axis=2)
+    means[:2, np.argmax(means[0])] -= [0.5, 0.0]  # the luckiest seed fails
+    assert np.corrcoef(means)[0, 1] < 0  # Pearson's turns negative
+    assert choose_pairing(means[:2]).correlation > 0
+
+
+def test_two_variants_are_always_paired():
+    for second in ([0.3, 0.2, 0.1], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]):
+        assert choose_pairing(np.array([[0.1, 0.2, 0.3], second])).paired
 
 
 def test_where_most_runs_failed_nothing_is_concluded():
