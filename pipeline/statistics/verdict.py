@@ -59,7 +59,7 @@ def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[
         runs = min(free)
         who = "of the other variants none" if failed else "so of each variant"
         told += f"; {who}, failure rate {_rate(free[runs])} with {quantity(runs, 'run')}"
-    drop = f"{max(each.drop for each, _ in known):.4g}"
+    drop = f"{max(each.drop for each, _ in known):.3g}"
     sentences = [
         f"Failed runs: {told} (95 % intervals).",
         f"A run has failed if its {label} is more than {drop} below the upper quartile of its "
