@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.statistics.failures import SPREADS
-from pipeline.statistics.pairs import FEWEST_SEEDS, THRESHOLD
-
 TERMS = {
     "Failed run": "A run whose Dice lies below the upper quartile of its variant's runs by more "
-    f"than {{drop:g}} and by more than {SPREADS:g} robust standard deviations of a run (Iglewicz "
-    "and Hoaglin 1993). It assumes that fewer than half of a variant's runs fail.",
+    "than {drop:g} and by more than four robust standard deviations of a run (Iglewicz and "
+    "Hoaglin 1993). It assumes that fewer than half of a variant's runs fail.",
     "Failure rate": "The share of runs that fail, with Clopper and Pearson's exact interval "
     "(1934). It is of runs that fail by this rule, and assumes that they do independently.",
     "Typical run": "The mean over the runs that did not fail; of seven or more without the best "
@@ -20,8 +17,8 @@ TERMS = {
     "sample of such cases, and many.",
     "Shown": "The p-value is below 0.05 after adjusting for all pairs (Tukey's studentized range, "
     "each pair with its own error: Games and Howell 1976), or for the three effects of the 2 x 2 "
-    f"design (Holm 1979). With fewer than {FEWEST_SEEDS} seeds nothing is. Seeds pair the variants "
-    f"where the mean rank correlation of their runs is {THRESHOLD:g} or more.",
+    "design (Holm 1979). With fewer than seven seeds nothing is. Seeds pair the variants where the "
+    "mean rank correlation of their runs is 0.2 or more; they always pair two.",
     "Equal": "Two one-sided tests show that the typical runs differ by less than the margin (Holm "
     "over all pairs).",
     "A single run": "Where one more run lies that does not fail, on as many other cases: "
