@@ -56,7 +56,6 @@ def results(
         pairing=None,
         pairs=[],
         baseline=None,
-        against_baseline=[],
         equivalence_margin=0.005,
         factorial=[],
         ranks=None,
@@ -65,7 +64,7 @@ def results(
         power=None,
     )
     return Results(
-        schema_version=1,
+        schema_version=2,
         study=record,
         params={},
         environment={},
@@ -73,6 +72,7 @@ def results(
         estimates=[],
         averaged=[],
         comparison=comparison,
+        failures=[],
         tails=[],
         groupings={},
         subgroups=[],
