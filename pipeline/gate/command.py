@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.gate import NO_VERDICT, PASSED, REGRESSED
 from pipeline.gate.baseline import Baseline, load_figures, save_baseline
-from pipeline.gate.regression import ALPHA, FLOOR, Check, compare_means
+from pipeline.gate.regression import ALPHA, FLOOR, Check, alarms, compare_studies
 from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_benchmarks, save_speeds
 from pipeline.reporting.tables import DASH
 from pipeline.reporting.writers import escape_markdown
@@ -59,7 +59,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         choices=["a", "b", "c"],
         default="c",
         help="a: predictions and a tiny training repeat; b: a stored network scores as it did; "
-        "c: a study retrained is no worse than its baseline (default)",
+        "c: a study retrained is no worse than its baseline, in a typical run and in how many fail "
+        "(default)",
     )
     parser.add_argument(
         "--speed",
@@ -92,7 +93,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--floor",
         type=option(NotNegative),
         default=FLOOR,
-        help="tier c: a mean worse by no more passes, in the metric's units; default: %(default)s",
+        help="tier c: a typical run worse by no more passes, in the metric's units; default: "
+        "%(default)s",
     )
     parser.add_argument(
         "--tolerance",
@@ -131,8 +133,8 @@ def gate_study(arguments: argparse.Namespace) -> int:
         print(f"gate: {arguments.baseline} holds the figures of {runs}")
         return PASSED
     baseline = load_figures(arguments.baseline)
-    checks = compare_means(baseline, candidate, alpha=arguments.alpha, floor=arguments.floor)
-    return report(f"tier c, study {candidate.study.name}", checks)
+    checks = compare_studies(baseline, candidate, alpha=arguments.alpha, floor=arguments.floor)
+    return report(f"tier c, study {candidate.study.name}", checks, alarms(checks))
 
 
 def _seeds(figures: Baseline) -> list[int]:
@@ -161,15 +163,16 @@ def gate_speed(arguments: argparse.Namespace) -> int:
     return report("speed", compare_speeds(stored, found, arguments.tolerance))
 
 
-def report(what: str, checks: Sequence[Check]) -> int:
-    """Print the verdict and the table of `checks`; returns the exit status."""
+def report(what: str, checks: Sequence[Check], found: str = "") -> int:
+    """Print the verdict, what was `found`, and the table of `checks`; returns the exit status."""
     if not checks:
         raise UserError(
             f"nothing is stored to compare with ({what}): write it anew with --update-baseline"
         )
     failed = sum(not check.passed for check in checks)
     verdict = f"{failed} of {len(checks)} regressed" if failed else f"all {len(checks)} pass"
-    print(f"**Gate: {verdict}** ({escape_markdown(what)})\n")
+    words = f": {escape_markdown(found)}" if found else ""
+    print(f"**Gate: {verdict}** ({escape_markdown(what)}){words}\n")
     print(markdown_table(checks))
     return REGRESSED if failed else PASSED
 

@@ -50,19 +50,50 @@ def gate_on(monkeypatch: pytest.MonkeyPatch, candidate: Results) -> int:
 def test_equal_figures_pass_with_status_0(folder, monkeypatch, capsys):
     assert gate_on(monkeypatch, results(STEADY)) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "**Gate: all 9 pass** (tier c, study demo)"
+    assert told[0] == "**Gate: all 12 pass** (tier c, study demo)"
     assert told[2].startswith("| Compared | Metric | Baseline |")
-    assert len(told) == 2 + 2 + 9
-    # s = 0.01 in each of 2 x 2 degrees of freedom; t(1 - 0.01 / 9, 4) = 6.98
-    assert told[4] == "| unet | Dice | 0.8 | 0.8 | 0 | 0.05695 | pass | 3 against 3 runs, pooled |"
+    assert len(told) == 2 + 2 + 12
+    # s = 0.01 in each of 2 x 2 degrees of freedom; t(1 - 0.01 / 12, 4) = 7.53
+    assert told[4] == "| unet | Dice | 0.8 | 0.8 | 0 | 0.06147 | pass | 3 against 3 runs, pooled |"
+    assert told[7] == (
+        "| unet | failed runs | 0 | 0 | 0 | 1 | pass | 0 of 3 runs failed, 0 of 3 before; blind: "
+        "too few runs to show more |"
+    )
+
+
+def test_it_says_whether_a_typical_run_is_worse_or_more_runs_fail(folder, monkeypatch, capsys):
+    before = {name: [0.800, 0.802, 0.798, 0.801, 0.799] * 2 for name in ("unet", "resunet")}
+    lower = [value - 0.05 for value in before["unet"]]
+    failing = [value - 0.2 * (place < 9) for place, value in enumerate(before["unet"])]
+    save_baseline(Path("baseline.json"), figures(before))
+    assert gate_on(monkeypatch, results(before | {"unet": lower})) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == (
+        "**Gate: 6 of 12 regressed** (tier c, study demo): a typical run is worse: unet, all "
+        "variants"
+    )
+    assert "| unet | failed runs | 0 | 0 | 0 | 0.5 | pass |" in told[7]
+    assert gate_on(monkeypatch, results(before | {"unet": failing})) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == (
+        "**Gate: 2 of 12 regressed** (tier c, study demo): more runs fail: unet, all variants"
+    )
+    assert told[7] == (
+        "| unet | failed runs | 0 | 0.9 | 0.9 | 0.5 | **FAIL** | 9 of 10 runs failed, 0 of 10 "
+        "before; p = 2e-05, regressed if below 0.0025 |"
+    )
+    missing = before | {"unet": [*lower[:9], None]}
+    assert gate_on(monkeypatch, results(missing)) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("study demo): missing or not finite: unet, all variants")
 
 
 def test_a_worse_mean_fails_with_status_1(folder, monkeypatch, capsys):
     assert gate_on(monkeypatch, results(STEADY | {"unet": [0.5, 0.5, 0.5]})) == 1
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "**Gate: 6 of 9 regressed** (tier c, study demo)"
+    assert told[0].startswith("**Gate: 6 of 12 regressed** (tier c, study demo): a typical run")
     assert sum(" | **FAIL** | " in line for line in told) == 6
-    assert told[4].startswith("| unet | Dice | 0.8 | 0.5 | 0.3 | 0.05695 | **FAIL** |")
+    assert told[4].startswith("| unet | Dice | 0.8 | 0.5 | 0.3 | 0.06147 | **FAIL** |")
 
 
 def test_a_larger_alpha_allows_less(folder, monkeypatch):
@@ -112,11 +143,11 @@ def test_a_candidate_without_a_variant_is_refused_with_status_2(folder, monkeypa
         ("[" * 100_000, "is not JSON: recursion limit exceeded"),
         ('{"study": {"name": "\\ud800"}}', "is not JSON"),
         (
-            '{"comparison": {}, "schema_version": 2}',
-            "must be 1, got 2; run the stage compare again",
+            '{"comparison": {}, "schema_version": 1}',
+            "must be 2, got 1; run the stage compare again",
         ),
-        ('{"comparison": {}, "schema_version": true}', "schema_version must be 1, got True"),
-        ('{"comparison": {}, "schema_version": 1}', "not of the schema"),
+        ('{"comparison": {}, "schema_version": true}', "schema_version must be 2, got True"),
+        ('{"comparison": {}, "schema_version": 2}', "not of the schema"),
         ('{"schema_version": true}', "schema_version: value error, input should be a whole number"),
         ('{"schema_version": 1.0}', "schema_version: value error, input should be a whole number"),
         (
@@ -297,7 +328,7 @@ def test_a_gate_that_fails_itself_is_no_regression(folder, monkeypatch, capsys):
         raise ZeroDivisionError
 
     save_results(Path("reports/results.json"), results(STEADY))
-    monkeypatch.setattr(gate, "compare_means", crash)
+    monkeypatch.setattr(gate, "compare_studies", crash)
     monkeypatch.setattr("sys.argv", ["gate", "--baseline", "baseline.json"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("pipeline.gate", run_name="__main__")

@@ -73,6 +73,7 @@ def results(
         failures=[],
         averaged=[],
         comparison=comparison,
+        failures=[],
         tails=[],
         groupings={},
         subgroups=[],
