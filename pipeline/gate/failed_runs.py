@@ -1,9 +1,9 @@
 """Which runs of baseline and candidate failed, and do the candidate's fail more often?
 
 The baseline's failed runs are found among its own (statistics/failures.py, FAILURE_DROP): so each
-variant has a median run and a drop, and a run more than the drop below that median is low. Of the
-candidate's runs those that are low have failed, if they lie as far below the median of its others.
-So one of two is found, and most of ten, where the baseline's rule finds none; a change that makes
+variant has an upper quartile and a drop, and a run more than the drop below that is low. Of the
+candidate's runs those that are low have failed, if they lie as far below its others' quartile. So
+one of two is found, and most of ten, where the baseline's rule finds none; a change that makes
 training erratic does not widen its own drop; and one that makes most runs better fails no others.
 
 Where every run of a variant is low, none of them tells what a typical one is: they are taken for
@@ -22,14 +22,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from pipeline.gate.baseline import Baseline, RunFigures
-from pipeline.statistics.failures import failure_rates
+from pipeline.statistics.failures import failure_rates, upper_quartile
 
 FAILURE_DROP = 0.03  # the default of a study's compare.failure_drop
 
@@ -95,14 +95,16 @@ def tell_apart(baseline: Baseline, candidate: Baseline, level: float) -> dict[st
     found, low = {}, []
     for name in baseline.spreads:
         rate = rates[name]
-        assert rate.median is not None
+        assert rate.upper_quartile is not None
         before = [run for run in baseline.runs if run.variant == name]
         after = [run for run in candidate.runs if run.variant == name]
         values = [dice for run in after if (dice := run.metrics.get("dice")) is not None]
-        reached = [dice for dice in values if dice >= rate.median - rate.drop]
+        reached = [dice for dice in values if dice >= rate.upper_quartile - rate.drop]
         if values and not reached:
             low.append(name)
-        middle = min(rate.median, median(reached or values or [rate.median]))
+        others = upper_quartile(np.array(reached or values or [rate.upper_quartile]))
+        assert others is not None
+        middle = min(rate.upper_quartile, others)
         found[name] = Variant(
             then=_split(before, [run.seed in rate.failed for run in before]),
             now=_split(after, [_below(run, middle - rate.drop) for run in after]),

@@ -3,9 +3,10 @@
 A run has failed where its mean Dice lies below its variant's good run by more than the study's
 `compare.failure_drop`, and by more than four robust standard deviations of a run. The good run is
 the upper quartile of the variant's runs: nearly half may fail, and one lucky run decides nothing.
-The standard deviation is 1.4826 times the median distance from a variant's median, of the runs of
-all variants that did not fail; so runs of a study that spread widely are not called failed for that
-alone. Of fewer than five runs none is. The rule is fixed before looking and knows the figures
+The standard deviation is that of the better half of each variant's runs, which failures do not
+reach: 2.5 times the median distance from its median, over all variants. So runs of a study that
+spread widely are not called failed for that alone; those of one variant that spreads more than the
+others are. Of fewer than five runs none is. The rule is fixed before looking and knows the figures
 alone.
 Source: the modified z-score (Iglewicz and Hoaglin 1993, section 3.3), 3.5 from the median there.
 
@@ -13,6 +14,8 @@ Assumed: fewer than half of a variant's runs fail, or failed ones are its good r
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,7 @@ from pipeline.statistics.results import FailureRate, Interval
 from pipeline.statistics.typical import Failed
 
 SPREADS = 4.0  # robust standard deviations
-TO_NORMAL = 1.4826  # times the median distance from the median, a normal one's deviation
+TO_NORMAL = 2.5057  # times that distance: a normal deviation, by the half-normal's quantiles
 FEWEST_RUNS = 5  # of fewer none is called failed: which is the good run cannot be told
 RATE_TO_RULE_OUT = 0.1  # a failure rate that a study may want to rule out
 
@@ -36,7 +39,7 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
         for name, own in dice.groupby(level="variant", sort=False)
     }
     good = {name: upper_quartile(own.to_numpy()) for name, own in runs.items()}
-    cut = _cut([own.to_numpy() for own in runs.values()], list(good.values()), drop)
+    cut = _cut([own.to_numpy() for own in runs.values()], drop)
     found = []
     for name, own in runs.items():
         failed = [int(seed) for seed in own.index[_failed(own.to_numpy(), good[name], cut)]]
@@ -67,18 +70,11 @@ def _failed(runs: Values, good: float | None, cut: float) -> Failed:
     return runs < good - cut
 
 
-def _cut(runs: list[Values], good: list[float | None], drop: float) -> float:
-    """How far below the good run a failed one lies: the drop, widened until it is SPREADS standard
-    deviations of the runs that did not fail by it."""
-    cut = drop
-    while True:
-        left = [own[~_failed(own, best, cut)] for own, best in zip(runs, good, strict=True)]
-        away = [np.abs(own - np.median(own)) for own in left if len(own)]
-        spread = TO_NORMAL * float(np.median(np.concatenate(away))) if away else 0.0
-        wider = SPREADS * spread
-        if wider <= cut:
-            return cut
-        cut = wider
+def _cut(runs: Sequence[Values], drop: float) -> float:
+    """How far below the good run a failed one lies: the drop, or SPREADS standard deviations."""
+    better = [np.sort(own)[len(own) // 2 :] for own in runs if len(own)]
+    away = np.concatenate([np.abs(own - np.median(own)) for own in better] or [np.zeros(1)])
+    return max(drop, SPREADS * TO_NORMAL * float(np.median(away)))
 
 
 def rate_interval(failed: int, runs: int) -> Interval:

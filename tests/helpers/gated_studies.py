@@ -68,17 +68,15 @@ def gated(then: np.ndarray, now: np.ndarray, *, alpha: float = 0.01) -> Alarms:
     subjects = variants + (variants > 1)
     one, kind = alpha / (KINDS * subjects), alpha / KINDS
 
-    middle = np.median(then, axis=2, keepdims=True)
-    away = then - middle
-    spread = np.maximum(
-        np.median(np.abs(away), axis=2, keepdims=True),
-        np.median(np.abs(away), axis=(1, 2), keepdims=True),
-    )
-    drop = np.maximum(0.03, 3.5 * spread / stats.norm.ppf(0.75))
-    failed_then = away < -drop
+    middle = np.quantile(then, 0.75, axis=2, method="higher", keepdims=True)
+    better = np.sort(then, axis=2)[..., seeds // 2 :]
+    away = np.abs(better - np.median(better, axis=2, keepdims=True))
+    drop = np.maximum(0.03, 4 * 2.5057 * np.median(away, axis=(1, 2), keepdims=True))
+    failed_then = then < middle - drop
     low = now < middle - drop
     all_low = low.all(axis=2, keepdims=True)
-    own_middle = np.nanmedian(np.where(low & ~all_low, np.nan, now), axis=2, keepdims=True)
+    others = np.where(low & ~all_low, np.nan, now)
+    own_middle = np.nanquantile(others, 0.75, axis=2, method="higher", keepdims=True)
     failed_now = now < np.minimum(middle, own_middle) - drop
 
     count_then = failed_then.sum(axis=2)

@@ -70,7 +70,6 @@ def results(
         environment={},
         verdict=[],
         estimates=[],
-        failures=[],
         averaged=[],
         comparison=comparison,
         failures=[],
