@@ -456,8 +456,8 @@ def test_the_numpy_of_the_simulations_decides_as_the_gate_does():
     rng = np.random.default_rng(0)
     told = {"typical": 0, "failures": 0}
     for before, after, runs, level in (
-        ([0.4] * 3, [0.8] * 3, 2, 0.84),
-        ([0.4, 0.1, 0.0], [0.8, 0.2, 0.0], 5, 0.84),
+        ([0.2] * 3, [0.8] * 3, 2, 0.84),
+        ([0.2, 0.1, 0.0], [0.8, 0.2, 0.0], 5, 0.84),
         ([0.1], [0.6], 2, 0.845),
         ([0.0], [0.7], 7, 0.85),
         ([0.2] * 2, [0.6] * 2, 3, 0.7),
