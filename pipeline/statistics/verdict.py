@@ -264,17 +264,18 @@ def _power(comparison: Comparison) -> list[str]:
     if power.detectable is not None or power.seeds_for_margin is not None:  # there is noise
         if power.gap is not None:
             takes.append(
-                f"the gap of {_number(power.gap)} between the paper's two best of these variants, "
-                f"{_seeds(power.seeds_for_gap)}"
+                f"the gap of {_number(power.gap)} between the paper's two best of these variants "
+                f"takes {_seeds(power.seeds_for_gap)}"
             )
         takes.append(
-            f"a difference of {comparison.equivalence_margin:g}, {_seeds(power.seeds_for_margin)}"
+            f"a difference of {comparison.equivalence_margin:g} takes "
+            f"{_seeds(power.seeds_for_margin)}"
         )
     takes.append(
-        f"a failure rate under {percent(power.failure_rate)}, "
+        f"a failure rate under {percent(power.failure_rate)} takes "
         f"{_seeds(power.seeds_for_failure_rate)} of which none of the variant's fails"
     )
-    sentences.append(f"To show it, with as many test cases, it takes: {'; '.join(takes)}.")
+    sentences.append(f"To be shown, with as many test cases: {'; '.join(takes)}.")
     return sentences
 
 

@@ -290,13 +290,13 @@ def test_power_in_words():
         }  # fmt: skip
         return Power.model_validate(record | changes)
 
-    ten, takes = list(range(10)), "To show it, with as many test cases, it takes: "
-    rate = "a failure rate under 10 %, 36 seeds of which none of the variant's fails."
+    ten, takes = list(range(10)), "To be shown, with as many test cases: "
+    rate = "a failure rate under 10 % takes 36 seeds of which none of the variant's fails."
     assert said(seeds=ten, power=power()) == [
         "10 seeds show a difference of 0.0072 between typical runs in 80 % of studies (standard "
         "deviation over seeds 0.0036).",
-        f"{takes}the gap of 0.0045 between the paper's two best of these variants, more cases, or "
-        f"over 1,000 seeds; a difference of 0.005, 14 seeds; {rate}",
+        f"{takes}the gap of 0.0045 between the paper's two best of these variants takes more "
+        f"cases, or over 1,000 seeds; a difference of 0.005 takes 14 seeds; {rate}",
     ]
     assert said(seeds=ten, power=power(detectable=None, seeds_for_margin=None)) == [
         f"{takes}{rate}"
