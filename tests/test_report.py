@@ -195,7 +195,7 @@ def test_the_first_figure_is_of_every_run_and_says_what_failed_means(study, monk
     assert "<h3>Every run</h3>" in first
     assert (
         "A run has failed if it lies more than 0.03 Dice below the upper quartile of its "
-        "variant's runs." in (re.search(r"<figcaption>(.*?)</figcaption>", first)[1])
+        "variant&#39;s runs." in (re.search(r"<figcaption>(.*?)</figcaption>", first)[1])
     )
     params = study.folder / "params.yaml"
     params.write_text(params.read_text().replace("failure_drop: 0.03", "failure_drop: 0.125"))
