@@ -100,7 +100,8 @@ def mean_with_failures(
     if min(own.shape) < 2:
         return None
     bounds = mean_interval(own)
-    return Interval(low=bounds.low - rate.high * (bounds.low - worst), high=bounds.high)
+    low = max(worst, bounds.low)
+    return Interval(low=low - rate.high * (low - worst), high=bounds.high)
 
 
 def runs_for_rate(failed: int = 0, rate: float = RATE_TO_RULE_OUT) -> int:

@@ -51,7 +51,7 @@ def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin
     noisy = by_seed > SAME**2 and deviation is not None
     return Power(
         power=POWER,
-        standard_deviation=deviation,
+        standard_deviation=deviation if noisy or deviation is None else 0.0,
         detectable=smallest_difference(chance, seeds, np.sqrt(by_seed))
         if noisy and seeds >= FEWEST_SEEDS
         else None,

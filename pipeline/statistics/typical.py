@@ -163,7 +163,7 @@ def contrasts(
                 value=float(differences.mean()),
                 seeds=sum(part for part, _ in seeds),
                 cases=of_cases,
-                freedom=_freedom(seeds, (of_cases, cases - 1), least),
+                freedom=_freedom(seeds, (of_cases, cases - 1), least, len(runs[0].moves)),
             )
         )
     return found
@@ -203,9 +203,14 @@ def _paired_error(runs: Sequence[TypicalRun], row: Values) -> Parts:
     return [(pooled, (len(runs) - 1) * (least - 1))]
 
 
-def _freedom(seeds: Sequence[tuple[float, float]], cases: tuple[float, float], kept: int) -> float:
-    """Satterthwaite's, of a sum of squared errors, each with its own; the least of the seeds' where
-    there is no error, and of fewer than five kept runs (crossed.Errors.freedom says why)."""
+def _freedom(
+    seeds: Sequence[tuple[float, float]], cases: tuple[float, float], kept: int, runs: int
+) -> float:
+    """Satterthwaite's, of a sum of squared errors, each with its own. The least of the seeds' where
+    there is no error and of fewer than five kept runs, and h - 1 where there were fewer than five
+    `runs` at all: Satterthwaite's number is then itself too uncertain (crossed.Errors.freedom)."""
+    if runs < FEW_SEEDS:
+        return float(kept - 1)
     parts = [*seeds, cases]
     total = sum(part for part, _ in parts)
     if total <= 0 or kept < FEW_SEEDS:

@@ -19,6 +19,7 @@ from pipeline.study.values import quantity
 
 DECIMALS = 4
 FEW = 3  # variants of which every pair is told
+FEWEST_RUNS = 5  # failures.FEWEST_RUNS
 
 
 def verdict(
@@ -45,6 +46,11 @@ def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[
     known = [(each, each.interval) for each in failures if each.interval is not None]
     if not known or max(each.runs for each, _ in known) < 2:
         return []
+    if max(each.runs for each, _ in known) < FEWEST_RUNS:
+        return [
+            f"Of fewer than {FEWEST_RUNS} runs of a variant none can be called failed: what "
+            "follows takes all runs for typical ones."
+        ]
     label = METRICS[comparison.metric].label
     failed = [
         f"{each.variant} {len(each.failed)} of {each.runs} (seed"
@@ -261,7 +267,7 @@ def _power(comparison: Comparison) -> list[str]:
             f"{_number(power.standard_deviation or 0.0)})."
         )
     takes = []
-    if power.detectable is not None or power.seeds_for_margin is not None:  # there is noise
+    if power.standard_deviation:
         if power.gap is not None:
             takes.append(
                 f"the gap of {_number(power.gap)} between the paper's two best of these variants "

@@ -124,6 +124,8 @@ def test_the_mean_over_all_runs_admits_failures_that_were_not_seen():
     assert found.low == pytest.approx((1 - rate.high) * bounds.low)
     raised = mean_with_failures(values, none, rate, 0.5)
     assert raised.low == pytest.approx((1 - rate.high) * bounds.low + rate.high * 0.5)
+    wild = np.array([[0.9, 0.8], [0.1, 0.0]])  # an interval far beyond what Dice can be
+    assert mean_with_failures(wild, none[:2], rate, 0.0).low == 0
     assert mean_with_failures(values[:1], none[:1], rate, 0.0) is None
     assert mean_with_failures(values[:, :1], none, rate, 0.0) is None
     lost = np.arange(10) == 3

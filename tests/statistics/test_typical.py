@@ -237,3 +237,10 @@ def test_one_run_and_one_case_have_a_mean_and_runs_over_cases_alone_an_interval(
     assert typical_mean(many, none(many)) == pytest.approx(stats.trim_mean(many[:, 0], 0.1))
     values[0, 0] = np.nan
     assert np.isnan(typical_mean(values, none(values)))
+
+
+def test_of_two_seeds_the_pooled_error_has_no_more_degrees_of_freedom():
+    values = simulate(np.random.default_rng(8), [0.8] * 5, seeds=2, cases=200)
+    runs = [typical_run(each, none(each)) for each in values]
+    weights = [[1.0, -1.0, 0.0, 0.0, 0.0]]
+    assert {contrasts(runs, weights, paired)[0].freedom for paired in (True, False)} == {1}

@@ -10,7 +10,7 @@ from results_by_hand import results
 
 from pipeline.statistics import verdict as module
 from pipeline.statistics.analysis import compare, estimate
-from pipeline.statistics.failures import rate_interval
+from pipeline.statistics.failures import FEWEST_RUNS, rate_interval
 from pipeline.statistics.paper import FACTORS, PAPER
 from pipeline.statistics.results import (
     Comparison,
@@ -298,7 +298,7 @@ def test_power_in_words():
         f"{takes}the gap of 0.0045 between the paper's two best of these variants takes more "
         f"cases, or over 1,000 seeds; a difference of 0.005 takes 14 seeds; {rate}",
     ]
-    assert said(seeds=ten, power=power(detectable=None, seeds_for_margin=None)) == [
+    assert said(seeds=ten, power=power(detectable=None, standard_deviation=0.0)) == [
         f"{takes}{rate}"
     ]
 
@@ -340,6 +340,13 @@ def test_failed_runs_are_named_with_their_rate():
     )
     alone, *_ = asked(failures("a", 10, 3))
     assert alone.endswith("(seed 3), failure rate 0 to 45 % (95 % intervals).")
+
+
+def test_of_fewer_than_five_runs_none_is_called_failed():
+    assert module.FEWEST_RUNS == FEWEST_RUNS
+    told = "Of fewer than 5 runs of a variant none can be called failed: what follows takes all "
+    assert asked(failures("a", 4), failures("b", 2)) == [f"{told}runs for typical ones."]
+    assert len(asked(failures("a", 5), failures("b", 2))) == 3
 
 
 def test_one_run_each_says_nothing_of_failures():
