@@ -279,7 +279,7 @@ def with_estimates(name: str = "made", variant: str = "gated", failed: Sequence[
         failed=list(failed),
         rate=len(failed) / 2,
         interval=Interval(low=0.0, high=0.9),
-        median=0.81,
+        upper_quartile=0.81,
         drop=0.03,
     )
     params = {"evaluate": {"threshold": 0.4}}
@@ -294,7 +294,7 @@ def test_with_results_the_card_has_the_typical_run_with_its_interval(exported):
     assert "It and its 95 % interval are over 2 seeds and the cases" in card
     assert "| Metric | Typical run | 95 % interval | Mean over seeds |" in card
     assert "| Dice | 0.8123 | 0.7512 to 0.8688 | 0.8100 | 0.0141 | 0.8000 |" in card
-    assert "more than 0.03 Dice below the variant's median run: 0 of 2 runs." in card
+    assert "more than 0.03 Dice below the variant's upper quartile: 0 of 2 runs." in card
     assert "This network is of a run that failed" not in card
     assert "2 TP / (2 TP + FP + FN)" in card
     assert "above 0.4 its study calls it lesion" in card
