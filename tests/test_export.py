@@ -304,10 +304,10 @@ def test_the_card_of_a_run_that_failed_says_so(exported):
     out, _, folder = exported
     run, figures = open_run(folder), load_exported(out / "export.json")
     card = write_card(run, figures, with_estimates(failed=[run.seed]))
-    assert "median run: 1 of 2 runs." in card
+    assert "upper quartile: 1 of 2 runs." in card
     assert "**This network is of a run that failed.**" in card
     other = write_card(run, figures, with_estimates(failed=[run.seed + 1]))
-    assert "median run: 1 of 2 runs." in other
+    assert "upper quartile: 1 of 2 runs." in other
     assert "This network is of a run that failed" not in other
 
 

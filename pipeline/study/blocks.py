@@ -313,7 +313,7 @@ class Compare(Block):
     """The statistics over seeds that the protocol leaves open.
 
     baseline: the variant that the others are held against; null for none, as one that the study
-    does not run. failure_drop: Dice by which a failed run lies below its variant's median run, at
+    does not run. failure_drop: Dice by which a failed run lies below its variant's good runs, at
     least (statistics/failures.py). equivalence_margin: Dice by which two variants may differ and be
     called equal. draws, seed: of the bootstrap.
     """
