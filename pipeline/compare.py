@@ -61,6 +61,7 @@ from pipeline.study.stages import at_stage
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
 EXPORTED = ("exported_bytes", "cpu_milliseconds", "cpu")  # of Cost: not of a run's
+FailedRuns = Collection[tuple[str, int]]  # variant and seed of each
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
@@ -111,8 +112,8 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     binned = read_binned(study, cases)
     runs = score_runs(scores, binned)
     failures = find_failures(study, scores, runs)
-    failed = {(each.variant, seed) for each in failures for seed in each.failed}
-    estimates = estimate_all(study, scores, runs, failed)
+    failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
+    estimates = estimate_all(study, scores, runs, failed_runs)
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
     comparison = compare_available(
         table[["variant", "seed", "case", "value"]],
@@ -121,7 +122,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         margin=study.compare.equivalence_margin,
         paper=_paper(study, PRIMARY),
         factors=factors(study),
-        failed=failed,
+        failed_runs=failed_runs,
         draws=study.compare.draws,
         seed=study.compare.seed,
     )
@@ -133,11 +134,11 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         verdict=verdict(comparison, estimates, failures),
         estimates=estimates,
         failures=failures,
-        averaged=average_all(study, cases, scores, failed),
+        averaged=average_all(study, cases, scores, failed_runs),
         comparison=comparison,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
-        subgroups=_subgroups(study, cases, scores, failed),
+        subgroups=_subgroups(study, cases, scores, failed_runs),
         calibration=_calibration(study, binned, estimates),
         thresholds=_thresholds(study),
         runs=_runs(study, runs, facts),
@@ -147,34 +148,33 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     )
 
 
-Lost = Collection[tuple[str, int]]  # the runs, variant and seed, that failed
-
-
 def find_failures(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list[FailureRate]:
     """Of each variant, in the order of params.yaml; runs: score_runs's."""
     found = []
     for each in failure_rates(runs[PRIMARY], study.compare.failure_drop):
         values = _crossed(scores[scores["variant"] == each.variant], PRIMARY)
         if each.interval is not None and np.isfinite(values).all():
-            lost = _lost(study, each.variant, {(each.variant, seed) for seed in each.failed})
-            bounds = mean_with_failures(values, lost, each.interval, range_of(PRIMARY)[0])
+            failed = np.isin(study.seeds_of(each.variant), each.failed)
+            bounds = mean_with_failures(values, failed, each.interval, range_of(PRIMARY)[0])
             each = each.model_copy(update={"mean_interval": bounds})
         found.append(each)
     return found
 
 
-def _lost(study: Study, variant: str, failed: Lost) -> Failed:
+def _failed(study: Study, variant: str, failed_runs: FailedRuns) -> Failed:
     """Which of a variant's seeds failed, in their order."""
-    return np.array([(variant, seed) in failed for seed in study.seeds_of(variant)], dtype=bool)
+    return np.array(
+        [(variant, seed) in failed_runs for seed in study.seeds_of(variant)], dtype=bool
+    )
 
 
 def estimate_all(
-    study: Study, scores: pd.DataFrame, runs: pd.DataFrame, failed: Lost
+    study: Study, scores: pd.DataFrame, runs: pd.DataFrame, failed_runs: FailedRuns
 ) -> list[Estimate]:
     """Every variant and metric, in the order of params.yaml and METRICS; runs: score_runs's."""
     found = []
     for variant in study.variants:
-        lost = _lost(study, variant, failed)
+        failed = _failed(study, variant, failed_runs)
         own = scores[scores["variant"] == variant]
         for metric in metrics_of(study):
             paper = _paper(study, metric)
@@ -183,7 +183,7 @@ def estimate_all(
             else:  # a ratio of sums over cases has no case's score: seeds alone
                 values = runs.loc[[variant], metric].to_numpy()[:, None]
             summary = estimate(
-                values, lost, variant=variant, metric=metric, paper=paper.get(variant),
+                values, failed, variant=variant, metric=metric, paper=paper.get(variant),
                 figures=len(paper),
             )  # fmt: skip
             found.append(summary.model_copy(update={"cases": own["id"].nunique()}))
@@ -191,7 +191,7 @@ def estimate_all(
 
 
 def average_all(
-    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed: Lost
+    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed_runs: FailedRuns
 ) -> list[AveragedEstimate]:
     """Every variant, averaging and metric of AVERAGED, in this order. Raises UserError if the stage
     average has not scored what the study asks for."""
@@ -207,7 +207,7 @@ def average_all(
                 estimate_averaged(
                     _crossed(averaged[chosen], metric),
                     _crossed(own, metric),
-                    _lost(study, variant, failed),
+                    _failed(study, variant, failed_runs),
                     variant=variant,
                     averaging=averaging,
                     metric=metric,
@@ -285,7 +285,7 @@ def _tails(study: Study, scores: pd.DataFrame) -> list[Tail]:
 
 
 def _subgroups(
-    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed: Lost
+    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed_runs: FailedRuns
 ) -> list[Subgroup]:
     """Every grouping, group and variant, in this order."""
     ids = list(dict.fromkeys(scores["id"]))
@@ -298,11 +298,11 @@ def _subgroups(
     for grouping, within_groups in groups.items():
         for group, within in within_groups.items():
             for variant, all_values in values.items():
-                own, lost = all_values[:, within], _lost(study, variant, failed)
-                mean = typical_mean(own, lost)
+                own, failed = all_values[:, within], _failed(study, variant, failed_runs)
+                mean = typical_mean(own, failed)
                 interval = None
                 if len(within) >= FEWEST_CASES and np.isfinite(mean):
-                    interval = typical_interval(own, lost)
+                    interval = typical_interval(own, failed)
                 found.append(
                     Subgroup(
                         grouping=grouping,

@@ -23,11 +23,10 @@ from pipeline.reporting.heatmaps import CAPTION
 from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
 from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note, number
-from pipeline.reporting.writers import csv, latex, markdown
+from pipeline.reporting.writers import all_definitions, csv, latex, markdown
 from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases
-from pipeline.statistics.terms import state_terms
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing
 from pipeline.study.params import Study
@@ -40,9 +39,9 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
         "A dot a run: its mean per-case Dice on the test cases. Hollow: a run that failed, with "
         "its seed. A run has failed if it lies more than {drop} Dice below the upper quartile of "
         "its variant's runs. Where runs spread widely it takes more: the table of failed runs has "
-        "the drop. "
-        "Bar: the typical run, of those that did not fail, with its 95 % interval over seeds and "
-        "cases. Star: the paper's figure. Runs far below stand at the left, on another scale.",
+        "the drop. Of fewer than five runs none is called failed. Bar: the typical run, of those "
+        "that did not fail, with its 95 % interval over seeds and cases. Star: the paper's figure. "
+        "Runs far below stand at the left, on another scale.",
     ),
     "forest.svg": (
         "Differences between variants",
@@ -174,10 +173,7 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
             explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
             examples=[*example_cases(scores), *disputed_cases(scores)],
-            definitions=[
-                *results.study.definitions.items(),
-                *state_terms(study.compare.failure_drop),
-            ],
+            definitions=all_definitions(results),
             empty=f"{results.study.both_empty} of {results.study.both_empty_of}",
             protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
             readings=readings(study),

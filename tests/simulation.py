@@ -355,8 +355,8 @@ def markdown(
 PYTHONPATH=.:tests/helpers python tests/simulation.py --studies {studies} --out docs/simulation.md
 ```
 
-Each row: {studies:,} simulated studies of five variants (seven where it says so) and {CASES:,} test
-cases, where it says no other number. All figures are percentages. One of 5 is known to
+Each row: {studies:,} simulated studies of five variants and {CASES:,} test cases, where it says no
+other number. All figures are percentages. One of 5 is known to
 +- {error:.1f}. The noise: a seed's standard deviation is {RUN:g} Dice, a case's 0.1 for all
 variants and 0.03 for one, and 0.05 is left for a run's luck with a case. "10 % fail" is of the
 first variant's runs. All variants are equal but the last of three or more, which lies {MARGIN:g}

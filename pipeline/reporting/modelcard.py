@@ -200,9 +200,10 @@ def _metrics(run: TrainedRun, results: Results | None) -> list[str]:
 
 
 def _failures(run: TrainedRun, results: Results) -> list[str]:
-    """How many of the variant's runs failed, and whether this one did; nothing of one run."""
+    """How many of the variant's runs failed, and whether this one did; nothing of fewer than
+    five."""
     found = next((one for one in results.failures if one.variant == run.variant), None)
-    if found is None or found.runs < 2:
+    if found is None or found.interval is None:
         return []
     label = METRICS[results.comparison.metric].label
     lines = [

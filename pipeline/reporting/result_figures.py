@@ -20,6 +20,7 @@ from pipeline.reporting.style import COLOURS, MARKERS
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Estimate, Interval, Pair, Ranks, Results
 from pipeline.statistics.verdict import p_text, percent
+from pipeline.study.values import quantity
 
 MINUS = "\N{MINUS SIGN}"
 GREY = "0.45"
@@ -52,6 +53,7 @@ class RunRow(NamedTuple):
     variant: str
     sound: dict[int, float]
     failed: dict[int, float]
+    told: str  # how many failed
     estimate: Estimate | None
 
     def bounds(self) -> list[float]:
@@ -76,9 +78,9 @@ def draw_runs(results: Results) -> Figure | None:
         return None
     label, look = METRICS[results.comparison.metric].label, looks(results.study.variants)
     low, high = _span([value for row in rows for value in row.bounds()])
-    lost = [value for row in rows for value in row.failed.values()]
-    far = [value for value in lost if value < low - FAR * (high - low)]
-    near = (min([low, *(value for value in lost if value not in far)]), high)
+    failed = [value for row in rows for value in row.failed.values()]
+    far = [value for value in failed if value < low - FAR * (high - low)]
+    near = (min([low, *(value for value in failed if value not in far)]), high)
     names = [row.variant for row in rows]
     figure = Figure(
         figsize=(PLOT + 2.3 + LETTER * _longest(names), 1.75 + ROW * len(rows)),
@@ -106,6 +108,7 @@ def draw_runs(results: Results) -> Figure | None:
 def _run_rows(results: Results) -> list[RunRow]:
     metric = results.comparison.metric
     failed = {(each.variant, seed) for each in results.failures for seed in each.failed}
+    rated = {each.variant for each in results.failures if each.interval is not None}
     estimates = {found.variant: found for found in results.estimates if found.metric == metric}
     rows = []
     for variant in results.study.variants:
@@ -115,11 +118,14 @@ def _run_rows(results: Results) -> list[RunRow]:
             if run.variant == variant and (value := run.metrics.get(metric)) is not None
         }
         ordered = sorted(known, key=lambda seed: known[seed])
-        sound, lost = (
+        sound, low = (
             {seed: known[seed] for seed in ordered if ((variant, seed) in failed) == kind}
             for kind in (False, True)
         )
-        rows.append(RunRow(variant, sound, lost, estimates.get(variant)))
+        told = quantity(len(known), "run")
+        if variant in rated:
+            told = f"failed: {len(low)} of {len(known)}"
+        rows.append(RunRow(variant, sound, low, told, estimates.get(variant)))
     return rows
 
 
@@ -230,9 +236,7 @@ def _draw_typical(ax: Axes, place: int, row: RunRow, look: Look) -> None:
     """Below a row's runs the typical run; right of the axis what it and the failures are."""
     runs, found = len(row.sound) + len(row.failed), row.estimate
     line, place_of_text = place + 0.27, ax.get_yaxis_transform()
-    told = "no run has a figure" if not runs else "one run"
-    if runs > 1:
-        told = f"failed: {len(row.failed)} of {runs}"
+    told = row.told if runs else "no run has a figure"
     ax.text(1.012, place - 0.1, told, transform=place_of_text, va="center", fontsize=8.5)
     if found is None or found.typical is None:
         return
@@ -264,10 +268,8 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
 
     handles = [handle("a run, a seed each", "o")]
     if any(row.failed for row in rows):
-        drops = [found.drop for found in results.failures if found.failed]
-        least, most = (f"{drop:.4g}" for drop in (min(drops), max(drops)))
-        drop = least if least == most else f"{least} to {most}"
-        told = f"failed, with its seed: over {drop} {label} below its variant's upper quartile"
+        drop = results.failures[0].drop  # one for all variants
+        told = f"failed, with its seed: over {drop:.4g} {label} below its variant's upper quartile"
         handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
     if any(row.estimate is not None and row.estimate.interval is not None for row in rows):
         typical = "typical run (of those that did not fail), 95 % interval"

@@ -147,14 +147,14 @@ def main_table(results: Results) -> Table:
 
 
 def failures_table(results: Results) -> Table:
-    """How often a variant's runs fail; no row where no variant has two runs."""
+    """How often a variant's runs fail; no row where no variant has five runs."""
     label = METRICS[results.comparison.metric].label
-    several = any(found.runs > 1 for found in results.failures)
+    told = any(found.interval is not None for found in results.failures)
     rows = [
         _row(
             found.variant,
             [
-                _failed(found),
+                DASH if found.interval is None else _failed(found),
                 _figure(found.rate, 100, ".1f", " %"),
                 DASH
                 if found.interval is None
@@ -166,13 +166,14 @@ def failures_table(results: Results) -> Table:
             ],
         )
         for found in results.failures
-        if several
+        if told
     ]
     drop = results.params["compare"]["failure_drop"]
     caption = (
         f"How often does a run fail? A run has failed if its {label} lies below the upper quartile "
         f"of its variant's runs by more than the drop. The drop is {drop:g}. Where runs spread "
-        "widely it is four robust standard deviations of a run. Rate: the share of runs that "
+        "widely it is four robust standard deviations of a run. Of fewer than five runs none is "
+        "called failed. Rate: the share of runs that "
         "failed, with its exact 95 % interval. What do all runs give, failed ones with them? Mean "
         "over all runs, with its 95 % interval. That interval admits failures not yet seen: as "
         f"many as the rate's interval allows, each as deep as {label} goes. So few seeds leave it "
@@ -186,9 +187,9 @@ def failures_table(results: Results) -> Table:
 
 
 def failed_of(results: Results, variant: str) -> str:
-    """`1 of 10`; a dash for one run, which has no other to fall behind."""
+    """`1 of 10`; a dash for fewer than five runs, of which none is called failed."""
     for found in results.failures:
-        if found.variant == variant and found.runs > 1:
+        if found.variant == variant and found.interval is not None:
             return f"{len(found.failed)} of {found.runs}"
     return DASH
 

@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, paper_row
 from pipeline.statistics.definitions import MAIN
 from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
+from pipeline.statistics.terms import state_terms
 
 
 def markdown(results: Results, tables: Sequence[Table]) -> str:
@@ -27,10 +28,16 @@ def markdown(results: Results, tables: Sequence[Table]) -> str:
     parts.append(
         "\n".join(
             f"- **{escape_markdown(label)}**: {escape_markdown(definition)}"
-            for label, definition in results.study.definitions.items()
+            for label, definition in all_definitions(results)
         )
     )
     return "\n\n".join(parts) + "\n"
+
+
+def all_definitions(results: Results) -> list[tuple[str, str]]:
+    """Of the metrics, then of the words that the verdict and the tables use."""
+    drop = results.params["compare"]["failure_drop"]
+    return [*results.study.definitions.items(), *state_terms(drop)]
 
 
 def _markdown_table(table: Table) -> str:
@@ -95,7 +102,7 @@ def csv(results: Results) -> str:
 def _failure_columns(found: FailureRate | None) -> dict[str, float | None]:
     rate = None if found is None else found.interval
     return {
-        "failed_runs": None if found is None else len(found.failed),
+        "failed_runs": None if found is None or rate is None else len(found.failed),
         "failure_rate_low": None if rate is None else rate.low,
         "failure_rate_high": None if rate is None else rate.high,
     }

@@ -42,7 +42,7 @@ class Design:
     Source of the order: the table. Raises ValueError if a (variant, seed, case) stands twice.
     """
 
-    def __init__(self, table: pd.DataFrame, failed: Collection[tuple[str, int]] = ()) -> None:
+    def __init__(self, table: pd.DataFrame, failed_runs: Collection[tuple[str, int]] = ()) -> None:
         self.notes: list[str] = []
         keys = table.set_index(["variant", "seed", "case"])["value"]
         if keys.index.has_duplicates:
@@ -71,7 +71,7 @@ class Design:
         rows = [(name, seed) for name in self.variants for seed in self.seeds]
         shape = (len(self.variants), len(self.seeds), len(self.cases))
         self.scores: Values = wide.loc[rows].to_numpy(dtype=np.float64).reshape(shape)
-        self.failed: Failed = np.array([row in failed for row in rows], dtype=bool).reshape(
+        self.failed: Failed = np.array([row in failed_runs for row in rows], dtype=bool).reshape(
             shape[:2]
         )
 
@@ -100,7 +100,7 @@ class Design:
 
 def estimate(
     values: Values | None,
-    failed: Failed | None = None,
+    failed: Failed,
     *,
     variant: str,
     metric: str,
@@ -109,7 +109,7 @@ def estimate(
 ) -> Estimate:
     """A variant's values (S, C) summed up; None or values that are not numbers give no figure.
 
-    failed: (S,), the runs that did, none where it is None. figures: of the paper in this metric,
+    failed: (S,), the runs that did. figures: of the paper in this metric,
     which are all held against its variants' single runs.
     """
     if values is None or not np.isfinite(values).all():
@@ -119,27 +119,26 @@ def estimate(
             interval=None, seeds=shape[0], cases=shape[1], paper=paper, single_run=None,
         )  # fmt: skip
     seeds, cases = values.shape
-    lost = np.zeros(seeds, dtype=bool) if failed is None else failed
-    crossed = (~lost).sum() > 1 and cases > 1
+    crossed = (~failed).sum() > 1 and cases > 1
     held = crossed and paper is not None
     return Estimate(
         variant=variant,
         metric=metric,
         mean=float(values.mean()),
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
-        typical=typical_mean(values, lost),
-        interval=typical_interval(values, lost) if crossed else None,
+        typical=typical_mean(values, failed),
+        interval=typical_interval(values, failed) if crossed else None,
         seeds=seeds,
         cases=cases,
         paper=paper,
-        single_run=single_run_interval(values, lost, figures) if held else None,
+        single_run=single_run_interval(values, failed, figures) if held else None,
     )
 
 
 def estimate_averaged(
     values: Values,
     single: Values,
-    failed: Failed | None = None,
+    failed: Failed,
     *,
     variant: str,
     averaging: Averaging,
@@ -151,13 +150,13 @@ def estimate_averaged(
     ensemble = averaging != "flips"
     gains = values - (single.mean(axis=0) if ensemble else single)
     runs, cases = values.shape
-    lost = np.zeros(runs, dtype=bool) if failed is None or ensemble else failed
+    left_out = np.zeros(runs, dtype=bool) if ensemble else failed
     known, known_gains = (bool(np.isfinite(found).all()) for found in (values, gains))
 
     def interval(found: Values, known: bool) -> Interval | None:
-        if not known or cases < 2 or ((~lost).sum() < 2 and not ensemble):
+        if not known or cases < 2 or ((~left_out).sum() < 2 and not ensemble):
             return None
-        return case_interval(found[0]) if ensemble else typical_interval(found, lost)
+        return case_interval(found[0]) if ensemble else typical_interval(found, left_out)
 
     return AveragedEstimate(
         variant=variant,
@@ -169,7 +168,7 @@ def estimate_averaged(
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if known and runs > 1 else None,
         interval_over="cases" if ensemble else "seeds and cases",
         interval=interval(values, known),
-        difference=typical_mean(gains, lost) if known_gains else None,
+        difference=typical_mean(gains, left_out) if known_gains else None,
         difference_interval=interval(gains, known_gains),
     )
 
@@ -182,7 +181,7 @@ def compare(
     margin: float,
     paper: Mapping[str, float],
     factors: Mapping[str, tuple[bool, bool]],
-    failed: Collection[tuple[str, int]] = (),
+    failed_runs: Collection[tuple[str, int]] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -190,12 +189,12 @@ def compare(
 
     Values are of the primary metric, higher is better. margin: of equivalence, in its units.
     paper: the figures of the variants that the paper reports. factors: variant -> (gates, encoder
-    attention), the 2 x 2 design's four. failed: the runs (variant, seed) that did. draws, seed: of
-    the bootstrap.
+    attention), the 2 x 2 design's four. failed_runs: (variant, seed) of each. draws, seed: of the
+    bootstrap.
     Source: the protocol of the design, fixed before any result was looked at.
     """
-    design = Design(table, failed)
-    names, values, lost, notes = design.variants, design.scores, design.failed, design.notes
+    design = Design(table, failed_runs)
+    names, values, failed, notes = design.variants, design.scores, design.failed, design.notes
     pairing, pairs, factorial = None, [], []
     ranks = ordering = variance = power = None
     enough = len(names) > 1
@@ -215,10 +214,10 @@ def compare(
                 f"Descriptive only: {len(design.seeds)} seeds; below {FEWEST_SEEDS} no difference "
                 "is called shown."
             )
-        elif is_descriptive(lost):
+        elif is_descriptive(failed):
             few = [
                 f"{name} {left} of {len(design.seeds)}"
-                for name, left in zip(names, (~lost).sum(axis=1), strict=True)
+                for name, left in zip(names, (~failed).sum(axis=1), strict=True)
                 if 2 * left < FEWEST_SEEDS
             ]
             notes.append(
@@ -227,17 +226,17 @@ def compare(
             )
         means = values.mean(axis=2)
         pairing = choose_pairing(means)
-        pairs = compare_pairs(values, lost, names, pairing.paired, margin=margin)
+        pairs = compare_pairs(values, failed, names, pairing.paired, margin=margin)
         if factors and set(factors) <= set(names):
             places = {levels: names.index(name) for name, levels in factors.items()}
-            cells = {levels: (values[place], lost[place]) for levels, place in places.items()}
+            cells = {levels: (values[place], failed[place]) for levels, place in places.items()}
             factorial = effects(cells, pairing.paired)
         ranks = rank_all(means, names)
         ordering = order_all(
-            values, lost, names, _best_first(paper, names), pairing.paired, draws=draws, seed=seed
+            values, failed, names, _best_first(paper, names), pairing.paired, draws=draws, seed=seed
         )
         variance = variance_components(values)
-        power = plan(values, lost, pairing.paired, _first_gap(paper), margin)
+        power = plan(values, failed, pairing.paired, _first_gap(paper), margin)
     return Comparison(
         metric=metric,
         variants=names,

@@ -43,7 +43,7 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
     found = []
     for name, own in runs.items():
         failed = [int(seed) for seed in own.index[_failed(own.to_numpy(), good[name], cut)]]
-        known = len(own) > 0
+        known = len(own) >= FEWEST_RUNS
         found.append(
             FailureRate(
                 variant=name,

@@ -100,8 +100,8 @@ def order_all(
     common = resample(rng, draws, seeds)
     drawn = np.stack(  # (V, draws)
         [
-            _mean(common if paired else resample(rng, draws, seeds), runs, ~lost)
-            for runs, lost in zip(by_run, failed, strict=True)
+            _mean(common if paired else resample(rng, draws, seeds), runs, usable)
+            for runs, usable in zip(by_run, ~failed, strict=True)
         ]
     )
     # Ties stay ties: the last digits of a sum of products are chance.
@@ -112,7 +112,7 @@ def order_all(
     frequent = np.argsort(-counts, kind="stable")[:MOST_SHARES]
     first = drawn == drawn.max(axis=0)
     winners = (first / first.sum(axis=0)).mean(axis=1)  # those that tie share a draw
-    means = np.array([each[~lost].mean() for each, lost in zip(values, failed, strict=True)])
+    means = np.array([own[usable].mean() for own, usable in zip(values, ~failed, strict=True)])
     means = means.round(DIGITS)
     tau = tau_interval = share = None
     if len(paper) > 1:

@@ -60,7 +60,7 @@ def compare_pairs(
     weights = np.zeros((len(places), variants))
     for row, (a, b) in enumerate(places):
         weights[row, a], weights[row, b] = 1, -1
-    runs = [typical_run(each, lost) for each, lost in zip(values, failed, strict=True)]
+    runs = [typical_run(*own) for own in zip(values, failed, strict=True)]
     found = contrasts(runs, weights, paired)
     equivalence = holm([contrast.equivalence(margin) for contrast in found])
     means = values.mean(axis=2)

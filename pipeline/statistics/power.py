@@ -34,7 +34,7 @@ def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin
     variants, seeds, cases = values.shape
     first, second = np.triu_indices(variants, 1)
     weights = np.eye(variants)[first] - np.eye(variants)[second]
-    runs = [typical_run(each, lost) for each, lost in zip(values, failed, strict=True)]
+    runs = [typical_run(*own) for own in zip(values, failed, strict=True)]
     found = contrasts(runs, weights, paired)
     by_seed = float(np.mean([each.seeds for each in found])) * seeds  # squared, of one seed
     by_case = float(np.mean([each.cases for each in found]))
@@ -60,7 +60,6 @@ def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin
         seeds_for_margin=seeds_needed(chance, margin, FEWEST_SEEDS) if noisy else None,
         failure_rate=RATE_TO_RULE_OUT,
         seeds_for_failure_rate=runs_for_rate(),
-        fewest_seeds=FEWEST_SEEDS,
     )
 
 

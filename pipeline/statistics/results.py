@@ -72,7 +72,7 @@ class FailureRate(Record):
     variant: str
     runs: int
     failed: list[int] = Field(description="their seeds")
-    rate: float | None
+    rate: float | None = Field(description="null below five runs, of which none is called failed")
     interval: Interval | None = Field(description="of the rate: Clopper and Pearson's, exact")
     upper_quartile: float | None = Field(description="the upper quartile of the runs' mean Dice")
     drop: float = Field(
@@ -81,7 +81,7 @@ class FailureRate(Record):
     mean_interval: Interval | None = Field(
         None,
         description="of the mean over all runs, with as many failures as the rate's interval "
-        "allows, each as deep as the metric goes; null for one run",
+        "allows, each as deep as the metric goes; null without a rate",
     )
 
 
@@ -234,8 +234,8 @@ class Power(Record):
         "where too few did not fail"
     )
     detectable: float | None = Field(
-        description="smallest difference of typical runs that is shown with that power; null with "
-        "fewer seeds than fewest_seeds"
+        description="smallest difference of typical runs that is shown with that power; null below "
+        "seven seeds"
     )
     gap: float | None = Field(description="between the paper's first two rows")
     seeds_for_gap: int | None = Field(
@@ -244,7 +244,6 @@ class Power(Record):
     seeds_for_margin: int | None = Field(description="that show equivalence_margin; likewise")
     failure_rate: float = Field(description="one to be ruled out")
     seeds_for_failure_rate: int = Field(description="without a failed run that show a lower one")
-    fewest_seeds: int = Field(description="with fewer seeds no difference is called shown")
 
 
 class Comparison(Record):

@@ -5,7 +5,8 @@ from __future__ import annotations
 TERMS = {
     "Failed run": "A run whose Dice lies below the upper quartile of its variant's runs by more "
     "than {drop:g} and by more than four robust standard deviations of a run (Iglewicz and "
-    "Hoaglin 1993). It assumes that fewer than half of a variant's runs fail.",
+    "Hoaglin 1993). Of fewer than five runs none is. It assumes that fewer than half of a "
+    "variant's runs fail.",
     "Failure rate": "The share of runs that fail, with Clopper and Pearson's exact interval "
     "(1934). It is of runs that fail by this rule, and assumes that they do independently.",
     "Typical run": "The mean over the runs that did not fail; of seven or more without the best "

@@ -37,7 +37,8 @@ from pipeline.statistics.results import Interval
 
 TRIMMED = 0.1  # of the runs that did not fail, at either end, but one at least
 FEWEST_TRIMMED = 7  # of fewer none is trimmed: too few would be left to tell how much runs differ
-Failed = NDArray[np.bool_]
+SAME = 1e-12  # below it a difference of means is rounding
+Failed = NDArray[np.bool_]  # whether each run did
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,6 @@ def _in_errors(distance: float, error: float) -> float:
     if error > 0:
         return distance / error
     return np.inf if distance > SAME else 0.0
-
-
-SAME = 1e-12  # below it a difference of means is rounding
 
 
 def contrasts(

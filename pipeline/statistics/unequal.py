@@ -31,7 +31,7 @@ def compare_available(
     margin: float,
     paper: Mapping[str, float],
     factors: Mapping[str, tuple[bool, bool]],
-    failed: Collection[tuple[str, int]] = (),
+    failed_runs: Collection[tuple[str, int]] = (),
     draws: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -41,7 +41,7 @@ def compare_available(
     together (ranks, orderings, effects, variance, power) is of the seeds that all have."""
     whole = compare(
         table, metric=metric, baseline=baseline, margin=margin, paper=paper, factors=factors,
-        failed=failed, draws=draws, seed=seed,
+        failed_runs=failed_runs, draws=draws, seed=seed,
     )  # fmt: skip
     used = table[table["variant"].isin(whole.variants)]
     own_seeds = used.groupby("variant", sort=False)["seed"].agg(frozenset)
@@ -51,7 +51,7 @@ def compare_available(
     shared: list[int] = []
     untested: list[str] = []
     for names in combinations(whole.variants, 2):
-        design = Design(used[used["variant"].isin(names)], failed)
+        design = Design(used[used["variant"].isin(names)], failed_runs)
         if len(design.seeds) < 2 or design.fewest_usable < 2:
             untested.append(" and ".join(names))
             continue

@@ -19,13 +19,16 @@ from pipeline.study.values import quantity
 
 DECIMALS = 4
 FEW = 3  # variants of which every pair is told
-FEWEST_RUNS = 5  # failures.FEWEST_RUNS
+TOO_FEW_TO_FAIL = (
+    "Of fewer than five runs of a variant none can be called failed: what follows takes all runs "
+    "for typical ones."
+)
 
 
 def verdict(
     comparison: Comparison,
     estimates: Sequence[Estimate],
-    failures: Sequence[FailureRate] = (),
+    failures: Sequence[FailureRate],
 ) -> list[str]:
     """The verdict, most important first. Sentences are plain text: escape them for their format."""
     sentences = [
@@ -44,15 +47,11 @@ def verdict(
 def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[str]:
     """How often a run fails; that the rest is about runs that do not; and why not the mean."""
     known = [(each, each.interval) for each in failures if each.interval is not None]
-    if not known or max(each.runs for each, _ in known) < 2:
-        return []
-    if max(each.runs for each, _ in known) < FEWEST_RUNS:
-        return [
-            f"Of fewer than {FEWEST_RUNS} runs of a variant none can be called failed: what "
-            "follows takes all runs for typical ones."
-        ]
+    if not known:
+        several = any(each.runs > 1 for each in failures)
+        return [TOO_FEW_TO_FAIL] if several else []
     label = METRICS[comparison.metric].label
-    failed = [
+    told = [
         f"{each.variant} {len(each.failed)} of {each.runs} (seed"
         f"{'' if len(each.failed) == 1 else 's'} {', '.join(map(str, each.failed))}), failure rate "
         f"{_rate(rate)}"
@@ -60,15 +59,14 @@ def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[
         if each.failed
     ]
     free = {each.runs: rate for each, rate in known if not each.failed}
-    told = "; ".join(failed) or f"none of {sum(each.runs for each, _ in known)}"
     if free:
         runs = min(free)
-        who = "of the other variants none" if failed else "so of each variant"
-        told += f"; {who}, failure rate {_rate(free[runs])} with {quantity(runs, 'run')}"
-    drop = f"{max(each.drop for each, _ in known):.3g}"
+        who = "none of the other variants" if told else "none of any variant"
+        told.append(f"{who}, failure rate {_rate(free[runs])} with {quantity(runs, 'run')}")
+    drop = known[0][0].drop  # one for all variants
     sentences = [
-        f"Failed runs: {told} (95 % intervals).",
-        f"A run has failed if its {label} is more than {drop} below the upper quartile of its "
+        f"Failed runs: {'; '.join(told)} (95 % intervals).",
+        f"A run has failed if its {label} is more than {drop:.3g} below the upper quartile of its "
         "variant's runs. What follows is about a typical run, one that has not failed.",
     ]
     bounds = [each.mean_interval for each, _ in known if each.mean_interval is not None]

@@ -18,6 +18,7 @@ TAGS = (FAILED, BELOW_QUARTILE)
 class _Variant(BaseModel):
     variant: str
     failed: list[int]
+    rate: float | None
     upper_quartile: float | None
 
 
@@ -46,7 +47,7 @@ def outcomes(study: Study) -> dict[tuple[str, int], dict[str, str]]:
     quartile it lies, in the primary metric; negative above.
 
     Empty without results of these params and of the whole study. A run is left out that was
-    evaluated anew since, or has no figure.
+    evaluated anew since, has no figure, or is of too few to be called failed.
     """
     try:
         results = _Results.model_validate_json(study.results_file.read_bytes())
@@ -59,7 +60,7 @@ def outcomes(study: Study) -> dict[tuple[str, int], dict[str, str]]:
     tags = {}
     for run in results.runs:
         value, own = run.metrics.get(metric), variants.get(run.variant)
-        if value is None or own is None or own.upper_quartile is None:
+        if value is None or own is None or own.rate is None or own.upper_quartile is None:
             continue
         if _is_still(study, run, metric, value):
             below = round(own.upper_quartile - value, 4) + 0.0  # no -0.0

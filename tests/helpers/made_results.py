@@ -152,7 +152,9 @@ def _failures(
     return [
         each.model_copy(
             update={
-                "mean_interval": mean_with_failures(
+                "mean_interval": None
+                if each.interval is None
+                else mean_with_failures(
                     own, np.isin(np.arange(seeds), each.failed), each.interval, 0.0
                 )
             }

@@ -124,6 +124,13 @@ def test_each_run_is_a_dot_in_its_row_and_hollow_where_it_failed(seeds, depth):
         assert found[variant] == sorted(expected)
 
 
+def test_of_fewer_than_five_runs_none_is_said_to_be_well():
+    told = texts(draw_runs(make_results(seeds=4, failed={})))
+    assert "4 runs" in told
+    assert not any(text.startswith("failed") for text in told)
+    assert "failed: 0 of 5" in texts(draw_runs(make_results(seeds=5, failed={})))
+
+
 def test_a_dot_has_its_variants_colour_and_marker():
     results = make_results()
     looks = result_figures.looks(SEVEN)

@@ -24,6 +24,7 @@ from pipeline.reporting.tables import (
     paper_table,
     subgroup_tables,
 )
+from pipeline.reporting.writers import markdown
 from pipeline.statistics.results import Effect, Interval, Results
 
 SOUND, FAILING = "gated_attention", "resunet"
@@ -121,6 +122,18 @@ def test_several_failed_runs_are_named_and_one_run_alone_has_no_rate(tmp_path):
     assert row["Failed runs"] == "\N{EN DASH}"
     assert row["Typical run"] == f"{one.estimate(FAILING, 'dice').mean:.4f}"
     assert "Failed runs:" not in main_table(one).caption
+
+
+def test_of_fewer_than_five_runs_none_is_said_to_be_well(tmp_path):
+    four = collected(tmp_path, seeds=4)
+    assert "failures" not in {table.key for table in all_tables(four)}
+    assert cells(main_table(four), FAILING)["Failed runs"] == "\N{EN DASH}"
+
+
+def test_the_words_of_the_tables_stand_below_them(results):
+    text = markdown(results, all_tables(results))
+    assert "**Failed run**: A run whose Dice lies below the upper quartile" in text
+    assert "more than 0.03 and by more than four robust" in text
 
 
 def test_pairs_follow_the_test_that_was_done(results):

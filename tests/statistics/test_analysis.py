@@ -17,6 +17,11 @@ from studies import as_table, simulate
 PAPER = {"a": 0.866, "b": 0.8615}
 
 
+def sound(seeds):
+    """None of the runs failed."""
+    return np.zeros(seeds, dtype=bool)
+
+
 def table(effects=(0.8, 0.8, 0.9), *, seeds=8, cases=30):
     return as_table(simulate(np.random.default_rng(0), effects, seeds=seeds, cases=cases))
 
@@ -120,7 +125,7 @@ def test_variants_without_any_noise_are_compared_without_a_warning(recwarn):
 
 
 def test_a_metric_without_a_number_has_no_estimate():
-    found = estimate(np.array([[0.1, np.nan], [0.2, 0.3]]), variant="a", metric="dice")
+    found = estimate(np.array([[0.1, np.nan], [0.2, 0.3]]), sound(2), variant="a", metric="dice")
     assert (found.mean, found.interval, found.seeds, found.cases) == (None, None, 2, 2)
 
 
@@ -129,7 +134,12 @@ SINGLE = np.array([[0.5, 0.7, 0.9], [0.7, 0.5, 0.6]])  # 2 seeds, 3 cases: means
 
 def averaged(values, single=SINGLE, averaging="flips"):
     found = estimate_averaged(
-        np.asarray(values, dtype=float), single, variant="a", averaging=averaging, metric="dice"
+        np.asarray(values, dtype=float),
+        single,
+        sound(len(single)),
+        variant="a",
+        averaging=averaging,
+        metric="dice",
     )
     assert (found.variant, found.averaging, found.metric) == ("a", averaging, "dice")
     return found
@@ -344,7 +354,7 @@ def test_a_seed_of_a_variant_left_out_alone_is_not_told():
 
 def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     values, _ = two()
-    found = estimate(values[0], variant="a", metric="iou", paper=0.8)
+    found = estimate(values[0], sound(7), variant="a", metric="iou", paper=0.8)
     assert (found.variant, found.metric, found.paper) == ("a", "iou", 0.8)
     assert (found.seeds, found.cases) == (7, 12)
     assert found.mean == pytest.approx(values[0].mean())
@@ -355,22 +365,22 @@ def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     assert found.single_run == single_run_interval(values[0], none)
     four = estimate(values[0], none, variant="a", metric="iou", paper=0.8, figures=4)
     assert four.single_run == single_run_interval(values[0], none, 4)
-    assert estimate(values[0], variant="a", metric="iou").single_run is None
+    assert estimate(values[0], sound(7), variant="a", metric="iou").single_run is None
 
 
 def test_an_estimate_of_one_seed_or_one_case_has_no_interval():
     values, _ = two()
-    one_seed = estimate(values[0, :1], variant="a", metric="dice", paper=0.8)
+    one_seed = estimate(values[0, :1], sound(1), variant="a", metric="dice", paper=0.8)
     assert (one_seed.standard_deviation, one_seed.interval, one_seed.single_run) == (None,) * 3
-    one_case = estimate(values[0, :, :1], variant="a", metric="dice", paper=0.8)
+    one_case = estimate(values[0, :, :1], sound(7), variant="a", metric="dice", paper=0.8)
     assert one_case.standard_deviation == pytest.approx(np.std(values[0, :, 0], ddof=1))
     assert (one_case.interval, one_case.single_run) == (None, None)
-    two_each = estimate(values[0, :2, :2], variant="a", metric="dice", paper=0.8)
+    two_each = estimate(values[0, :2, :2], sound(2), variant="a", metric="dice", paper=0.8)
     assert None not in (two_each.standard_deviation, two_each.interval, two_each.single_run)
 
 
 def test_nothing_scored_has_no_estimate_and_keeps_the_papers_figure():
-    found = estimate(None, variant="a", metric="dice", paper=0.8)
+    found = estimate(None, sound(0), variant="a", metric="dice", paper=0.8)
     assert (found.variant, found.metric, found.paper) == ("a", "dice", 0.8)
     assert (found.mean, found.standard_deviation, found.interval, found.single_run) == (None,) * 4
     assert (found.seeds, found.cases) == (0, 0)
@@ -408,15 +418,15 @@ def test_failed_runs_are_those_that_are_given():
     design = Design(scores, failed)
     assert [tuple(place) for place in np.argwhere(design.failed)] == [(0, 3), (1, 0)]
     scores.loc[of(scores, "a", seed=3), "value"] -= 0.4
-    found = run(scores, failed=failed)
-    assert found.pairs == run(two()[1], failed=failed).pairs
-    assert found.ordering == run(two()[1], failed=failed).ordering
-    assert found.ranks != run(two()[1], failed=failed).ranks  # which are of all runs
+    found = run(scores, failed_runs=failed)
+    assert found.pairs == run(two()[1], failed_runs=failed).pairs
+    assert found.ordering == run(two()[1], failed_runs=failed).ordering
+    assert found.ranks != run(two()[1], failed_runs=failed).ranks  # which are of all runs
 
 
 def test_without_two_runs_that_did_not_fail_nothing_is_compared():
     _, scores = two(seeds=3)
-    found = run(scores, failed={("b", 0), ("b", 2)})
+    found = run(scores, failed_runs={("b", 0), ("b", 2)})
     assert found.pairs == []
     assert found.notes == [
         "Of a variant no two runs of these seeds did not fail: nothing is compared."
@@ -425,7 +435,7 @@ def test_without_two_runs_that_did_not_fail_nothing_is_compared():
 
 def test_too_few_runs_that_did_not_fail_are_descriptive_and_named():
     _, scores = two(seeds=8)
-    found = run(scores, failed={("b", seed) for seed in range(5)})
+    found = run(scores, failed_runs={("b", seed) for seed in range(5)})
     assert found.notes == [
         "Descriptive only: too few runs did not fail (b 3 of 8); no difference is called shown."
     ]

@@ -83,6 +83,7 @@ def test_of_four_runs_none_is_told_from_the_others():
     for runs in ([0.85], [0.85, 0.2], [0.85, 0.85, 0.2], [0.85, 0.85, 0.85, 0.2]):
         (found,) = failure_rates(dice(a=runs), 0.03)
         assert (found.failed, found.runs) == ([], len(runs))
+        assert (found.rate, found.interval) == (None, None)  # for all is not said to be well
     assert failure_rates(dice(a=[0.85, 0.85, 0.85, 0.85, 0.2]), 0.03)[0].failed == [4]
 
 

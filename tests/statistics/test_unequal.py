@@ -196,7 +196,9 @@ def test_failed_runs_have_no_part_in_pairs_of_unequal_seeds_either():
     worse = table.copy()
     worse.loc[(worse.variant == "b") & (worse.seed == 4), "value"] -= 0.3
     failed = {("b", 4)}
-    found = [compare_available(each[kept], **SETTINGS, failed=failed) for each in (table, worse)]
+    found = [
+        compare_available(each[kept], **SETTINGS, failed_runs=failed) for each in (table, worse)
+    ]
     differences, intervals = zip(
         *((each.pairs[0].difference, each.pairs[0].interval) for each in found), strict=True
     )
