@@ -1,8 +1,8 @@
 """Which runs failed, and how often a variant's runs do.
 
-A run has failed where its mean Dice lies below its variant's good run by more than the study's
-`compare.failure_drop`, and by more than four robust standard deviations of a run. The good run is
-the upper quartile of the variant's runs: nearly half may fail, and one lucky run decides nothing.
+A run has failed where its mean Dice lies below the upper quartile of its variant's runs by more
+than the study's `compare.failure_drop`, and by more than four robust standard deviations of a run.
+With the quartile nearly half of the runs may fail, and one lucky run decides nothing.
 The standard deviation is that of the better half of each variant's runs, which failures do not
 reach: 2.5 times the median distance from its median, over all variants. So runs of a study that
 spread widely are not called failed for that alone; those of one variant that spreads more than the
@@ -10,7 +10,7 @@ others are. Of fewer than five runs none is. The rule is fixed before looking an
 alone.
 Source: the modified z-score (Iglewicz and Hoaglin 1993, section 3.3), 3.5 from the median there.
 
-Assumed: fewer than half of a variant's runs fail, or failed ones are its good run.
+Assumed: fewer than half of a variant's runs fail, or a failed one is its upper quartile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.statistics.typical import Failed
 
 SPREADS = 4.0  # robust standard deviations
 TO_NORMAL = 2.5057  # times that distance: a normal deviation, by the half-normal's quantiles
-FEWEST_RUNS = 5  # of fewer none is called failed: which is the good run cannot be told
+FEWEST_RUNS = 5  # of fewer none is called failed: their upper quartile may itself have failed
 RATE_TO_RULE_OUT = 0.1  # a failure rate that a study may want to rule out
 
 
@@ -38,11 +38,11 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
         str(name): own.droplevel("variant").dropna()
         for name, own in dice.groupby(level="variant", sort=False)
     }
-    good = {name: upper_quartile(own.to_numpy()) for name, own in runs.items()}
+    quartiles = {name: upper_quartile(own.to_numpy()) for name, own in runs.items()}
     cut = _cut([own.to_numpy() for own in runs.values()], drop)
     found = []
     for name, own in runs.items():
-        failed = [int(seed) for seed in own.index[_failed(own.to_numpy(), good[name], cut)]]
+        failed = [int(seed) for seed in own.index[_failed(own.to_numpy(), quartiles[name], cut)]]
         known = len(own) >= FEWEST_RUNS
         found.append(
             FailureRate(
@@ -51,7 +51,7 @@ def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
                 failed=failed,
                 rate=len(failed) / len(own) if known else None,
                 interval=rate_interval(len(failed), len(own)) if known else None,
-                upper_quartile=good[name],
+                upper_quartile=quartiles[name],
                 drop=cut,
                 mean_interval=None,
             )
@@ -64,14 +64,14 @@ def upper_quartile(runs: Values) -> float | None:
     return float(np.quantile(runs, 0.75, method="higher")) if len(runs) else None
 
 
-def _failed(runs: Values, good: float | None, cut: float) -> Failed:
-    if good is None or len(runs) < FEWEST_RUNS:
+def _failed(runs: Values, quartile: float | None, cut: float) -> Failed:
+    if quartile is None or len(runs) < FEWEST_RUNS:
         return np.zeros(len(runs), dtype=bool)
-    return runs < good - cut
+    return runs < quartile - cut
 
 
 def _cut(runs: Sequence[Values], drop: float) -> float:
-    """How far below the good run a failed one lies: the drop, or SPREADS standard deviations."""
+    """How far below the quartile a failed run lies: the drop, or SPREADS standard deviations."""
     better = [np.sort(own)[len(own) // 2 :] for own in runs if len(own)]
     away = np.concatenate([np.abs(own - np.median(own)) for own in better] or [np.zeros(1)])
     return max(drop, SPREADS * TO_NORMAL * float(np.median(away)))

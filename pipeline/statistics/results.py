@@ -67,7 +67,7 @@ class Estimate(Record):
 
 
 class FailureRate(Record):
-    """How often a variant's runs fail: by more than `drop` below the variant's good run."""
+    """How often a variant's runs fail: by more than `drop` below their upper quartile."""
 
     variant: str
     runs: int

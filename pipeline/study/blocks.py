@@ -313,9 +313,9 @@ class Compare(Block):
     """The statistics over seeds that the protocol leaves open.
 
     baseline: the variant that the others are held against; null for none, as one that the study
-    does not run. failure_drop: Dice by which a failed run lies below its variant's good runs, at
-    least (statistics/failures.py). equivalence_margin: Dice by which two variants may differ and be
-    called equal. draws, seed: of the bootstrap.
+    does not run. failure_drop: Dice by which a failed run lies below the upper quartile of its
+    variant's runs, at least (statistics/failures.py). equivalence_margin: Dice by which two
+    variants may differ and be called equal. draws, seed: of the bootstrap.
     """
 
     baseline: Annotated[Name | None, expect("an entry under models, or null")]
