@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def copy_project(root: Path, left_out: str) -> None:
     """Copy what git follows, and what it would, into the new folder `root`, as it is now; but for
-    paths that begin with the pattern `left_out`."""
+    paths that begin with the pattern `left_out`, and for dvc.lock, which says what ran here."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY,
@@ -22,6 +22,7 @@ def copy_project(root: Path, left_out: str) -> None:
     ).stdout.split("\0")
     for name in listed:
         source, target = REPOSITORY / name, root / name
-        if source.is_file() and not re.match(left_out, name):
+        kept = source.name != "dvc.lock" and not re.match(left_out, name)
+        if source.is_file() and kept:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
