@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,15 @@ import pandas as pd
 
 from pipeline.deployment.measurements import load_exported
 from pipeline.engine.prepared import PreparedCases
-from pipeline.statistics.analysis import estimate, estimate_averaged
+from pipeline.statistics.analysis import (
+    FailedRuns,
+    Protocol,
+    estimate,
+    estimate_averaged,
+)
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
 from pipeline.statistics.failures import failure_rates, mean_with_failures
-from pipeline.statistics.paper import FACTORS, PAPER
 from pipeline.statistics.results import (
     SCHEMA_VERSION,
     AveragedEstimate,
@@ -53,6 +57,7 @@ from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import verdict
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import write_json
+from pipeline.study.paper import Paper
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.run_files import range_of
@@ -61,7 +66,6 @@ from pipeline.study.stages import at_stage
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
 EXPORTED = ("exported_bytes", "cpu_milliseconds", "cpu")  # of Cost: not of a run's
-FailedRuns = Collection[tuple[str, int]]  # variant and seed of each
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
@@ -113,25 +117,30 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     runs = score_runs(scores, binned)
     failures = find_failures(study, scores, runs)
     failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
-    estimates = estimate_all(study, scores, runs, failed_runs)
+    paper = None if study.paper is None else study.paper.among(study.variants)
+    estimates = estimate_all(study, scores, runs, failed_runs, paper)
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
     comparison = compare_available(
         table[["variant", "seed", "case", "value"]],
-        metric=PRIMARY,
-        baseline=study.compare.baseline,
-        margin=study.compare.equivalence_margin,
-        paper=_paper(study, PRIMARY),
-        factors=factors(study),
-        failed_runs=failed_runs,
-        draws=study.compare.draws,
-        seed=study.compare.seed,
+        Protocol(
+            metric=PRIMARY,
+            margin=study.compare.equivalence_margin,
+            baseline=study.compare.baseline,
+            printed={} if paper is None else paper.values(PRIMARY),
+            claims=[] if paper is None else paper.orderings(),
+            factors=study.factors,
+            draws=study.compare.draws,
+            seed=study.compare.seed,
+        ),
+        failed_runs,
     )
     return Results(
         schema_version=SCHEMA_VERSION,
         study=_study(study, cases, scores),
         params=study.model_dump(mode="json"),
+        paper=paper,
         environment=_environment(facts.values()),
-        verdict=verdict(comparison, estimates, failures),
+        verdict=verdict(comparison, estimates, failures, paper),
         estimates=estimates,
         failures=failures,
         averaged=average_all(study, cases, scores, failed_runs),
@@ -169,23 +178,24 @@ def _failed(study: Study, variant: str, failed_runs: FailedRuns) -> Failed:
 
 
 def estimate_all(
-    study: Study, scores: pd.DataFrame, runs: pd.DataFrame, failed_runs: FailedRuns
+    study: Study,
+    scores: pd.DataFrame,
+    runs: pd.DataFrame,
+    failed_runs: FailedRuns,
+    paper: Paper | None,
 ) -> list[Estimate]:
-    """Every variant and metric, in the order of params.yaml and METRICS; runs: score_runs's."""
+    """Every variant and metric, in the order of params.yaml and METRICS; runs: score_runs's. paper:
+    of these variants."""
     found = []
     for variant in study.variants:
         failed = _failed(study, variant, failed_runs)
         own = scores[scores["variant"] == variant]
         for metric in metrics_of(study):
-            paper = _paper(study, metric)
             if metric in CASE_METRICS:
                 values = _crossed(own, metric)
             else:  # a ratio of sums over cases has no case's score: seeds alone
                 values = runs.loc[[variant], metric].to_numpy()[:, None]
-            summary = estimate(
-                values, failed, variant=variant, metric=metric, paper=paper.get(variant),
-                figures=len(paper),
-            )  # fmt: skip
+            summary = estimate(values, failed, variant=variant, metric=metric, paper=paper)
             found.append(summary.model_copy(update={"cases": own["id"].nunique()}))
     return found
 
@@ -215,26 +225,6 @@ def average_all(
                 for metric in AVERAGED
             ]
     return found
-
-
-def factors(study: Study) -> dict[str, tuple[bool, bool]]:
-    """FACTORS, where the study's networks of those names are what the names say; else none."""
-    every = (1, 2, 3, 4)
-    for name, (gates, attention) in FACTORS.items():
-        network = study.models.get(name) if name in study.variants else None
-        found = (
-            getattr(network, "decoder_gates", None),
-            getattr(network, "encoder_attention", None),
-        )
-        if found != (gates, every if attention else ()):
-            return {}
-    return FACTORS
-
-
-def _paper(study: Study, metric: str) -> dict[str, float]:
-    """The paper's figures of the study's variants; empty for a metric that it does not report."""
-    figures = {name: getattr(PAPER.get(name), metric, None) for name in study.variants}
-    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _crossed(own: pd.DataFrame, metric: str) -> Values:

@@ -40,8 +40,8 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
         "its seed. A run has failed if it lies more than {drop} Dice below the upper quartile of "
         "its variant's runs. Where runs spread widely it takes more: the table of failed runs has "
         "the drop. Of fewer than five runs none is called failed. Bar: the typical run, of those "
-        "that did not fail, with its 95 % interval over seeds and cases. Star: the paper's figure. "
-        "Runs far below stand at the left, on another scale.",
+        "that did not fail, with its 95 % interval over seeds and cases. "
+        "{star}Runs far below stand at the left, on another scale.",
     ),
     "forest.svg": (
         "Differences between variants",
@@ -177,6 +177,7 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             empty=f"{results.study.both_empty} of {results.study.both_empty_of}",
             protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
             readings=readings(study),
+            paper=results.paper,
             card=data_card(study),
             environment=results.environment.items(),
             commands=commands(study, results),
@@ -200,7 +201,9 @@ def figures(study: Study) -> list[InlineFigure]:
         if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
             continue  # there was nothing to draw
         caption = caption.format(
-            loss=LOSSES[study.train.loss], drop=f"{study.compare.failure_drop:g}"
+            loss=LOSSES[study.train.loss],
+            drop=f"{study.compare.failure_drop:g}",
+            star="" if study.paper is None else "Star: the paper's figure. ",
         )
         if study.train.early_stopping is not None and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."

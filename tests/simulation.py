@@ -29,7 +29,7 @@ from pipeline.statistics.factorial import effects
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.ordering import order_all
 from pipeline.statistics.pairs import choose_pairing, compare_pairs, holm
-from pipeline.statistics.typical import Contrast, single_run_interval, typical_interval
+from pipeline.statistics.typical import Contrast, more_runs_interval, typical_interval
 from studies import simulate
 
 MEAN = 0.85
@@ -41,7 +41,7 @@ STEP = 0.008  # a difference whose finding is counted
 LEVEL = 0.05
 SURE = 0.975  # share of draws
 PAPER = 4  # variants whose figures a paper has
-CELLS = ((False, False), (True, False), (False, True), (True, True))
+CELLS: list[list[str]] = [[], ["gates"], ["attention"], ["gates", "attention"]]
 Values = NDArray[np.float64]
 
 
@@ -187,7 +187,7 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
     further, others, _ = one.draw(rng, 1)
     figures = further.mean(axis=(1, 2)) - others + typical
     paper = [
-        _holds(single_run_interval(values[v], failed[v], PAPER), figures[v])
+        _holds(more_runs_interval(values[v], failed[v], figures=PAPER), figures[v])
         for v in range(min(PAPER, truth.variants))
     ]
     plain = _plain(values, paired, places, means)
@@ -204,7 +204,7 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
             for each, lost, true in zip(values, failed, typical, strict=True)
         ]),
         np.mean([
-            _holds(single_run_interval(each, lost), figure)
+            _holds(more_runs_interval(each, lost), figure)
             for each, lost, figure in zip(values, failed, figures, strict=True)
         ]),
         np.mean([
@@ -227,7 +227,7 @@ def _wrong_effect(values: Values, failed: NDArray[np.bool_], typical: Values, pa
         (attention + both - neither - gates) / 2,
         both - attention - gates + neither,
     ]
-    cells = {cell: (values[v], failed[v]) for v, cell in enumerate(CELLS)}
+    cells = {str(v): (cell, values[v], failed[v]) for v, cell in enumerate(CELLS)}
     told = [effect.adjusted_p_value < LEVEL for effect in effects(cells, paired)]
     return any(shown and abs(each) < 1e-9 for shown, each in zip(told, truth, strict=True))
 

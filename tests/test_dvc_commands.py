@@ -103,6 +103,7 @@ def clone(tmp_path_factory) -> Clone:
     params["train"]["optimizer"]["learning_rate"] = 0.001
     params |= {"variants": ["resunet"], "seeds": [0], "averaging": [], "export": []}
     params["models"] = {"resunet": {"encoder": "plain", "plain_width": 2}}
+    params |= {"paper": None, "factors": {}}
     params["compare"]["draws"] = 1000
     params["tracking"]["live"] = False
     (made.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -271,7 +271,8 @@ def with_estimates(name: str = "made", variant: str = "gated", failed: Sequence[
         seeds=2,
         cases=24,
         paper=None,
-        single_run=None,
+        paper_rounding=None,
+        paper_interval=None,
     )
     rate = FailureRate(
         variant=variant,

@@ -76,6 +76,8 @@ def test_a_study_suits_its_cases(tmp_path, capsys):
         "method": "random", "seed": 0, "training": 0.7, "validation": 0.1, "test": 0.2
     }  # fmt: skip
     assert study.seeds == list(range(10))
+    assert study.paper is None  # its figures are of other cases
+    assert study.factors == load_study(Path()).factors
     assert study.variants == load_study(Path()).variants
     assert "120 cases of about 400x300 pixels" in told.out
     assert told.out.rstrip().endswith("then: cd studies/mine && dvc repro")

@@ -228,9 +228,73 @@ def test_the_page_holds_protocol_definitions_readings_environment_and_commands(s
     assert PreparedCases.open(study.prepared_dir).fingerprint in words
 
 
+def change_params(study, **changes):
+    path = study.folder / "params.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    return load_study(study.folder)
+
+
+def test_without_a_paper_nothing_is_said_of_one(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=["gated_attention", "resunet"], seeds=list(range(7)))
+    figures = study.reports_dir / "figures"
+    reports = write_reports(study, monkeypatch)
+    assert "Held against: Medical Image Segmentation Using U-Net" in reports["index.html"]
+    assert "The paper claims gated_attention > resunet." in reports["table.md"]
+    assert all("paper" in reports[name] for name in ("table.md", "table.csv", "table.tex"))
+    study = change_params(study, paper=None)
+    shutil.rmtree(figures)
+    monkeypatch.undo()
+    bare = write_reports(study, monkeypatch)
+    protocol = (study.folder / "params.yaml").read_text()
+    assert "paper: null" in protocol
+    page = bare["index.html"].replace("paper: null", "")
+    for name, text in (bare | {"index.html": page}).items():
+        found = re.findall(r".{30}paper.{30}", text, re.IGNORECASE)
+        assert name == "results.json" or not found
+    results = json.loads(bare["results.json"])
+    assert (results["paper"], results["comparison"]["claims"]) == (None, [])
+    assert not any("paper" in sentence for sentence in results["verdict"])
+    assert {each["paper"] for each in results["estimates"]} == {None}
+
+
+def test_a_paper_that_prints_other_metrics_has_them_beside_its_figures(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=["gated_attention", "resunet"], seeds=[0, 1])
+    rows = {"resunet": {"label": "Net", "figures": {"dice": "84.8 %", "sensitivity": "0.9"}}}
+    paper = {"title": "T", "reference": "R", "averaging": "pixels", "rows": rows}
+    reports = write_reports(change_params(study, paper=paper), monkeypatch)
+    header, _, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in reports["table.md"].splitlines()
+        if line.startswith("|")
+    ]
+    found = dict(zip(header, rows[1], strict=True))
+    assert found["Paper's row"] == "Net"
+    assert (found["Pooled Dice, paper"], found["Sensitivity, paper"]) == ("84.8 %", "0.9")
+    assert not {"Dice, paper", "IoU, paper"} & set(header)
+    assert "Its Dice is of all pixels together" in reports["table.md"]
+    assert "we take it for one" in reports["table.md"]
+
+
+def test_a_choice_of_networks_is_told_where_a_variant_has_it(tmp_path):
+    study = make_study(tmp_path, variants=["gated_attention", "resunet"])
+    params = yaml.safe_load((study.folder / "params.yaml").read_text())
+    own = {"family": "module", "file": "own.py"}
+    (study.folder / "own.py").write_text("")
+    opened = {"head": "Not said.", "split": "Random.", "encoder": "Which one is not said."}
+    paper = params["paper"] | {"leaves_open": opened}
+    study = change_params(study, paper=paper)
+    told = {each.topic: each for each in report.readings(study)}
+    assert set(told) == {"Head", "Split", "encoder"}
+    assert (told["Head"].used, told["Head"].other) == ("head: logits", "logits or relu")
+    assert told["encoder"].other.endswith("resnet101 or plain")
+    models = {"gated_attention": own, "resunet": own}
+    study = change_params(study, models=models)
+    assert [each.topic for each in report.readings(study)] == ["Split"]
+
+
 def test_a_switch_with_two_values_names_the_variants_of_each(tmp_path):
     study = make_study(tmp_path, variants=["gated_attention", "resunet"])
-    (gates,) = [each for each in report.readings(study) if "gates" in each.topic]
+    (gates,) = [each for each in report.readings(study) if each.topic == "Gates on the skips"]
     assert gates.used == "decoder_gates: true (gated_attention), false (resunet)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_study_runs_at_demo_scale_to_its_results(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_changes_its_question_and_nothing_else_of_the_papers_protocol(name):
     paper, study = load_study(REPOSITORY).model_dump(mode="json"), committed(name)
-    free = {"name", "code", "models", "variants"}
+    free = {"name", "code", "models", "variants", "paper", "factors"}
     if name in SPLITS:
         for params in (paper, study):
             del params["prepare"]["split"], params["prepare"]["near_duplicates"]
@@ -90,6 +91,18 @@ def test_a_study_changes_its_question_and_nothing_else_of_the_papers_protocol(na
     assert {key: value for key, value in study.items() if key not in free} == {
         key: value for key, value in paper.items() if key not in free
     }
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "demo", "isic-sample"])
+def test_what_a_study_says_of_the_paper_is_what_the_papers_study_says(name):
+    paper, found = load_study(REPOSITORY).paper, load_study(REPOSITORY / "studies" / name).paper
+    if found is None:
+        return  # its networks are not the paper's
+    assert (found.title, found.reference, found.runs) == (paper.title, paper.reference, paper.runs)
+    assert found.rows.items() <= paper.rows.items()
+    assert found.leaves_open.items() <= paper.leaves_open.items()
+    claimed = {pair for order in paper.orderings() for pair in itertools.combinations(order, 2)}
+    assert {pair for order in found.orderings() for pair in itertools.pairwise(order)} <= claimed
 
 
 @pytest.mark.parametrize("name", STUDIES)

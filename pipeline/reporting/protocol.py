@@ -1,9 +1,10 @@
-"""The protocol in words: how each thing that the paper leaves open was read."""
+"""The protocol in words: what the study does where its paper leaves a choice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline.study.blocks import Train
 from pipeline.study.params import Study
@@ -14,6 +15,22 @@ LOSSES: dict[Loss, str] = {  # train.loss in params.yaml -> what a reader calls 
     "dice": "the Dice loss",
     "bce_dice": "BCE + Dice loss",
     "focal": "the focal loss",
+}
+TITLES = {  # what a reader calls a choice, where the key alone does not say it
+    "head": "Head",
+    "encoder_gate": "Gate inside the encoder",
+    "decoder_gates": "Gates on the skips",
+    "attention_residual": "Residual around the encoder attention",
+    "attention_scale": "Scale of the attention's logits",
+    "weights": "Encoder's first weights",
+    "optimisation": "Optimisation",
+    "select": "Weights that are evaluated",
+    "split": "Split",
+    "resize": "Resize",
+    "focal": "Focal loss's constants",
+    "averaging": "How Dice is averaged",
+    "seeds": "Seeds",
+    "failures": "Runs that fail",
 }
 
 
@@ -28,104 +45,84 @@ class Reading:
 
 
 def readings(study: Study) -> list[Reading]:
-    """The paper's ambiguities; those with a switch in models/ show the switch's values."""
-    prepare, train = study.prepare, study.train
+    """Of the choices that the study's paper leaves open, as `paper.leaves_open` names them, those
+    that the study makes: of a network's switch, where a variant has it."""
+    if study.paper is None:
+        return []
+    found = []
+    for choice, told in study.paper.leaves_open.items():
+        made = CHOICES[choice](study) if choice in CHOICES else _switch(study, choice)
+        if made is not None:
+            found.append(Reading(TITLES.get(choice, choice), told, *made))
+    return found
 
-    def switch(name: str) -> str:
-        having = [variant for variant in study.variants if hasattr(study.models[variant], name)]
-        return _by_value({variant: getattr(study.models[variant], name) for variant in having})
 
-    return [
-        Reading(
-            "Head",
-            "Section 8.5 ends in BatchNorm and ReLU. A logit that cannot be negative cannot say "
-            "p < 0.5: a perfect background pixel still costs ln 2 of BCE and 0.13 of focal loss, "
-            "which may explain part of the paper's focal losses.",
-            f"head: {switch('head')}",
-            "logits (a plain 1x1 convolution) or relu (the paper to the letter)",
-        ),
-        Reading(
-            "Gate inside the encoder",
-            "Section 7.1 gates the self-attention's result by a signal g that it does not name.",
-            f"encoder_gate: {switch('encoder_gate')}",
-            "input (the layer's own output), attended (the result itself) or none",
-        ),
-        Reading(
-            "Decoder gates in Model 4",
-            "Section 9.5: encoder attention up to layer 3 “alongside gated attention”.",
-            f"decoder_gates: {switch('decoder_gates')}",
-            "true or false",
-        ),
-        Reading(
-            "Residual around the encoder attention",
-            "None is written.",
-            f"attention_residual: {switch('attention_residual')}",
-            "false (none) or true",
-        ),
-        Reading(
-            "Scale of the attention's logits",
-            "softmax(q kᵀ), without the usual division by the square root of the channels.",
-            f"attention_scale: {switch('attention_scale')}",
-            "none (as written) or sqrt",
-        ),
-        Reading(
-            "Encoder's first weights",
-            "Pretrained ResNet-34; whether it is frozen is not said.",
-            f"weights: {switch('weights')}; {encoder_training(train)}",
-            "imagenet, none, or a file; freeze_encoder: true or false",
-        ),
-        Reading(
-            "Optimisation",
-            "BCE with logits, Adam, an initial learning rate of 1e-3; a schedule, weight decay or "
-            "clipping are not said.",
-            optimisation(train),
-            "train.loss, optimizer, schedule and gradient_clip in params.yaml",
-        ),
-        Reading(
-            "Weights that are evaluated",
-            "Which epoch's is not said.",
-            evaluated_weights(train),
-            "select: last or best_validation_dice; early_stopping: null or epochs",
-        ),
-        Reading(
-            "Split",
-            "Not given.",
-            f"split.method: {prepare.split.method}",
-            "official (the challenge's folders), random, folds or lists",
-        ),
-        Reading(
-            "Resize",
-            "“Resized”; the size is not given.",
-            f"resize: {prepare.resize}, to {prepare.height} high x {prepare.width} wide",
-            "stretch, center_crop or pad; many ISIC papers use 192 high x 256 wide",
-        ),
-        Reading(
-            "Focal loss's constants",
-            "Defined, but neither alpha nor gamma is given.",
-            f"alpha {study.focal.alpha:g}, gamma {study.focal.gamma:g}",
-            "Lin et al. 2017 and torchvision use 0.25 and 2",
-        ),
-        Reading(
-            "How Dice is averaged",
-            "Not said. Its IoU of 0.795 at Dice 0.866 fits a mean over cases; pooled it would be "
-            "0.764.",
-            "mean over cases; pooled Dice in its own column",
-            "",
-        ),
-        Reading(
-            "Seeds",
-            "The table's figures are one run each.",
-            f"{len(study.seeds)}: {', '.join(map(str, study.seeds))}",
-            "",
-        ),
-        Reading(
-            "Runs that fail",
-            "Not mentioned. A figure that is one run is most likely of one that did not fail.",
-            f"a run more than {study.compare.failure_drop:g} Dice below its variant's upper "
-            "quartile has failed; differences are of typical runs, failed ones are counted",
-            "compare.failure_drop: Dice above 0",
-        ),
-    ]
+Made = tuple[str, str]  # what the study does, and what else can be had
+
+
+def _switch(study: Study, name: str) -> Made | None:
+    """A key of the networks; None where no variant has it."""
+    networks = {variant: study.models[variant] for variant in study.variants}
+    having = {
+        variant: getattr(network, name)
+        for variant, network in networks.items()
+        if name in network.__dataclass_fields__
+    }
+    if not having:
+        return None
+    kinds = {type(networks[variant]) for variant in having}
+    possible = dict.fromkeys(
+        value for kind in kinds for value in _possible(get_type_hints(kind)[name])
+    )
+    *first, last = possible or [""]
+    return f"{name}: {_by_value(having)}", ", ".join(first) + (" or " if first else "") + last
+
+
+def _possible(kind: Any) -> list[str]:
+    if kind is bool:
+        return ["false", "true"]
+    return [str(value) for value in get_args(kind)] if get_origin(kind) is Literal else []
+
+
+def _weights(study: Study) -> Made:
+    networks = {variant: study.models[variant].weights for variant in study.variants}
+    return (
+        f"weights: {_by_value(networks)}; {encoder_training(study.train)}",
+        "imagenet, none, or a file; freeze_encoder: true or false",
+    )
+
+
+CHOICES: dict[str, Callable[[Study], Made]] = {
+    "weights": _weights,
+    "optimisation": lambda study: (
+        optimisation(study.train),
+        "train.loss, optimizer, schedule and gradient_clip in params.yaml",
+    ),
+    "select": lambda study: (
+        evaluated_weights(study.train),
+        "select: last or best_validation_dice; early_stopping: null or epochs",
+    ),
+    "split": lambda study: (
+        f"split.method: {study.prepare.split.method}",
+        "official (the challenge's folders), random, folds or lists",
+    ),
+    "resize": lambda study: (
+        f"resize: {study.prepare.resize}, to {study.prepare.height} high x "
+        f"{study.prepare.width} wide",
+        "stretch, center_crop or pad; many ISIC papers use 192 high x 256 wide",
+    ),
+    "focal": lambda study: (
+        f"alpha {study.focal.alpha:g}, gamma {study.focal.gamma:g}",
+        "Lin et al. 2017 and torchvision use 0.25 and 2",
+    ),
+    "averaging": lambda study: ("mean over cases; pooled Dice in its own column", ""),
+    "seeds": lambda study: (f"{len(study.seeds)}: {', '.join(map(str, study.seeds))}", ""),
+    "failures": lambda study: (
+        f"a run more than {study.compare.failure_drop:g} Dice below its variant's upper quartile "
+        "has failed; differences are of typical runs, failed ones are counted",
+        "compare.failure_drop: Dice above 0",
+    ),
+}
 
 
 def encoder_training(train: Train) -> str:
@@ -176,5 +173,5 @@ def _by_value(values: dict[str, Any]) -> str:
             name
         )
     if len(names) < 2:
-        return next(iter(names), "no such variant")
+        return next(iter(names))
     return ", ".join(f"{value} ({', '.join(having)})" for value, having in names.items())

@@ -275,7 +275,7 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
         typical = "typical run (of those that did not fail), 95 % interval"
         handles.append(handle(typical, "d", linestyle="-", linewidth=1.8))
     if any(row.estimate is not None and row.estimate.paper is not None for row in rows):
-        handles.append(handle("the paper's figure, one run", "*", color=INK, markersize=8.5))
+        handles.append(handle("the paper's figure", "*", color=INK, markersize=8.5))
     return handles
 
 

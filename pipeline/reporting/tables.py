@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.statistics.definitions import AVERAGED, MAIN, METRICS, PRIMARY
-from pipeline.statistics.paper import PAPER, PaperRow
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
     Cost,
-    Effect,
     Estimate,
     FailureRate,
     Interval,
     Results,
 )
-from pipeline.study.values import Averaging
+from pipeline.statistics.verdict import find_pair, percent
+from pipeline.study.paper import Paper, levels
+from pipeline.study.values import Averaging, quantity
 
 DASH = "\N{EN DASH}"
 DECIMALS = 4
@@ -43,6 +43,10 @@ TYPICAL = (
     "what does a run give that does not fail? It is the mean over those runs; of seven or more a "
     "tenth, one at least, is left out at either end."
 )
+DECIDED = (
+    "the fewest cases without which the order of the two turns round; a dash where no removal "
+    "turns it."
+)
 SYNTHETIC = "Synthetic lesions: the figures say nothing about skin lesions."
 
 
@@ -56,8 +60,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line: what it is of, most often a variant; `paper` is the variant's row of the paper's
-    Table 1, where the table names it."""
+    """A line: what it is of, most often a variant; `paper` is the variant's row in the paper, where
+    the table names it."""
 
     name: str
     paper: str | None
@@ -93,8 +97,9 @@ def all_tables(results: Results) -> list[Table]:
     tables = [
         main_table(results),
         failures_table(results),
+        claims_table(results.comparison),
         pairs_table(results.comparison),
-        effects_table(results.comparison.factorial),
+        effects_table(results.comparison),
         paper_table(results),
         averaging_table(results),
         other_table(results),
@@ -108,14 +113,18 @@ def all_tables(results: Results) -> list[Table]:
 
 
 def main_table(results: Results) -> Table:
-    """The paper's three metrics beside the paper's figures, variants as in params.yaml."""
+    """The main metrics, and those that the paper prints beside its figures; variants as in
+    params.yaml."""
     variants = results.study.variants
     ranks = results.comparison.ranks
     averages = {} if ranks is None else ranks.average
     columns: dict[str, list[Cell]] = {}
     if len(set(_seeds(results))) > 1:
         columns["Seeds"] = [Cell(str(number)) for number in _seeds(results)]
-    for metric in MAIN:
+    paper = results.paper
+    scored = {found.metric for found in results.estimates}
+    printed = [] if paper is None else [name for name in paper.metrics() if name in scored]
+    for metric in dict.fromkeys((*MAIN, *printed)):
         label = METRICS[metric].label
         estimates = [results.estimate(variant, metric) for variant in variants]
         columns[label] = _means(estimates)
@@ -126,10 +135,9 @@ def main_table(results: Results) -> Table:
             columns["Rank"] = [
                 Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
             ]
-        columns[f"{label}, paper"] = [
-            Cell(DASH if found.paper is None else f"{found.paper:.4f}".removesuffix("0"))
-            for found in estimates
-        ]
+        figures = {} if paper is None else paper.figures(metric)
+        if figures:
+            columns[f"{label}, paper"] = [Cell(figures.get(name, DASH)) for name in variants]
     caption = (
         f"Per-case Dice and IoU, and focal loss, on {_cases(results)} test cases. Each metric is "
         f"the {_over_seeds(results)}"
@@ -141,8 +149,10 @@ def main_table(results: Results) -> Table:
             "many lie far below their variant's upper quartile? Rank: the average over seeds, of "
             "all runs, failed ones with them"
         )
-    caption += ". The paper's figures are one run each, to be held against the typical run."
-    papers = [paper_row(variant).name for variant in variants]
+    caption += "."
+    if paper is not None and paper.metrics():
+        caption += f" {_papers_figures(paper)}"
+    papers = [None if paper is None else label_of(paper, variant) for variant in variants]
     return _table("comparison", caption, results, papers, columns)
 
 
@@ -312,6 +322,38 @@ def subgroup_tables(results: Results) -> list[Table]:
     return tables
 
 
+def claims_table(comparison: Comparison) -> Table:
+    """What the paper claims, and how likely each claim is false; no row without claims."""
+    label = METRICS[comparison.metric].label
+    rows = []
+    for better, worse in comparison.claims:
+        pair = find_pair(comparison, better, worse)
+        if pair is None:
+            continue
+        cells = [
+            number(pair.difference, sign=True),
+            _bounds(pair.interval, sign=True),
+            _p_value(pair.adjusted_p_value),
+            DASH if pair.shown is None else _yes(pair.shown and pair.difference > 0),
+            _probability(pair.false_over_cases),
+            _probability(pair.false),
+            _count(pair.deciding_cases),
+        ]
+        rows.append(_row(f"{better} > {worse}", cells))
+    caption = (
+        f"What the paper claims, by {label} of typical runs: the difference of the two, with its "
+        "95 % interval over seeds and cases, for itself; the p-value adjusted over all pairs of "
+        "variants; whether the claim is shown. How likely is it false? Over cases alone: if these "
+        "very runs saw other cases. With seeds: if the networks were trained anew, too. Decided "
+        f"by: {DECIDED}"
+    )
+    header = [
+        "Difference", "95 % interval", "Adjusted p", "Shown", "False, cases alone",
+        "False, with seeds", "Decided by",
+    ]  # fmt: skip
+    return Table("claims", caption, header, rows, subject="Claim")
+
+
 def pairs_table(comparison: Comparison) -> Table:
     """Every two variants: their difference in the primary metric, and what it shows."""
     label = METRICS[comparison.metric].label
@@ -324,6 +366,7 @@ def pairs_table(comparison: Comparison) -> Table:
             DASH if pair.superiority is None else f"{100 * pair.superiority:.0f} %",
             _yes(pair.shown),
             _yes(pair.equivalent),
+            _count(pair.deciding_cases),
         ]
         rows.append(_row(f"{pair.first} - {pair.second}", cells))
     test = comparison.pairing.test if comparison.pairing else "no test"
@@ -333,17 +376,30 @@ def pairs_table(comparison: Comparison) -> Table:
         f"together: {test}. First wins: the share of seeds in which the first's run beats the "
         "second's, failed runs with them; a tie counts half. Shown: adjusted p below 0.05. Equal: "
         f"typical runs differ by less than {comparison.equivalence_margin:g}, by two one-sided "
-        "tests, with Holm over all pairs."
+        f"tests, with Holm over all pairs. Decided by: {DECIDED}"
     )
-    header = ["Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal"]
+    header = [
+        "Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal", "Decided by",
+    ]  # fmt: skip
     return Table("pairs", caption, header, rows, subject="Pair")
 
 
-def effects_table(effects: Sequence[Effect]) -> Table:
-    """The 2 x 2 design of gates and encoder attention."""
+def _papers_figures(paper: Paper) -> str:
+    """What stands behind the paper's figures, in words."""
+    runs = "Each is one run" if paper.runs == 1 else f"Each is the mean of {paper.runs} runs"
+    if paper.runs is None:
+        runs = "It does not say of how many runs each is: we take it for one"
+    text = f"The paper's figures stand as printed. {runs}, to be held against the typical run."
+    if paper.averaging == "pixels":
+        text += " Its Dice is of all pixels together, so it stands beside the pooled Dice."
+    return text
+
+
+def effects_table(comparison: Comparison) -> Table:
+    """The crossed design's main effects and interactions."""
     rows = [
         _row(
-            effect.name,
+            " x ".join(effect.factors),
             [
                 number(effect.difference, sign=True),
                 _bounds(effect.interval, sign=True),
@@ -351,39 +407,45 @@ def effects_table(effects: Sequence[Effect]) -> Table:
                 _yes(effect.shown),
             ],
         )
-        for effect in effects
+        for effect in comparison.factorial
     ]
+    factors = levels(comparison.design.values())
     caption = (
-        "The 2 x 2 design of resunet, gated_attention, encoder_attention and "
-        "encoder_and_gated_attention: what each part changes, on average with and without the "
-        "other, and by how much the two together change more than their sum. Of typical runs: "
-        "failed ones are left out. The error is over seeds and cases. Adjusted p: Holm over the "
-        "three."
+        f"The {' x '.join('2' for _ in factors)} design of {', '.join(comparison.design)}: what "
+        "each factor changes, on average over the levels of the others; a x b: by how much the two "
+        "together change more than their sum. Of typical runs: failed ones are left out. The error "
+        "is over seeds and cases. Adjusted p: Holm over all rows."
     )
-    header = ["Difference in Dice", "95 % interval", "Adjusted p", "Shown"]
+    label = METRICS[comparison.metric].label
+    header = [f"Difference in {label}", "95 % interval", "Adjusted p", "Shown"]
     return Table("effects", caption, header, rows, subject="Effect")
 
 
 def paper_table(results: Results) -> Table:
-    """The paper's figures against what one more run would give here."""
+    """The paper's figures against what such runs would give here; no row without a paper."""
+    paper = results.paper
+    if paper is None:
+        return Table("paper", "", [], [])
     rows = []
     for found in results.estimates:
-        bounds = found.single_run
-        if found.metric not in MAIN or found.paper is None or bounds is None:
+        place = found.paper_lies
+        if place is None:
             continue
-        place = "inside" if bounds.low <= found.paper <= bounds.high else "below"
-        if found.paper > bounds.high:
-            place = "above"
         name = f"{found.variant}, {METRICS[found.metric].label}"
-        rows.append(
-            _row(name, [number(found.paper), number(found.typical), _bounds(bounds), place])
-        )
+        printed = paper.figures(found.metric)[found.variant]
+        bounds = _bounds(found.paper_interval)
+        rows.append(_row(name, [printed, number(found.typical), bounds, place]))
+    several = paper.runs is not None and paper.runs > 1
+    more = f"the mean of {paper.runs} more runs" if several else "one more run"
+    cases = "as many" if paper.cases is None else f"{paper.cases:,}"
     caption = (
-        "Could the paper's figure be a run of this study? It is one run. So it is held against "
-        "where one more run would lie that does not fail, on as many other cases. That prediction "
-        "interval is 95 % for all the paper's figures of a metric together."
+        f"Could the paper's figure come from this study? It is held against where {more} would "
+        f"lie, of those that do not fail, on {cases} other cases. That prediction interval is 95 % "
+        "for all the paper's figures of a metric together. A figure lies inside where what it was "
+        "rounded from may."
     )
-    header = ["Paper", "Typical run here", "One more run here", "The paper's lies"]
+    title = f"{paper.runs} more runs here" if several else "One more run here"
+    header = ["Paper", "Typical run here", title, "The paper's lies"]
     return Table("paper", caption, header, rows, subject="Figure")
 
 
@@ -492,6 +554,14 @@ def _p_value(p_value: float | None) -> str:
     return "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
 
 
+def _probability(share: float | None) -> str:
+    return DASH if share is None else percent(share)
+
+
+def _count(cases: int | None) -> str:
+    return DASH if cases is None else quantity(cases, "case")
+
+
 def _yes(concluded: bool | None) -> str:
     return DASH if concluded is None else "yes" if concluded else "no"
 
@@ -513,9 +583,9 @@ def _table(
     return Table(key, caption, list(columns), rows, bold=True)
 
 
-def paper_row(variant: str) -> PaperRow:
-    """The paper's row of that name; a dash where the paper has none."""
-    return PAPER.get(variant, PaperRow(DASH))
+def label_of(paper: Paper, variant: str) -> str:
+    """The variant's row in the paper; a dash where it has none."""
+    return paper.rows[variant].label if variant in paper.rows else DASH
 
 
 def number(value: float | None, *, sign: bool = False) -> str:

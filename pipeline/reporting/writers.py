@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, paper_row
-from pipeline.statistics.definitions import MAIN
+from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, label_of
 from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
 from pipeline.statistics.terms import state_terms
 
@@ -21,6 +20,9 @@ def markdown(results: Results, tables: Sequence[Table]) -> str:
         parts.append(f"> **{escape_markdown(' '.join(results.partial.sentences()))}**")
     if results.study.synthetic:
         parts.append(f"> **{SYNTHETIC}**")
+    if results.paper is not None:
+        held = f"Held against: {results.paper.title} ({results.paper.reference})."
+        parts.append(escape_markdown(held))
     parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
     for table in tables:
         parts += [escape_markdown(table.caption), _markdown_table(table)]
@@ -37,7 +39,7 @@ def markdown(results: Results, tables: Sequence[Table]) -> str:
 def all_definitions(results: Results) -> list[tuple[str, str]]:
     """Of the metrics, then of the words that the verdict and the tables use."""
     drop = results.params["compare"]["failure_drop"]
-    return [*results.study.definitions.items(), *state_terms(drop)]
+    return [*results.study.definitions.items(), *state_terms(drop, paper=results.paper is not None)]
 
 
 def _markdown_table(table: Table) -> str:
@@ -71,16 +73,15 @@ def csv(results: Results) -> str:
     failures = {found.variant: found for found in results.failures}
     rows = []
     for variant in results.study.variants:
-        paper = paper_row(variant)
         dice = results.estimate(variant, "dice")
         row: dict[str, Any] = {"variant": variant}
         if results.partial is not None:
             row["partial"] = f"{results.partial.runs} of {results.partial.of} runs"
-        row |= {
-            "paper_row": None if paper.name == DASH else paper.name,
-            "seeds": dice.seeds,
-            "cases": dice.cases,
-        }
+        paper = results.paper
+        if paper is not None:
+            named = label_of(paper, variant)
+            row["paper_row"] = None if named == DASH else named
+        row |= {"seeds": dice.seeds, "cases": dice.cases}
         for metric in dict.fromkeys(found.metric for found in results.estimates):
             found = results.estimate(variant, metric)
             row[f"{metric}_mean"] = found.mean
@@ -89,7 +90,7 @@ def csv(results: Results) -> str:
             row[f"{metric}_low"] = None if found.interval is None else found.interval.low
             row[f"{metric}_high"] = None if found.interval is None else found.interval.high
         row |= _failure_columns(failures.get(variant))
-        for metric in MAIN:
+        for metric in [] if paper is None else paper.metrics():
             row[f"{metric}_paper"] = results.estimate(variant, metric).paper
         for averaged in results.averaged:
             if averaged.variant == variant:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,13 +26,35 @@ from pipeline.statistics.power import plan
 from pipeline.statistics.results import AveragedEstimate, Comparison, Estimate, Interval
 from pipeline.statistics.typical import (
     Failed,
-    single_run_interval,
+    more_runs_interval,
     typical_interval,
     typical_mean,
 )
+from pipeline.study.paper import Paper, half_unit, value_of
 from pipeline.study.values import Averaging, quantity
 
+FailedRuns = Collection[tuple[str, int]]  # variant and seed of each
 NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is asked of a table of one metric, higher is better, fixed before looking at it.
+
+    margin: of equivalence, in the metric's units. printed: a variant's figure in the paper, for
+    those of which it prints one. claims: of the paper, orderings of variants, best first.
+    factors: a crossed design, variant -> those that it has (study/paper.py). draws, seed: of the
+    bootstrap.
+    """
+
+    metric: str
+    margin: float
+    baseline: str | None = None
+    printed: Mapping[str, float] = field(default_factory=dict)
+    claims: Sequence[Sequence[str]] = ()
+    factors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    draws: int = 10_000
+    seed: int = 0
 
 
 class Design:
@@ -42,7 +66,7 @@ class Design:
     Source of the order: the table. Raises ValueError if a (variant, seed, case) stands twice.
     """
 
-    def __init__(self, table: pd.DataFrame, failed_runs: Collection[tuple[str, int]] = ()) -> None:
+    def __init__(self, table: pd.DataFrame, failed_runs: FailedRuns = ()) -> None:
         self.notes: list[str] = []
         keys = table.set_index(["variant", "seed", "case"])["value"]
         if keys.index.has_duplicates:
@@ -104,23 +128,31 @@ def estimate(
     *,
     variant: str,
     metric: str,
-    paper: float | None = None,
-    figures: int = 1,
+    paper: Paper | None = None,
 ) -> Estimate:
-    """A variant's values (S, C) summed up; None or values that are not numbers give no figure.
+    """A variant's values (S, C) summed up, beside the paper's figure where it prints one; None or
+    values that are not numbers give no figure of ours.
 
-    failed: (S,), the runs that did. figures: of the paper in this metric,
-    which are all held against its variants' single runs.
+    failed: (S,), the runs that did.
     """
+    printed = {} if paper is None else paper.figures(metric)
+    figure = printed.get(variant)
+    value = None if figure is None else value_of(figure)
+    rounding = None if figure is None else half_unit(figure)
     if values is None or not np.isfinite(values).all():
         shape = (0, 0) if values is None else values.shape
         return Estimate(
             variant=variant, metric=metric, mean=None, standard_deviation=None, typical=None,
-            interval=None, seeds=shape[0], cases=shape[1], paper=paper, single_run=None,
+            interval=None, seeds=shape[0], cases=shape[1], paper=value,
+            paper_rounding=rounding, paper_interval=None,
         )  # fmt: skip
     seeds, cases = values.shape
     crossed = (~failed).sum() > 1 and cases > 1
-    held = crossed and paper is not None
+    expected = None
+    if crossed and figure is not None and paper is not None:
+        expected = more_runs_interval(
+            values, failed, figures=len(printed), runs=paper.runs or 1, cases=paper.cases
+        )
     return Estimate(
         variant=variant,
         metric=metric,
@@ -130,8 +162,9 @@ def estimate(
         interval=typical_interval(values, failed) if crossed else None,
         seeds=seeds,
         cases=cases,
-        paper=paper,
-        single_run=single_run_interval(values, failed, figures) if held else None,
+        paper=value,
+        paper_rounding=rounding,
+        paper_interval=expected,
     )
 
 
@@ -173,50 +206,37 @@ def estimate_averaged(
     )
 
 
-def compare(
-    table: pd.DataFrame,
-    *,
-    metric: str,
-    baseline: str | None,
-    margin: float,
-    paper: Mapping[str, float],
-    factors: Mapping[str, tuple[bool, bool]],
-    failed_runs: Collection[tuple[str, int]] = (),
-    draws: int = 10_000,
-    seed: int = 0,
-) -> Comparison:
+def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = ()) -> Comparison:
     """The whole protocol on a table with the columns variant, seed, case and value.
 
-    Values are of the primary metric, higher is better. margin: of equivalence, in its units.
-    paper: the figures of the variants that the paper reports. factors: variant -> (gates, encoder
-    attention), the 2 x 2 design's four. failed_runs: (variant, seed) of each. draws, seed: of the
-    bootstrap.
+    failed_runs: (variant, seed) of each.
     Source: the protocol of the design, fixed before any result was looked at.
     """
-    design = Design(table, failed_runs)
-    names, values, failed, notes = design.variants, design.scores, design.failed, design.notes
+    crossed = Design(table, failed_runs)
+    names, values, failed, notes = crossed.variants, crossed.scores, crossed.failed, crossed.notes
     pairing, pairs, factorial = None, [], []
+    design: dict[str, list[str]] = {}
     ranks = ordering = variance = power = None
     enough = len(names) > 1
     if not enough:
         notes.append("There are no two variants to compare.")
-    elif len(design.seeds) == 0:
+    elif len(crossed.seeds) == 0:
         notes.append("No seed was run by all variants: nothing can be compared.")
-    elif len(design.seeds) == 1:
+    elif len(crossed.seeds) == 1:
         notes.append(NO_SPREAD)
-    elif len(design.cases) == 1:
+    elif len(crossed.cases) == 1:
         notes.append("With one test case nothing can be said of others.")
-    elif design.fewest_usable < 2:
+    elif crossed.fewest_usable < 2:
         notes.append("Of a variant no two runs of these seeds did not fail: nothing is compared.")
     else:
-        if len(design.seeds) < FEWEST_SEEDS:
+        if len(crossed.seeds) < FEWEST_SEEDS:
             notes.append(
-                f"Descriptive only: {len(design.seeds)} seeds; below {FEWEST_SEEDS} no difference "
+                f"Descriptive only: {len(crossed.seeds)} seeds; below {FEWEST_SEEDS} no difference "
                 "is called shown."
             )
         elif is_descriptive(failed):
             few = [
-                f"{name} {left} of {len(design.seeds)}"
+                f"{name} {left} of {len(crossed.seeds)}"
                 for name, left in zip(names, (~failed).sum(axis=1), strict=True)
                 if 2 * left < FEWEST_SEEDS
             ]
@@ -226,27 +246,37 @@ def compare(
             )
         means = values.mean(axis=2)
         pairing = choose_pairing(means)
-        pairs = compare_pairs(values, failed, names, pairing.paired, margin=margin)
-        if factors and set(factors) <= set(names):
-            places = {levels: names.index(name) for name, levels in factors.items()}
-            cells = {levels: (values[place], failed[place]) for levels, place in places.items()}
-            factorial = effects(cells, pairing.paired)
+        pairs = compare_pairs(values, failed, names, pairing.paired, margin=protocol.margin)
+        if protocol.factors and set(protocol.factors) <= set(names):
+            design = {name: list(having) for name, having in protocol.factors.items()}
+            places = {name: names.index(name) for name in design}
+            factorial = effects(
+                {
+                    name: (having, values[places[name]], failed[places[name]])
+                    for name, having in design.items()
+                },
+                pairing.paired,
+            )
         ranks = rank_all(means, names)
+        printed = {name: protocol.printed[name] for name in names if name in protocol.printed}
         ordering = order_all(
-            values, failed, names, _best_first(paper, names), pairing.paired, draws=draws, seed=seed
-        )
+            values, failed, names, _best_first(printed), pairing.paired,
+            draws=protocol.draws, seed=protocol.seed,
+        )  # fmt: skip
         variance = variance_components(values)
-        power = plan(values, failed, pairing.paired, _first_gap(paper), margin)
+        power = plan(values, failed, pairing.paired, _first_gap(printed), protocol.margin)
     return Comparison(
-        metric=metric,
+        metric=protocol.metric,
         variants=names,
-        seeds=design.seeds,
-        cases=len(design.cases),
+        seeds=crossed.seeds,
+        cases=len(crossed.cases),
         notes=notes,
         pairing=pairing,
         pairs=pairs,
-        baseline=baseline if baseline in names else None,
-        equivalence_margin=margin,
+        baseline=protocol.baseline if protocol.baseline in names else None,
+        equivalence_margin=protocol.margin,
+        claims=_claimed_pairs(protocol.claims, names),
+        design=design,
         factorial=factorial,
         ranks=ranks,
         ordering=ordering,
@@ -255,11 +285,17 @@ def compare(
     )
 
 
-def _best_first(paper: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    return sorted((name for name in names if name in paper), key=lambda name: -paper[name])
+def _claimed_pairs(claims: Sequence[Sequence[str]], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Neighbours in the orderings, of those variants that are compared; each pair once."""
+    orderings = [[name for name in claim if name in names] for claim in claims]
+    return list(dict.fromkeys(chain.from_iterable(pairwise(each) for each in orderings)))
 
 
-def _first_gap(paper: Mapping[str, float]) -> float | None:
+def _best_first(printed: Mapping[str, float]) -> list[str]:
+    return sorted(printed, key=lambda name: -printed[name])
+
+
+def _first_gap(printed: Mapping[str, float]) -> float | None:
     """Between the paper's two best figures."""
-    best = sorted(paper.values(), reverse=True)
+    best = sorted(printed.values(), reverse=True)
     return best[0] - best[1] if len(best) > 1 else None

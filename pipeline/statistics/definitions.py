@@ -110,7 +110,7 @@ METRICS: dict[str, Metric] = {
 }
 POOLED = ("pooled_dice", "expected_calibration_error")  # of all cases' pixels together
 CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
-MAIN = ("dice", "iou", "focal_loss")  # those of the paper's Table 1
+MAIN = ("dice", "iou", "focal_loss")  # those of the first table
 AVERAGED = (*MAIN, "thresholded_jaccard", "brier")  # of averaged probabilities
 PRIMARY = "dice"  # fixed before looking; the rest is secondary
 

@@ -1,9 +1,11 @@
-"""The 2 x 2 design within the variants: gates, encoder attention, and the two together."""
+"""A crossed design of two-level factors within the variants: what each factor changes, and whether
+two together change more than their sum."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Collection, Mapping
+from itertools import combinations
+from math import prod
 
 import numpy as np
 
@@ -11,40 +13,43 @@ from pipeline.statistics.crossed import Values
 from pipeline.statistics.pairs import ALPHA, holm, is_descriptive
 from pipeline.statistics.results import Effect
 from pipeline.statistics.typical import Failed, contrasts, typical_run
+from pipeline.study.paper import levels
 
-Name = Literal["gates", "encoder attention", "interaction"]
-NAMES: tuple[Name, ...] = ("gates", "encoder attention", "interaction")
+Cell = tuple[Collection[str], Values, Failed]
 
 
-def effects(cells: Mapping[tuple[bool, bool], tuple[Values, Failed]], paired: bool) -> list[Effect]:
-    """Main effects and interaction of typical runs; cells: (gates, encoder attention) -> values
-    (S, C) and which runs failed (S,), S at least 2.
+def effects(cells: Mapping[str, Cell], paired: bool) -> list[Effect]:
+    """Main effects and two-factor interactions of typical runs.
 
-    A main effect is the mean with less the mean without, over both levels of the other factor; the
-    interaction is what gates add with encoder attention less what they add without. Tests: each
-    contrast by its error over seeds and cases, Holm over the three. With too few runs nothing is
-    shown (pairs.is_descriptive).
+    cells: variant -> the factors that it has, its values (S, C) and which of its runs failed (S,),
+    S at least 2; crossed: each combination of the factors is one variant's (study/paper.py).
+    A main effect is the mean with less the mean without, over all levels of the other factors; an
+    interaction is what the first factor adds with the second less what it adds without, over all
+    levels of the rest. Tests: each contrast by its error over seeds and cases, Holm over all. With
+    too few runs nothing is shown (pairs.is_descriptive).
     """
-    weights = []
-    for name in NAMES:
-        row = []
-        for gates, attention in cells:
-            signs = {"gates": 2 * gates - 1, "encoder attention": 2 * attention - 1}
-            interaction = signs["gates"] * signs["encoder attention"]
-            row.append(signs.get(name, 2 * interaction) / 2)
-        weights.append(row)
-    runs = [typical_run(values, failed) for values, failed in cells.values()]
+    having = [cell[0] for cell in cells.values()]
+    names = levels(having)
+    told = [(name,) for name in names] + list(combinations(names, 2))
+    weights = [
+        [
+            prod(1 if name in factors else -1 for name in effect) / 2 ** (len(names) - len(effect))
+            for factors in having
+        ]
+        for effect in told
+    ]
+    runs = [typical_run(values, failed) for _, values, failed in cells.values()]
     found = contrasts(runs, weights, paired)
     adjusted = holm([contrast.p_value for contrast in found])
-    descriptive = is_descriptive(np.array([failed for _, failed in cells.values()]))
+    descriptive = is_descriptive(np.array([failed for _, _, failed in cells.values()]))
     return [
         Effect(
-            name=name,
+            factors=list(effect),
             difference=contrast.value,
             interval=contrast.interval(),
             p_value=contrast.p_value,
-            adjusted_p_value=float(adjusted[place]),
-            shown=None if descriptive else bool(adjusted[place] < ALPHA),
+            adjusted_p_value=float(p_value),
+            shown=None if descriptive else bool(p_value < ALPHA),
         )
-        for place, (name, contrast) in enumerate(zip(NAMES, found, strict=True))
+        for effect, contrast, p_value in zip(told, found, adjusted, strict=True)
     ]

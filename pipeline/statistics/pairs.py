@@ -10,6 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from pipeline.statistics.claims import deciding_cases, false_claim, false_over_cases
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.results import Interval, Pair, Pairing
 from pipeline.statistics.typical import Contrast, Failed, contrasts, typical_run
@@ -69,6 +70,7 @@ def compare_pairs(
     for row, ((a, b), contrast) in enumerate(zip(places, found, strict=True)):
         adjusted = tukey(contrast, variants)
         wins = superiority(means[a], means[b])
+        by_case = runs[a].by_case - runs[b].by_case
         pairs.append(
             Pair(
                 first=names[a],
@@ -82,6 +84,9 @@ def compare_pairs(
                 equivalent=None if descriptive else bool(equivalence[row] < ALPHA),
                 superiority=wins[0],
                 superiority_interval=wins[1],
+                false=false_claim(contrast),
+                false_over_cases=false_over_cases(by_case),
+                deciding_cases=deciding_cases(by_case),
             )
         )
     return pairs

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
+from pipeline.study.paper import Paper
 from pipeline.study.params import Run, Study
 from pipeline.study.values import Averaging
 
-SCHEMA_VERSION: Literal[2] = 2
-HEADLINES = ("dice", "iou", "focal_loss")  # the paper's columns
+SCHEMA_VERSION: Literal[3] = 3
+HEADLINES = ("dice", "iou", "focal_loss")
 
 
 class Record(BaseModel):
@@ -59,11 +60,27 @@ class Estimate(Record):
     )
     seeds: int
     cases: int
-    paper: float | None = Field(description="the paper's figure, one run")
-    single_run: Interval | None = Field(
-        description="prediction interval of one more run that does not fail, on another test set "
-        "of as many cases; 95 % for all the paper's figures of the metric together"
+    paper: float | None = Field(None, description="the paper's figure; null where it prints none")
+    paper_rounding: float | None = Field(
+        None, description="half a unit of that figure's last decimal"
     )
+    paper_interval: Interval | None = Field(
+        None,
+        description="where the paper's figure would lie if its runs were such as these: prediction "
+        "interval of the mean of as many more runs that do not fail, on another test set, of as "
+        "many cases as the paper says (else one run, and as many cases as here); 95 % for all the "
+        "paper's figures of the metric together",
+    )
+
+    @property
+    def paper_lies(self) -> Literal["inside", "above", "below"] | None:
+        """Where the paper's figure, as far as it is rounded, lies to the interval."""
+        if self.paper is None or self.paper_interval is None:
+            return None
+        rounding = self.paper_rounding or 0.0
+        if self.paper - rounding > self.paper_interval.high:
+            return "above"
+        return "below" if self.paper + rounding < self.paper_interval.low else "inside"
 
 
 class FailureRate(Record):
@@ -155,17 +172,30 @@ class Pair(Record):
     superiority_interval: Interval | None = Field(
         description="Clopper and Pearson's; exact without ties"
     )
+    false: float | None = Field(
+        None,
+        description="probability that it is false that first is the better one, over seeds and "
+        "cases: Student's t of the difference in errors, with nothing known beforehand",
+    )
+    false_over_cases: float | None = Field(
+        None, description="the same for these very runs, over cases alone: the normal distribution"
+    )
+    deciding_cases: int | None = Field(
+        None,
+        description="the fewest cases without which the difference has the other sign; null where "
+        "no removal turns it",
+    )
 
 
 class Effect(Record):
-    """A main effect or the interaction of the 2 x 2 design on typical runs, in the metric's
-    units."""
+    """A main effect, or the interaction of two factors, of a crossed design on typical runs, in the
+    metric's units."""
 
-    name: Literal["gates", "encoder attention", "interaction"]
+    factors: list[str] = Field(description="one of a main effect, two of an interaction")
     difference: float
     interval: Interval | None = Field(description="winsorised two-way error of the contrast, t")
     p_value: float | None = Field(description="that it is 0; unadjusted")
-    adjusted_p_value: float | None = Field(description="Holm over the three")
+    adjusted_p_value: float | None = Field(description="Holm over all effects")
     shown: bool | None
 
 
@@ -237,7 +267,7 @@ class Power(Record):
         description="smallest difference of typical runs that is shown with that power; null below "
         "seven seeds"
     )
-    gap: float | None = Field(description="between the paper's first two rows")
+    gap: float | None = Field(description="between the paper's two best figures of these variants")
     seeds_for_gap: int | None = Field(
         description="that show it, with as many test cases; null where no number up to 1,000 does"
     )
@@ -258,6 +288,12 @@ class Comparison(Record):
     pairs: list[Pair]
     baseline: str | None
     equivalence_margin: float
+    claims: list[tuple[str, str]] = Field(
+        [], description="of the paper: the better variant, then the worse, both compared here"
+    )
+    design: dict[str, list[str]] = Field(
+        {}, description="variant -> the factors that it has; empty without effects"
+    )
     factorial: list[Effect]
     ranks: Ranks | None
     ordering: Ordering | None
@@ -428,12 +464,13 @@ def _ranges(noun: str, numbers: Sequence[int]) -> str:
 class Results(Record):
     """reports/results.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     partial: Partial | None = Field(
         default=None, description="absent where the comparison is of the whole study"
     )
     study: StudyRecord
     params: dict[str, Any] = Field(description="params.yaml")
+    paper: Paper | None = Field(None, description="what the study is held against")
     environment: dict[str, str]
     verdict: list[str] = Field(description="sentences generated from the figures")
     estimates: list[Estimate]

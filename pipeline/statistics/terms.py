@@ -17,20 +17,32 @@ TERMS = {
     "Student's t with Welch's degrees of freedom. It assumes that the test cases are a random "
     "sample of such cases, and many.",
     "Shown": "The p-value is below 0.05 after adjusting for all pairs (Tukey's studentized range, "
-    "each pair with its own error: Games and Howell 1976), or for the three effects of the 2 x 2 "
+    "each pair with its own error: Games and Howell 1976), or for all effects of a crossed "
     "design (Holm 1979). With fewer than seven seeds nothing is. Seeds pair the variants where the "
     "mean rank correlation of their runs is 0.2 or more; they always pair two.",
     "Equal": "Two one-sided tests show that the typical runs differ by less than the margin (Holm "
     "over all pairs).",
-    "A single run": "Where one more run lies that does not fail, on as many other cases: "
-    "Student's t with the degrees of freedom of the runs, at 95 % for all the paper's figures "
-    "together. It assumes that runs are nearly normal.",
     "Mean over all runs": "Failed runs with them. Its interval admits as many failures as the "
     "failure rate's does, each as deep as the metric goes. It assumes nothing of how deep runs "
     "fail.",
 }
 
 
-def state_terms(drop: float) -> list[tuple[str, str]]:
-    """Each word with its meaning; drop: the study's compare.failure_drop."""
-    return [(word, meaning.format(drop=drop)) for word, meaning in TERMS.items()]
+OF_A_PAPER = {
+    "One more run": "Where one more run lies that does not fail (or the mean of as many as stand "
+    "behind the paper's figure), on other cases: Student's t with the degrees of freedom of the "
+    "runs, at 95 % for all the paper's figures together. It assumes that runs are nearly normal.",
+    "Probability that a claim is false": "Of the claim that a beats b, by the difference d of "
+    "their typical runs: Student's t below -d / error, with the error of the 95 % interval and "
+    "its degrees of freedom. Over cases alone, for these very runs: the normal distribution below "
+    "-d / (s / sqrt(n)), s the standard deviation of the n cases' differences (arXiv 2505.04720). "
+    "It assumes what the interval does, and that large differences were no less likely beforehand "
+    "than small ones.",
+}
+
+
+def state_terms(drop: float, *, paper: bool) -> list[tuple[str, str]]:
+    """Each word with its meaning; drop: the study's compare.failure_drop. paper: whether there is
+    one to be held against."""
+    terms = TERMS | OF_A_PAPER if paper else TERMS
+    return [(word, meaning.format(drop=drop)) for word, meaning in terms.items()]

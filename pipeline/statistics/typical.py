@@ -237,18 +237,26 @@ def _alone(run: TypicalRun) -> Contrast:
     return found
 
 
-def single_run_interval(values: Values, failed: Failed, figures: int = 1) -> Interval:
-    """Where one more run's mean lies that does not fail, on another test set of as many cases;
-    values (S, C), failed (S,).
+def more_runs_interval(
+    values: Values,
+    failed: Failed,
+    *,
+    figures: int = 1,
+    runs: int = 1,
+    cases: int | None = None,
+) -> Interval:
+    """Where the mean of `runs` more runs lies that do not fail, on another test set, of `cases`
+    cases, as many as here if None; values (S, C), failed (S,).
 
-    It has a seed and cases of its own: to the typical run's error come the variance of a run's mean
-    and once more that of the cases. At 95 % for all of `figures` together (Bonferroni). The degrees
-    of freedom are those of the runs alone: safe where runs are skewed or heavy-tailed, which no few
-    of them show, and a little wide where they are not.
+    They have seeds and cases of their own: to the typical run's error come the variance of their
+    mean and once more that of the cases. At 95 % for all of `figures` together (Bonferroni). The
+    degrees of freedom are those of the runs alone: safe where runs are skewed or heavy-tailed,
+    which no few of them show, and a little wide where they are not.
     """
     own = values[~failed]
     alone = _alone(typical_run(values, failed))
-    seeds = alone.seeds + float(own.mean(axis=1).var(ddof=1))
-    cases = 2 * alone.cases
-    found = Contrast(alone.value, seeds, cases, len(own) - 1)
+    seeds = alone.seeds + float(own.mean(axis=1).var(ddof=1)) / runs
+    share = 1.0 if cases is None else values.shape[1] / cases
+    of_cases = (1 + share) * alone.cases
+    found = Contrast(alone.value, seeds, of_cases, len(own) - 1)
     return found.interval(1 - (1 - CONFIDENCE) / figures)

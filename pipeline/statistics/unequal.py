@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import pandas as pd
 
-from pipeline.statistics.analysis import Design, compare
+from pipeline.statistics.analysis import Design, FailedRuns, Protocol, compare
 from pipeline.statistics.pairs import (
     ALPHA,
     FEWEST_SEEDS,
@@ -24,25 +24,13 @@ TEST = (
 
 
 def compare_available(
-    table: pd.DataFrame,
-    *,
-    metric: str,
-    baseline: str | None,
-    margin: float,
-    paper: Mapping[str, float],
-    factors: Mapping[str, tuple[bool, bool]],
-    failed_runs: Collection[tuple[str, int]] = (),
-    draws: int = 10_000,
-    seed: int = 0,
+    table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = ()
 ) -> Comparison:
     """`compare`, which it is where all variants have the same seeds. Else each pair is compared on
     the seeds that both have, by the protocol of two variants, and adjusted by Holm over all pairs;
     a pair with fewer than two, of which neither failed, has no test. What is of all variants
     together (ranks, orderings, effects, variance, power) is of the seeds that all have."""
-    whole = compare(
-        table, metric=metric, baseline=baseline, margin=margin, paper=paper, factors=factors,
-        failed_runs=failed_runs, draws=draws, seed=seed,
-    )  # fmt: skip
+    whole = compare(table, protocol, failed_runs)
     used = table[table["variant"].isin(whole.variants)]
     own_seeds = used.groupby("variant", sort=False)["seed"].agg(frozenset)
     if own_seeds.nunique() < 2 or whole.cases < 2:
@@ -56,7 +44,9 @@ def compare_available(
             untested.append(" and ".join(names))
             continue
         shared.append(len(design.seeds))
-        pairs += compare_pairs(design.scores, design.failed, names, paired=True, margin=margin)
+        pairs += compare_pairs(
+            design.scores, design.failed, names, paired=True, margin=protocol.margin
+        )
     pairs = _adjusted(pairs)
     return whole.model_copy(
         update={

@@ -9,12 +9,12 @@ from itertools import pairwise
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import (
     Comparison,
-    Effect,
     Estimate,
     FailureRate,
     Interval,
     Pair,
 )
+from pipeline.study.paper import Paper
 from pipeline.study.values import quantity
 
 DECIMALS = 4
@@ -29,16 +29,17 @@ def verdict(
     comparison: Comparison,
     estimates: Sequence[Estimate],
     failures: Sequence[FailureRate],
+    paper: Paper | None = None,
 ) -> list[str]:
     """The verdict, most important first. Sentences are plain text: escape them for their format."""
     sentences = [
         *_questions(comparison, failures),
         *_ordering(comparison),
-        *_pairs(comparison),
+        *(_claims(comparison) or _pairs(comparison)),
         *_baseline(comparison),
-        *_factorial(comparison.factorial),
+        *_factorial(comparison),
         *_equivalence(comparison),
-        *_papers_figures(comparison, estimates),
+        *_papers_figures(comparison, estimates, paper),
         *_power(comparison),
     ]
     return [*comparison.notes, *sentences]
@@ -113,12 +114,38 @@ def _ordering(comparison: Comparison) -> list[str]:
     return sentences
 
 
+def _claims(comparison: Comparison) -> list[str]:
+    """Each claim of the paper that was compared: the pair, how likely it is false, and how few
+    cases decide it."""
+    sentences = []
+    for better, worse in comparison.claims:
+        pair = find_pair(comparison, better, worse)
+        if pair is None:
+            continue
+        text = f"The paper claims {better} > {worse}. {describe_pair(pair, comparison.metric)}"
+        if pair.false is not None and pair.false_over_cases is not None:
+            text += (
+                f" The claim is false with a probability of {percent(pair.false_over_cases)} over "
+                f"cases alone, of {percent(pair.false)} with seeds."
+            )
+        if pair.deciding_cases is not None:
+            text += (
+                f" {quantity(pair.deciding_cases, 'case')} of {comparison.cases:,} "
+                f"{'decides' if pair.deciding_cases == 1 else 'decide'} the order of the two: "
+                "without them it turns round."
+            )
+        sentences.append(text)
+    return sentences
+
+
 def _pairs(comparison: Comparison) -> list[str]:
-    """The paper's neighbours in rank, each of which it claims to differ; all pairs of a few."""
+    """All pairs of a few variants; of more the neighbours in rank, the paper's where it ranks."""
     told = list(comparison.pairs)
     if len(comparison.variants) > FEW:
         # Without an ordering of all, which a study that is not done may lack, params.yaml's.
-        order = comparison.ordering.paper if comparison.ordering else comparison.variants
+        order = comparison.variants
+        if comparison.ordering is not None:
+            order = comparison.ordering.paper or comparison.ordering.observed
         told = [pair for names in pairwise(order) if (pair := find_pair(comparison, *names))]
     return [describe_pair(pair, comparison.metric) for pair in told]
 
@@ -139,6 +166,8 @@ def turned(pair: Pair) -> Pair:
         "first": pair.second,
         "second": pair.first,
         "difference": -pair.difference,
+        "false": None if pair.false is None else 1 - pair.false,
+        "false_over_cases": None if pair.false_over_cases is None else 1 - pair.false_over_cases,
         "interval": _negative(pair.interval),
         "superiority": None if pair.superiority is None else 1 - pair.superiority,
         "superiority_interval": None
@@ -204,16 +233,15 @@ def _baseline(comparison: Comparison) -> list[str]:
     return [f"Against the baseline {baseline}, {'; '.join(parts)}."]
 
 
-def _factorial(effects: Sequence[Effect]) -> list[str]:
-    subjects = {
-        "gates": "Gates on the skips change {label} by {number}",
-        "encoder attention": "Encoder attention changes {label} by {number}",
-        "interaction": "The two together change it by {number} more than their sum",
-    }
+def _factorial(comparison: Comparison) -> list[str]:
+    label = METRICS[comparison.metric].label
     sentences = []
-    for effect in effects:
+    for effect in comparison.factorial:
         number = _number(effect.difference, sign=True)
-        text = subjects[effect.name].format(label=METRICS["dice"].label, number=number)
+        text = f"The factor {effect.factors[0]} changes {label} by {number}"
+        if len(effect.factors) > 1:
+            both = " and ".join(effect.factors)
+            text = f"{both} together change {label} by {number} more than their sum"
         if effect.interval is not None:
             text += f", 95 % interval {_range(effect.interval)}"
         sentences.append(f"{text}: {_conclusion(effect.shown, effect.adjusted_p_value)}.")
@@ -230,25 +258,35 @@ def _equivalence(comparison: Comparison) -> list[str]:
     return [f"Typical runs shown to be equal within {margin}: {'; '.join(equal)}."]
 
 
-def _papers_figures(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
+def _papers_figures(
+    comparison: Comparison, estimates: Sequence[Estimate], paper: Paper | None
+) -> list[str]:
+    """Of the primary metric; where the paper's is of all pixels together, of that."""
+    if paper is None:
+        return []
+    metric = comparison.metric
+    if not paper.figures(metric):
+        metric = f"pooled_{metric}"
+    several = paper.runs is not None and paper.runs > 1
+    who = "a run that does not fail"
+    if several:
+        who = f"the mean of {paper.runs} runs that do not fail"
     held, sentences = [], []
     for estimate in estimates:
-        if estimate.metric != comparison.metric or estimate.paper is None:
+        lies, bounds = estimate.paper_lies, estimate.paper_interval
+        if estimate.metric != metric or lies is None or bounds is None:
             continue
-        bounds = estimate.single_run
-        if bounds is None:
-            continue
-        if bounds.low <= estimate.paper <= bounds.high:
+        if lies == "inside":
             held.append(estimate.variant)
             continue
-        place = "above" if estimate.paper > bounds.high else "below"
+        printed = paper.figures(metric)[estimate.variant]
         sentences.append(
-            f"The paper's {_number(estimate.paper)} for {estimate.variant} lies {place} where a "
-            f"single run that does not fail is expected here, {_range(bounds)}."
+            f"The paper's {printed} for {estimate.variant} lies {lies} where {who} is expected "
+            f"here, {_range(bounds)}."
         )
     if held:
         sentences.append(
-            f"The paper's figure is one that a single run may give here for: {', '.join(held)}."
+            f"The paper's figure is one that {who} may give here for: {', '.join(held)}."
         )
     return sentences
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union
 
@@ -34,7 +35,8 @@ from pipeline.study.blocks import (
     Train,
 )
 from pipeline.study.errors import UserError
-from pipeline.study.values import Averaging, Name, Seed, expect, unique
+from pipeline.study.paper import TOPICS, Factors, Paper, check_crossed
+from pipeline.study.values import METRIC_NAMES, Averaging, Name, Seed, expect, unique
 
 
 class Run(NamedTuple):
@@ -84,7 +86,9 @@ class Study(Block):
 
     `averaging`: whose probabilities are averaged and scored beside single networks': an image's
     four flips, the networks of all seeds, or both. `export`: variants whose network of the first
-    seed and fold is written for use elsewhere.
+    seed and fold is written for use elsewhere. `paper`: what the study is held against; null for
+    none. `factors`: a crossed design whose effects are told, variant -> the factors that it has;
+    empty for none.
     """
 
     name: Name
@@ -106,6 +110,8 @@ class Study(Block):
     variants: Annotated[list[Name], Field(min_length=1), AfterValidator(unique)]
     averaging: Annotated[list[Averaging], AfterValidator(unique)]
     export: Annotated[list[Name], AfterValidator(unique)]
+    paper: Paper | None
+    factors: Factors
 
     _folder: Path = PrivateAttr(default=Path())
     _content: Any = PrivateAttr(default=None)  # of params.yaml, as it was read
@@ -160,6 +166,46 @@ class Study(Block):
                 f"must be among variants ({', '.join(variants)}), got {', '.join(unknown)}"
             )
         return export
+
+    @field_validator("paper")
+    @classmethod
+    def _is_of_the_study(cls, paper: Paper | None, fields: ValidationInfo) -> Paper | None:
+        models = fields.data.get("models")  # absent if it has errors of its own
+        if paper is None or models is None:
+            return paper
+        for key, name in paper.names():
+            if name not in models:
+                raise ValueError(
+                    f"{key} must name entries under models ({', '.join(models)}), got {name!r}; "
+                    "take it out, or set paper to null"
+                )
+        for name, row in paper.rows.items():
+            if unknown := [repr(metric) for metric in row.figures if metric not in METRIC_NAMES]:
+                raise ValueError(
+                    f"rows.{name}.figures must be of metrics ({', '.join(METRIC_NAMES)}), got "
+                    f"{', '.join(unknown)}"
+                )
+        kinds = {*families().values(), *(type(network) for network in models.values())}
+        keys = {*TOPICS, *chain.from_iterable(kind.__dataclass_fields__ for kind in kinds)}
+        if unknown := [repr(choice) for choice in paper.leaves_open if choice not in keys]:
+            raise ValueError(
+                f"leaves_open must name choices ({', '.join(TOPICS)}, or a key that networks have "
+                f"under models), got {', '.join(unknown)}"
+            )
+        return paper
+
+    @field_validator("factors")
+    @classmethod
+    def _are_crossed(
+        cls, factors: dict[str, list[str]], fields: ValidationInfo
+    ) -> dict[str, list[str]]:
+        models = fields.data.get("models", factors)  # absent if it has errors of its own
+        if unknown := [repr(name) for name in factors if name not in models]:
+            raise ValueError(
+                f"must name entries under models ({', '.join(models)}), got {', '.join(unknown)}"
+            )
+        check_crossed(factors)
+        return factors
 
     @model_validator(mode="after")
     def _have_packages(self) -> Study:

@@ -101,6 +101,11 @@ Name = Annotated[  # names folders and DVC's stages
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"),  # with a - before it would be an option
     expect("a name of letters, digits, - and _ that does not begin with -"),
 ]
+Printed = Annotated[  # keeps the decimals that a number in YAML loses
+    str,
+    Field(pattern=r"^-?[0-9]{1,9}(\.[0-9]{1,9})?( ?%)?$"),
+    expect('a figure in quotes, as printed, such as "0.8660" or "86.6 %"'),
+]
 Precision = Literal["auto", "float32", "bfloat16"]
 OnProblem = Literal["stop", "skip"]  # a raw case that cannot be used ends the stage, or is left out
 Resize = Literal["stretch", "center_crop", "pad"]
@@ -110,3 +115,8 @@ Select = Literal["last", "best_validation_dice"]
 Averaging = Literal["flips", "seeds", "seeds_and_flips"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+METRIC_NAMES = (  # what a run is scored by: statistics/definitions.py says what each means
+    "dice", "iou", "focal_loss", "sensitivity", "specificity", "thresholded_jaccard",
+    "pooled_dice", "hausdorff_95", "surface_dice", "boundary_iou", "brier",
+    "expected_calibration_error", "native_dice", "native_iou", "native_thresholded_jaccard",
+)  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.statistics.analysis import compare
+from pipeline.statistics.analysis import Protocol, compare
 
 VARIANTS, SEEDS, CASES, DRAWS = 7, 10, 1000, 10_000
 LOOPED = 100  # draws that the loops take; their time grows with the number
@@ -52,7 +52,7 @@ def test_the_protocol_takes_less_than_the_loops_of_its_bootstraps_alone(benchmar
 
     def protocol() -> float:
         start = time.process_time()
-        compare(table, metric="dice", baseline="0", margin=0.005, paper={}, factors={}, draws=DRAWS)
+        compare(table, Protocol("dice", margin=0.005, baseline="0", draws=DRAWS))
         return time.process_time() - start
 
     own = benchmark.pedantic(protocol, rounds=1, warmup_rounds=1)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
+from papers import keep_paper_of
 
 from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases, seal
@@ -74,6 +75,7 @@ def _write_params(
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
     params["models"] = {name: params["models"].get(name, {}) for name in variants}
+    keep_paper_of(params)
     params["averaging"] = list(averaging)
     params["compare"] |= {"baseline": "resunet" if "resunet" in variants else None, "draws": 1000}
     params["prepare"] |= {"height": side, "width": side}

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from papers import PAPER
 
 from pipeline.statistics.failures import failure_rates, mean_with_failures
-from pipeline.statistics.paper import PAPER
 from pipeline.statistics.results import (
     Bin,
     Calibration,
@@ -31,7 +31,7 @@ from pipeline.statistics.results import (
 )
 from pipeline.statistics.typical import typical_interval, typical_mean
 
-SEVEN = tuple(PAPER)
+SEVEN = tuple(PAPER.rows)
 DROP = 0.03
 
 
@@ -70,13 +70,14 @@ def make_results(
         name: own.mean(axis=0).tolist() for name, own in zip(variants, scores, strict=True)
     }
     return Results(
-        schema_version=2,
+        schema_version=3,
         study=StudyRecord(
             name="made-up", synthetic=True, variants=list(variants), seeds=list(range(seeds)),
             folds=[0], cases_sha256="0" * 64, definitions={}, both_empty=0,
             both_empty_of=scores.size,
         ),
         params={},
+        paper=PAPER.among(variants),
         environment={},
         verdict=[],
         estimates=[
@@ -84,7 +85,8 @@ def make_results(
                 variant=name, metric="dice", mean=float(own.mean()),
                 standard_deviation=0.003 if seeds > 1 else None, typical=typical[name],
                 interval=typical_interval(own, lost[name]) if seeds > 1 else None, seeds=seeds,
-                cases=len(ids), paper=PAPER[name].dice if name in PAPER else None, single_run=None,
+                cases=len(ids), paper=PAPER.values("dice").get(name), paper_rounding=None,
+                paper_interval=None,
             )
             for name, own in zip(variants, scores, strict=True)
         ],

@@ -64,7 +64,7 @@ def results(
         power=None,
     )
     return Results(
-        schema_version=2,
+        schema_version=3,
         study=record,
         params={},
         environment={},

@@ -151,14 +151,17 @@ def test_pairs_follow_the_test_that_was_done(results):
     assert pair.superiority == sum(wins) / 8
 
 
-def test_effects_are_of_typical_runs_by_holm():
+def test_effects_are_of_typical_runs_by_holm(results):
     effect = Effect(
-        name="gates", difference=0.01, interval=Interval(low=0.0, high=0.02), p_value=0.01,
+        factors=["gates"], difference=0.01, interval=Interval(low=0.0, high=0.02), p_value=0.01,
         adjusted_p_value=0.03, shown=True,
     )  # fmt: skip
-    table = effects_table([effect])
+    found = results.comparison.model_copy(
+        update={"factorial": [effect], "design": {"a": [], "b": ["gates"]}}
+    )
+    table = effects_table(found)
     assert "Of typical runs" in table.caption
-    assert table.caption.endswith("Adjusted p: Holm over the three.")
+    assert table.caption.endswith("Adjusted p: Holm over all rows.")
     assert "least squares" not in table.caption
     assert cells(table, "gates")["Adjusted p"] == "0.0300"
 
@@ -168,8 +171,8 @@ def test_the_papers_figures_are_held_against_a_run_that_does_not_fail(results):
     found = results.estimate(SOUND, "dice")
     row = cells(table, f"{SOUND}, Dice")
     assert row["Typical run here"] == f"{found.typical:.4f}"
-    assert row["One more run here"] == bounds(found.single_run)
-    assert "that does not fail" in table.caption
+    assert row["One more run here"] == bounds(found.paper_interval)
+    assert "of those that do not fail, on as many other cases" in table.caption
     assert "95 % for all the paper's figures of a metric together" in table.caption
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from papers import printing
 from scipy import stats
 
-from pipeline.statistics.analysis import Design, compare, estimate, estimate_averaged
+from pipeline.statistics.analysis import Design, Protocol, compare, estimate, estimate_averaged
 from pipeline.statistics.crossed import variance_components
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import choose_pairing, compare_pairs
 from pipeline.statistics.power import plan
-from pipeline.statistics.typical import single_run_interval, typical_interval, typical_run
+from pipeline.statistics.typical import more_runs_interval, typical_interval, typical_run
 from studies import as_table, simulate
 
-PAPER = {"a": 0.866, "b": 0.8615}
+PRINTED = {"a": 0.866, "b": 0.8615}
 
 
 def sound(seeds):
@@ -27,9 +28,10 @@ def table(effects=(0.8, 0.8, 0.9), *, seeds=8, cases=30):
 
 
 def run(scores, **options):
-    defaults = {"metric": "dice", "baseline": "c", "margin": 0.005, "paper": PAPER}
-    defaults |= {"factors": {"x": (False, False)}, "draws": 1000}
-    return compare(scores, **(defaults | options))
+    failed_runs = options.pop("failed_runs", ())
+    defaults = {"metric": "dice", "baseline": "c", "margin": 0.005, "printed": PRINTED}
+    defaults |= {"factors": {"x": [], "y": ["gates"]}, "draws": 1000}
+    return compare(scores, Protocol(**(defaults | options)), failed_runs)
 
 
 @pytest.mark.slow
@@ -38,10 +40,10 @@ def test_the_four_variants_of_the_design_are_taken_by_name():
     scores = as_table(
         simulate(np.random.default_rng(0), [0.7, 0.8, 0.7, 0.8], seeds=8, cases=30), names
     )
-    factors = dict(
-        zip(names, [(False, False), (True, False), (False, True), (True, True)], strict=True)
-    )
+    having = [[], ["gates"], ["attention"], ["gates", "attention"]]
+    factors = dict(zip(names, having, strict=True))
     found = run(scores, factors=factors)
+    assert found.design == factors
     assert [effect.shown for effect in found.factorial] == [True, False, False]
 
 
@@ -211,7 +213,7 @@ def two(seeds=7, cases=12, **noise):
 @pytest.mark.parametrize("correlation", [0.0, 0.99])
 def test_a_comparison_holds_what_each_part_of_the_protocol_finds(correlation):
     values, scores = two(correlation=correlation, seed_deviation=0.05, rest_deviation=0.01)
-    found = run(scores, baseline="b", paper={"a": 0.86, "b": 0.88, "z": 0.87}, seed=3)
+    found = run(scores, baseline="b", printed={"a": 0.86, "b": 0.88, "z": 0.87}, seed=3)
     means = values.mean(axis=2)
     pairing = choose_pairing(means)
     assert pairing.paired
@@ -223,30 +225,38 @@ def test_a_comparison_holds_what_each_part_of_the_protocol_finds(correlation):
     assert found.pairs == compare_pairs(values, none, ["a", "b"], pairing.paired, margin=0.005)
     assert found.factorial == []
     assert found.ranks == rank_all(means, ["a", "b"])
-    # The paper's order of those that are here, best first; the gap is of its two best anywhere.
+    # The paper's order of those that are here, best first, and the gap between its two best here.
     assert found.ordering == order_all(
         values, none, ["a", "b"], ["b", "a"], pairing.paired, draws=1000, seed=3
     )
     assert found.variance == variance_components(values)
-    expected = plan(values, none, pairing.paired, 0.88 - 0.87, 0.005)
+    expected = plan(values, none, pairing.paired, 0.88 - 0.86, 0.005)
     assert found.power == expected
 
 
 def test_a_baseline_that_is_not_there_is_none_and_a_paper_of_one_figure_has_no_gap():
     _, scores = two()
-    found = run(scores, baseline="z", paper={"a": 0.86})
+    found = run(scores, baseline="z", printed={"a": 0.86})
     assert (found.baseline, found.power.gap) == (None, None)
     assert found.ordering.paper == ["a"]
-    assert run(scores, baseline=None, paper={}).ordering.paper == []
+    assert run(scores, baseline=None, printed={}).ordering.paper == []
 
 
 def test_a_comparison_without_options_draws_ten_thousand_times_by_seed_0():
     _, scores = two(seeds=3, cases=4)
-    settings = {"metric": "dice", "baseline": None, "margin": 0.005, "paper": {}, "factors": {}}
-    found = compare(scores, **settings)
-    assert found == compare(scores, **settings, draws=10_000, seed=0)
+    found = compare(scores, Protocol("dice", margin=0.005))
+    assert found == compare(scores, Protocol("dice", margin=0.005, draws=10_000, seed=0))
     assert found.ordering.draws == 10_000
-    assert found.ordering != compare(scores, **settings, draws=10_000, seed=1).ordering
+    other = compare(scores, Protocol("dice", margin=0.005, draws=10_000, seed=1))
+    assert found.ordering != other.ordering
+
+
+def test_a_claim_is_of_neighbours_among_those_that_are_compared():
+    scores = table()
+    claims = [["a", "z", "b", "c"], ["a", "b"], ["z", "c"]]
+    found = run(scores, claims=claims, printed={}, factors={})
+    assert found.claims == [("a", "b"), ("b", "c")]
+    assert (found.design, found.factorial, found.power.gap) == ({}, [], None)
 
 
 def test_two_seeds_and_two_cases_are_the_fewest_that_are_compared():
@@ -354,7 +364,9 @@ def test_a_seed_of_a_variant_left_out_alone_is_not_told():
 
 def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     values, _ = two()
-    found = estimate(values[0], sound(7), variant="a", metric="iou", paper=0.8)
+    found = estimate(
+        values[0], sound(7), variant="a", metric="iou", paper=printing("iou", a="0.80")
+    )
     assert (found.variant, found.metric, found.paper) == ("a", "iou", 0.8)
     assert (found.seeds, found.cases) == (7, 12)
     assert found.mean == pytest.approx(values[0].mean())
@@ -362,27 +374,40 @@ def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     none = np.zeros(7, dtype=bool)
     assert found.typical == pytest.approx(typical_run(values[0], none).mean)
     assert found.interval == typical_interval(values[0], none)
-    assert found.single_run == single_run_interval(values[0], none)
-    four = estimate(values[0], none, variant="a", metric="iou", paper=0.8, figures=4)
-    assert four.single_run == single_run_interval(values[0], none, 4)
-    assert estimate(values[0], sound(7), variant="a", metric="iou").single_run is None
+    assert found.paper_interval == more_runs_interval(values[0], none)
+    assert found.paper_rounding == pytest.approx(0.005)
+    four = printing("iou", a="0.8", b="0.7", c="0.7", d="0.7")
+    found = estimate(values[0], none, variant="a", metric="iou", paper=four)
+    assert found.paper_interval == more_runs_interval(values[0], none, figures=4)
+    means = four.model_copy(update={"runs": 3, "cases": 40})
+    found = estimate(values[0], none, variant="a", metric="iou", paper=means)
+    assert found.paper_interval == more_runs_interval(values[0], none, figures=4, runs=3, cases=40)
+    assert estimate(values[0], sound(7), variant="a", metric="iou").paper_interval is None
 
 
 def test_an_estimate_of_one_seed_or_one_case_has_no_interval():
     values, _ = two()
-    one_seed = estimate(values[0, :1], sound(1), variant="a", metric="dice", paper=0.8)
-    assert (one_seed.standard_deviation, one_seed.interval, one_seed.single_run) == (None,) * 3
-    one_case = estimate(values[0, :, :1], sound(7), variant="a", metric="dice", paper=0.8)
+    one_seed = estimate(
+        values[0, :1], sound(1), variant="a", metric="dice", paper=printing(a="0.8")
+    )
+    assert (one_seed.standard_deviation, one_seed.interval, one_seed.paper_interval) == (None,) * 3
+    one_case = estimate(
+        values[0, :, :1], sound(7), variant="a", metric="dice", paper=printing(a="0.8")
+    )
     assert one_case.standard_deviation == pytest.approx(np.std(values[0, :, 0], ddof=1))
-    assert (one_case.interval, one_case.single_run) == (None, None)
-    two_each = estimate(values[0, :2, :2], sound(2), variant="a", metric="dice", paper=0.8)
-    assert None not in (two_each.standard_deviation, two_each.interval, two_each.single_run)
+    assert (one_case.interval, one_case.paper_interval) == (None, None)
+    two_each = estimate(
+        values[0, :2, :2], sound(2), variant="a", metric="dice", paper=printing(a="0.8")
+    )
+    assert None not in (two_each.standard_deviation, two_each.interval, two_each.paper_interval)
 
 
 def test_nothing_scored_has_no_estimate_and_keeps_the_papers_figure():
-    found = estimate(None, sound(0), variant="a", metric="dice", paper=0.8)
+    found = estimate(None, sound(0), variant="a", metric="dice", paper=printing(a="0.8"))
     assert (found.variant, found.metric, found.paper) == ("a", "dice", 0.8)
-    assert (found.mean, found.standard_deviation, found.interval, found.single_run) == (None,) * 4
+    assert (found.mean, found.standard_deviation, found.interval, found.paper_interval) == (
+        None,
+    ) * 4
     assert (found.seeds, found.cases) == (0, 0)
 
 
@@ -390,12 +415,12 @@ def test_an_estimate_tells_the_mean_of_all_runs_and_the_typical_one():
     values, _ = two()
     failed = np.arange(7) == 2
     worse = np.where(failed[:, None], values[0] - 0.3, values[0])
-    found = estimate(worse, failed, variant="a", metric="dice", paper=0.8)
+    found = estimate(worse, failed, variant="a", metric="dice", paper=printing(a="0.8"))
     assert found.mean == pytest.approx(worse.mean())
     own = values[0][~failed]
     assert found.typical == pytest.approx(own.mean())  # of six runs none is trimmed
     assert found.interval == typical_interval(own, np.zeros(6, dtype=bool))
-    assert found.single_run == single_run_interval(own, np.zeros(6, dtype=bool))
+    assert found.paper_interval == more_runs_interval(own, np.zeros(6, dtype=bool))
 
 
 def test_flips_of_a_failed_run_have_no_part_in_what_they_bring():

@@ -35,7 +35,7 @@ def test_every_key_of_the_schema_that_names_a_method_says_so():
     [
         ("{", "the file: invalid JSON"),
         ("{}", "schema_version: field required"),
-        ('{"schema_version": 3}', "schema_version: input should be 2, got '3'"),
+        ('{"schema_version": 4}', "schema_version: input should be 3, got '4'"),
     ],
 )
 def test_an_unusable_file_is_refused_in_a_sentence(tmp_path, content, told):
@@ -131,7 +131,8 @@ def estimated(means: dict[tuple[str, str], float | None]) -> results.Results:
     rows = [
         results.Estimate(
             variant=variant, metric=metric, mean=mean, standard_deviation=0.1234567,
-            typical=mean, interval=None, seeds=2, cases=3, paper=None, single_run=None,
+            typical=mean, interval=None, seeds=2, cases=3, paper=None, paper_rounding=None,
+            paper_interval=None,
         )
         for (variant, metric), mean in means.items()
     ]  # fmt: skip

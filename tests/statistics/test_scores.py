@@ -11,7 +11,6 @@ import pytest
 
 from pipeline.statistics import scores as scores_module
 from pipeline.statistics.definitions import CASE_METRICS, METRICS
-from pipeline.statistics.paper import PAPER
 from pipeline.statistics.scores import both_empty, disputed_cases, example_cases
 
 
@@ -141,13 +140,3 @@ def test_disputed_cases_are_those_whose_variants_differ_most_in_the_mean_over_se
 
 def test_one_variant_disputes_nothing():
     assert disputed_cases(scores({("v", 0): [0.9, 0.2]})) == []
-
-
-def test_the_papers_figures_are_those_of_its_table_1():
-    given = {name: row[1:] for name, row in PAPER.items() if row.dice is not None}
-    assert given == {
-        "limit_encoder_attention": (0.8660, 0.795, 0.245),
-        "encoder_attention": (0.8615, 0.789, 0.257),
-        "gated_attention": (0.856, 0.782, 0.263),
-        "encoder_and_gated_attention": (0.8529, 0.778, 0.270),
-    }

@@ -7,7 +7,7 @@ from pipeline.statistics.terms import state_terms
 
 
 def test_the_words_state_the_codes_constants():
-    told = dict(state_terms(0.04))
+    told = dict(state_terms(0.04, paper=True))
     assert "more than 0.04 and by more than four robust" in told["Failed run"]
     assert (failures.SPREADS, pairs.FEWEST_SEEDS) == (4, 7)
     assert "With fewer than seven seeds nothing is" in told["Shown"]
@@ -15,3 +15,9 @@ def test_the_words_state_the_codes_constants():
     assert (typical.TRIMMED, typical.FEWEST_TRIMMED) == (0.1, 7)  # a tenth, of seven or more
     assert "of seven or more without the best and the worst tenth" in told["Typical run"]
     assert all("{" not in meaning for meaning in told.values())
+
+
+def test_without_a_paper_no_word_is_of_one():
+    bare = state_terms(0.04, paper=False)
+    assert set(bare) < set(state_terms(0.04, paper=True))
+    assert not any("paper" in text or "claim" in text for word in bare for text in word)

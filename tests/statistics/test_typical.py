@@ -9,7 +9,7 @@ from scipy import stats
 from pipeline.statistics.crossed import mean_interval, two_way
 from pipeline.statistics.typical import (
     contrasts,
-    single_run_interval,
+    more_runs_interval,
     typical_interval,
     typical_mean,
     typical_run,
@@ -202,10 +202,10 @@ def test_few_kept_runs_have_the_seeds_degrees_of_freedom():
 def test_the_prediction_interval_is_the_textbooks_where_cases_are_alike():
     means = np.array([0.80, 0.82, 0.85, 0.81])
     (values,) = alike(means)
-    bounds = single_run_interval(values, none(values))
+    bounds = more_runs_interval(values, none(values))
     reach = stats.t.ppf(0.975, 3) * means.std(ddof=1) * np.sqrt(1 + 1 / 4)
     assert bounds.high - bounds.low == pytest.approx(2 * reach)
-    four = single_run_interval(values, none(values), figures=4)
+    four = more_runs_interval(values, none(values), figures=4)
     assert (four.high - four.low) / 2 == pytest.approx(
         stats.t.ppf(1 - 0.05 / 8, 3) * means.std(ddof=1) * np.sqrt(1 + 1 / 4)
     )
@@ -220,7 +220,7 @@ def test_one_more_run_on_other_cases_lies_in_the_prediction_interval_19_times_of
         values = rng.normal(0, 0.1, (8, 1)) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, (8, 400))
         values[0] -= 3  # a failed run, which the next is not
         run = rng.normal(0, 0.1) + rng.normal(0, 5, 400) + rng.normal(0, 0.1, 400)
-        interval = single_run_interval(values, np.arange(8) == 0)
+        interval = more_runs_interval(values, np.arange(8) == 0)
         inside += interval.low <= run.mean() <= interval.high
     assert 940 <= inside <= 990  # 973 expected, with the t quantile of 6 degrees; deviation 5
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from pipeline.statistics.analysis import compare
+from pipeline.statistics.analysis import Protocol, compare
 from pipeline.statistics.pairs import compare_pairs
 from pipeline.statistics.results import Pair
 from pipeline.statistics.unequal import _adjusted, compare_available
@@ -14,9 +16,7 @@ from studies import as_table, simulate
 
 NAMES = ("a", "b", "c", "d")
 SEEDS = {"a": range(10), "b": range(8), "c": range(2, 10), "d": range(1)}
-SETTINGS = {
-    "metric": "dice", "baseline": "a", "margin": 0.005, "paper": {}, "factors": {}, "draws": 500
-}  # fmt: skip
+PROTOCOL = Protocol("dice", margin=0.005, baseline="a", draws=500)
 
 
 def drawn(correlation, effects=(0.80, 0.83, 0.80, 0.80)):
@@ -29,14 +29,14 @@ def drawn(correlation, effects=(0.80, 0.83, 0.80, 0.80)):
 def available(values, seeds=SEEDS):
     table = as_table(values, NAMES[: len(values)])
     kept = [seed in seeds[variant] for variant, seed in zip(table.variant, table.seed, strict=True)]
-    return compare_available(table[kept], **SETTINGS)
+    return compare_available(table[kept], PROTOCOL)
 
 
 def test_where_all_have_the_same_seeds_it_is_the_protocol():
     table = as_table(drawn(0.0), NAMES)
-    assert compare_available(table, **SETTINGS) == compare(table, **SETTINGS)
+    assert compare_available(table, PROTOCOL) == compare(table, PROTOCOL)
     fewer = table[table.seed < 3]
-    assert compare_available(fewer, **SETTINGS) == compare(fewer, **SETTINGS)
+    assert compare_available(fewer, PROTOCOL) == compare(fewer, PROTOCOL)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.95])
@@ -148,7 +148,7 @@ def test_equivalence_is_adjusted_over_all_pairs_too():
     for first, second in ((0, 1), (0, 2), (1, 2)):
         common = [seed for seed in seeds["abc"[first]] if seed in seeds["abc"[second]]]
         both = as_table(values[[first, second]][:, common])
-        (pair,) = compare(both, **(SETTINGS | {"baseline": None})).pairs
+        (pair,) = compare(both, replace(PROTOCOL, baseline=None)).pairs
         alone.append(pair.equivalence_p_value)
     expected = multipletests(alone, method="holm")[1]
     assert [pair.equivalence_p_value for pair in found.pairs] == pytest.approx(list(expected))
@@ -160,13 +160,11 @@ def test_the_draws_are_those_of_the_protocol_unless_told():
     values = drawn(0.0)[:2, :4]
     table = as_table(values, NAMES[:2])
     table = table[~((table.variant == "b") & (table.seed == 0))]
-    settings = SETTINGS | {"paper": {"a": 0.8, "b": 0.7}}
-    del settings["draws"]
-    found = compare_available(table, **settings)
-    assert found == compare_available(table, **settings, draws=10_000, seed=0)
+    asked = replace(PROTOCOL, printed={"a": 0.8, "b": 0.7}, draws=10_000)
+    found = compare_available(table, asked)
     assert found.ordering.draws == 10_000
     assert found.ordering.paper == ["a", "b"]
-    other = compare_available(table, **settings, seed=1)
+    other = compare_available(table, replace(asked, seed=1))
     assert (other.ordering != found.ordering, other.pairs == found.pairs) == (True, True)
 
 
@@ -196,11 +194,9 @@ def test_failed_runs_have_no_part_in_pairs_of_unequal_seeds_either():
     worse = table.copy()
     worse.loc[(worse.variant == "b") & (worse.seed == 4), "value"] -= 0.3
     failed = {("b", 4)}
-    found = [
-        compare_available(each[kept], **SETTINGS, failed_runs=failed) for each in (table, worse)
-    ]
+    found = [compare_available(each[kept], PROTOCOL, failed) for each in (table, worse)]
     differences, intervals = zip(
         *((each.pairs[0].difference, each.pairs[0].interval) for each in found), strict=True
     )
     assert (differences[0], intervals[0]) == (differences[1], intervals[1])
-    assert compare_available(worse[kept], **SETTINGS).pairs[0].difference != differences[0]
+    assert compare_available(worse[kept], PROTOCOL).pairs[0].difference != differences[0]

@@ -78,6 +78,7 @@ def slow_training(drawn_study, tmp_path):
     params["train"] |= {"epochs": 5000}
     network = {"encoder": "plain", "plain_width": 2, "decoder_gates": True}
     params |= {"models": {"resunet": network}, "variants": ["resunet"]}
+    params |= {"paper": None, "factors": {}}
     params["tracking"] |= {"live": False}
     folder = tmp_path / "study"
     folder.mkdir()

@@ -19,6 +19,7 @@ from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study, parse_run
+from pipeline.study.values import METRIC_NAMES as METRICS
 
 COMMITTED = [Path(), Path("studies/demo"), Path("studies/isic-sample")]
 VARIANTS = (
@@ -341,6 +342,75 @@ TRAIN = demo_params()["train"]
         ("prepare.height", 10**9, f"prepare.height {MULTIPLE}, got 1000000000"),
         ("models.a/b", {}, f"models.a/b {NAME}, got 'a/b'"),
         ("name", "a study", f"name {NAME}, got 'a study'"),
+        # the paper
+        ("paper", REMOVED, "paper is missing"),
+        ("paper.title", REMOVED, "paper.title is missing"),
+        ("paper.average", "cases", f"paper.average {UNKNOWN}"),
+        ("paper.averaging", "mean", "paper.averaging must be cases or pixels, got 'mean'"),
+        ("paper.runs", 0, "paper.runs must be a whole number of at least 1, got 0"),
+        (
+            "paper.rows.unet.figures",
+            {"dice": 0.866},
+            "paper.rows.unet.figures.dice must be a figure in quotes, as printed, such as "
+            '"0.8660" or "86.6 %", got 0.866',
+        ),
+        (
+            "paper.rows.unet.figures",
+            {"dcie": "0.866"},
+            f"paper.rows.unet.figures must be of metrics ({', '.join(METRICS)}), got 'dcie'",
+        ),
+        (
+            "paper.rows.big",
+            {"label": "Big U-Net"},
+            f"paper.rows must name entries under models ({VARIANTS}), got 'big'; take it out, or "
+            "set paper to null",
+        ),
+        (
+            "paper.claims",
+            ["unet > big"],
+            f"paper.claims must name entries under models ({VARIANTS}), got 'big'; take it out, or "
+            "set paper to null",
+        ),
+        (
+            "paper.claims",
+            ["unet > resunet > unet"],
+            "paper.claims must name each variant once in an ordering, got 'unet > resunet > unet'",
+        ),
+        (
+            "paper.claims",
+            ["unet"],
+            "paper.claims must be orderings of two variants or more, such as a > b, got 'unet'",
+        ),
+        (
+            "paper.leaves_open.haed",
+            "Nothing.",
+            "paper.leaves_open must name choices (optimisation, select, split, resize, focal, "
+            "averaging, seeds, failures, or a key that networks have under models), got 'haed'",
+        ),
+        ("factors", None, "factors must be a block of keys, got nothing"),
+        (
+            "factors",
+            {"big": []},
+            f"factors must name entries under models ({VARIANTS}), got 'big'",
+        ),
+        ("factors", {"unet": []}, "factors must name a factor, got variants that have none"),
+        (
+            "factors.resunet",
+            ["gates"],
+            "factors must be crossed, one variant for each combination of gates, encoder "
+            "attention: none of them is missing",
+        ),
+        (
+            "factors.unet",
+            ["gates"],
+            "factors must be crossed, one variant for each combination of gates, encoder "
+            "attention: gates is there 2 times",
+        ),
+        (
+            "factors.resunet",
+            ["gates", "gates"],
+            "factors.resunet must name each once, got 'gates' more than once",
+        ),
         # what a block asks of its keys together
         (
             "models.resunet.encoder_attention",

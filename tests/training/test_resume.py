@@ -55,7 +55,7 @@ def quick(drawn_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "select": "best_validation_dice",
         "schedule": {"method": "cosine", "warmup_epochs": 1},
     }
-    params |= {"models": {VARIANT: TINY}, "variants": [VARIANT]}
+    params |= {"models": {VARIANT: TINY}, "variants": [VARIANT], "paper": None, "factors": {}}
     params["tracking"] |= {"live": False}
     folder = tmp_path_factory.mktemp("quick")
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
