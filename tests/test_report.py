@@ -278,8 +278,9 @@ def test_a_paper_that_prints_other_metrics_has_them_beside_its_figures(tmp_path,
 def test_a_choice_of_networks_is_told_where_a_variant_has_it(tmp_path):
     study = make_study(tmp_path, variants=["gated_attention", "resunet"])
     params = yaml.safe_load((study.folder / "params.yaml").read_text())
-    own = {"family": "module", "file": "own.py"}
-    (study.folder / "own.py").write_text("")
+    own = {"family": "module", "file": "networks/own.py"}
+    (study.folder / "networks").mkdir()
+    (study.folder / "networks" / "own.py").write_text("def build(): ...")
     opened = {"head": "Not said.", "split": "Random.", "encoder": "Which one is not said."}
     paper = params["paper"] | {"leaves_open": opened}
     study = change_params(study, paper=paper)

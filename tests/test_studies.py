@@ -20,7 +20,8 @@ from pipeline.study.reading import load_study
 pytestmark = pytest.mark.slow
 
 SPLITS = ("split/official", "split/random", "split/random-divided")
-STUDIES = ("peers", "backbones", "head", "encoder-attention", *SPLITS)
+QUESTIONS = ("peers", "backbones", "head", "encoder-attention", *SPLITS)  # of the root's paper
+STUDIES = (*QUESTIONS, "sl-hardnet")
 FEW = {"training": 4, "validation": 2, "test": 4}
 DIVISIBLE = {"training": 12, "validation": 4, "test": 8}  # by the random splits' fractions
 
@@ -93,7 +94,7 @@ def test_a_study_changes_its_question_and_nothing_else_of_the_papers_protocol(na
     }
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "demo", "isic-sample"])
+@pytest.mark.parametrize("name", [*QUESTIONS, "demo", "isic-sample"])
 def test_what_a_study_says_of_the_paper_is_what_the_papers_study_says(name):
     paper, found = load_study(REPOSITORY).paper, load_study(REPOSITORY / "studies" / name).paper
     if found is None:
