@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.reporting.style import COLOURS, MARKERS
-from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.definitions import metric_of
 from pipeline.statistics.results import Estimate, Interval, Pair, Ranks, Results
 from pipeline.statistics.verdict import p_text, percent
 from pipeline.study.values import quantity
@@ -76,7 +76,7 @@ def draw_runs(results: Results) -> Figure | None:
     rows = _run_rows(results)
     if not any(row.sound or row.failed for row in rows):
         return None
-    label, look = METRICS[results.comparison.metric].label, looks(results.study.variants)
+    label, look = metric_of(results.comparison.metric).label, looks(results.study.variants)
     low, high = _span([value for row in rows for value in row.bounds()])
     failed = [value for row in rows for value in row.failed.values()]
     far = [value for value in failed if value < low - FAR * (high - low)]
@@ -288,13 +288,14 @@ def draw_forest(results: Results) -> Figure | None:
     comparison = results.comparison
     if not comparison.pairs:
         return None
-    label, margin = METRICS[comparison.metric].label, comparison.equivalence_margin
+    label, margin = metric_of(comparison.metric).label, comparison.equivalence_margin
     groups = [(first, list(pairs)) for first, pairs in groupby(comparison.pairs, _first)]
     rows = len(comparison.pairs) + len(groups)
     width = 7.2 + LETTER * _longest(comparison.variants)  # the plot keeps its own
     figure = Figure(figsize=(width, 1.5 + 0.24 * rows), layout="constrained")
     ax = figure.subplots()
-    ax.axvspan(-margin, margin, color="0.92", linewidth=0, zorder=0)
+    if margin is not None:
+        ax.axvspan(-margin, margin, color="0.92", linewidth=0, zorder=0)
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     row = 0
     for first, pairs in groups:
@@ -309,7 +310,7 @@ def draw_forest(results: Results) -> Figure | None:
     ax.set(
         ylim=(rows - 0.4, -0.6),
         yticks=[],
-        xlabel=f"Difference in {label} between typical runs, 95 % interval",
+        xlabel=f"Difference in {label} between typical runs, 95 % interval over {comparison.over}",
     )
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.grid(axis="y", visible=False)
@@ -352,7 +353,7 @@ def _difference_text(pair: Pair) -> str:
     return text
 
 
-def _forest_legend(pairs: Sequence[Pair], margin: float) -> list[Line2D | Patch]:
+def _forest_legend(pairs: Sequence[Pair], margin: float | None) -> list[Line2D | Patch]:
     def marker(text: str, kind: str, *, shown: bool) -> Line2D:
         colour = COLOURS[0] if shown else GREY
         return Line2D(
@@ -360,15 +361,18 @@ def _forest_legend(pairs: Sequence[Pair], margin: float) -> list[Line2D | Patch]
             markerfacecolor=colour if shown else "white",
         )  # fmt: skip
 
-    band = Patch(color="0.92", label=f"equivalence margin, {_number(margin)}")
+    band = []
+    if margin is not None:
+        band.append(Patch(color="0.92", label=f"equivalence margin, {_number(margin)}"))
     if all(pair.shown is None for pair in pairs):
-        return [marker("descriptive: too few seeds for a test", "o", shown=False), band]
-    return [
+        return [marker("descriptive: too few seeds for a test", "o", shown=False), *band]
+    shown = [
         marker("shown (adjusted p below 0.05)", "o", shown=True),
         marker("not shown", "o", shown=False),
-        marker("square: shown to be equal within the margin", "s", shown=False),
-        band,
     ]
+    if margin is not None:
+        shown.append(marker("square: shown to be equal within the margin", "s", shown=False))
+    return [*shown, *band]
 
 
 def draw_ranks(results: Results) -> Figure | None:
@@ -483,7 +487,7 @@ def draw_cost(results: Results) -> Figure | None:
             )
         highest = max(cost for cost, _, _ in points.values())
         ax.set(xlabel=title, xlim=(0, 1.08 * highest or 1))
-    label = METRICS[metric].label
+    label = metric_of(metric).label
     bounded = any(bounds is not None for _, bounds in estimates.values())
     axes[0].set_ylabel(f"{label} of a typical run{', 95 % interval' if bounded else ''}")
     _add_legend(figure, look, [name for name in look if any(name in p for p in drawn.values())])
@@ -528,7 +532,7 @@ def draw_variance(results: Results) -> Figure | None:
     total = sum(parts.values())
     if total <= 0:
         return None
-    label = METRICS[results.comparison.metric].label
+    label = metric_of(results.comparison.metric).label
     figure = Figure(figsize=(9, 2.3), layout="constrained")
     ax = figure.subplots()
     start = 0.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.statistics.definitions import AVERAGED, MAIN, METRICS, PRIMARY
+from pipeline.statistics.definitions import AVERAGED, MAIN, PRIMARY, Better, metric_of
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
@@ -112,8 +112,8 @@ def all_tables(results: Results) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def main_table(results: Results) -> Table:
-    """The main metrics, and those that the paper prints beside its figures; variants as in
+def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
+    """These metrics, and those that the paper prints beside its figures; variants as in
     params.yaml."""
     variants = results.study.variants
     ranks = results.comparison.ranks
@@ -124,12 +124,13 @@ def main_table(results: Results) -> Table:
     paper = results.paper
     scored = {found.metric for found in results.estimates}
     printed = [] if paper is None else [name for name in paper.metrics() if name in scored]
-    for metric in dict.fromkeys((*MAIN, *printed)):
-        label = METRICS[metric].label
+    for metric in dict.fromkeys((*metrics, *printed)):
+        label = metric_of(metric).label
         estimates = [results.estimate(variant, metric) for variant in variants]
-        columns[label] = _means(estimates)
+        better = _better(results, metric)
+        columns[label] = _means(estimates, better)
         if metric == results.comparison.metric:
-            columns["Typical run"] = _typical(estimates)
+            columns["Typical run"] = _typical(estimates, better)
             columns["95 % interval"] = [Cell(_bounds(found.interval)) for found in estimates]
             columns["Failed runs"] = [Cell(failed_of(results, name)) for name in variants]
             columns["Rank"] = [
@@ -138,10 +139,10 @@ def main_table(results: Results) -> Table:
         figures = {} if paper is None else paper.figures(metric)
         if figures:
             columns[f"{label}, paper"] = [Cell(figures.get(name, DASH)) for name in variants]
-    caption = (
-        f"Per-case Dice and IoU, and focal loss, on {_cases(results)} test cases. Each metric is "
-        f"the {_over_seeds(results)}"
-    )
+    what = " and ".join(metric_of(metric).label for metric in metrics)
+    if metrics == MAIN:
+        what = "Per-case Dice and IoU, and focal loss"
+    caption = f"{what}, on {_cases(results)} test cases. Each metric is the {_over_seeds(results)}"
     if max(_seeds(results)) > 1:
         caption += (
             f": what do all runs give, failed ones with them? Typical run: {TYPICAL} 95 % "
@@ -149,6 +150,8 @@ def main_table(results: Results) -> Table:
             "many lie far below their variant's upper quartile? Rank: the average over seeds, of "
             "all runs, failed ones with them"
         )
+    elif any(found.interval is not None for found in results.estimates):
+        caption += ", with its 95 % interval over cases alone: no other seed is in it"
     caption += "."
     if paper is not None and paper.metrics():
         caption += f" {_papers_figures(paper)}"
@@ -158,7 +161,7 @@ def main_table(results: Results) -> Table:
 
 def failures_table(results: Results) -> Table:
     """How often a variant's runs fail; no row where no variant has five runs."""
-    label = METRICS[results.comparison.metric].label
+    label = metric_of(results.comparison.metric).label
     told = any(found.interval is not None for found in results.failures)
     rows = [
         _row(
@@ -217,7 +220,9 @@ def other_table(results: Results) -> Table:
     """The secondary metrics and the hardest cases, variants as in params.yaml."""
     variants = results.study.variants
     columns = {
-        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        metric_of(metric).label: _means(
+            [results.estimate(name, metric) for name in variants], _better(results, metric)
+        )
         for metric in OTHER_METRICS
     }
     tails = {tail.variant: tail for tail in results.tails}
@@ -239,7 +244,9 @@ def boundary_table(results: Results) -> Table:
     """How well outlines are met and probabilities mean what they say."""
     variants = results.study.variants
     columns = {
-        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        metric_of(metric).label: _means(
+            [results.estimate(name, metric) for name in variants], _better(results, metric)
+        )
         for metric in BOUNDARY_METRICS
     }
     evaluation = results.params["evaluate"]
@@ -258,7 +265,9 @@ def native_table(results: Results) -> Table:
     scored = {found.metric for found in results.estimates}
     variants = results.study.variants if scored >= set(NATIVE_METRICS) else []
     columns = {
-        METRICS[metric].label: _means([results.estimate(name, metric) for name in variants])
+        metric_of(metric).label: _means(
+            [results.estimate(name, metric) for name in variants], _better(results, metric)
+        )
         for native in NATIVE_METRICS
         for metric in (native, native.removeprefix("native_"))
     }
@@ -297,7 +306,7 @@ def thresholds_table(results: Results) -> Table:
 
 def subgroup_tables(results: Results) -> list[Table]:
     """A table a grouping: a row a group, a column a variant."""
-    label = METRICS[results.comparison.metric].label
+    label = metric_of(results.comparison.metric).label
     tables = []
     for place, (grouping, told) in enumerate(results.groupings.items(), start=1):
         own = [found for found in results.subgroups if found.grouping == grouping]
@@ -324,7 +333,7 @@ def subgroup_tables(results: Results) -> list[Table]:
 
 def claims_table(comparison: Comparison) -> Table:
     """What the paper claims, and how likely each claim is false; no row without claims."""
-    label = METRICS[comparison.metric].label
+    label = metric_of(comparison.metric).label
     rows = []
     for better, worse in comparison.claims:
         pair = find_pair(comparison, better, worse)
@@ -342,7 +351,7 @@ def claims_table(comparison: Comparison) -> Table:
         rows.append(_row(f"{better} > {worse}", cells))
     caption = (
         f"What the paper claims, by {label} of typical runs: the difference of the two, with its "
-        "95 % interval over seeds and cases, for itself; the p-value adjusted over all pairs of "
+        f"95 % interval over {comparison.over}, for itself; the p-value adjusted over all pairs of "
         "variants; whether the claim is shown. How likely is it false? Over cases alone: if these "
         "very runs saw other cases. With seeds: if the networks were trained anew, too. Decided "
         f"by: {DECIDED}"
@@ -356,7 +365,7 @@ def claims_table(comparison: Comparison) -> Table:
 
 def pairs_table(comparison: Comparison) -> Table:
     """Every two variants: their difference in the primary metric, and what it shows."""
-    label = METRICS[comparison.metric].label
+    label = metric_of(comparison.metric).label
     rows = []
     for pair in comparison.pairs:
         cells = [
@@ -370,13 +379,19 @@ def pairs_table(comparison: Comparison) -> Table:
         ]
         rows.append(_row(f"{pair.first} - {pair.second}", cells))
     test = comparison.pairing.test if comparison.pairing else "no test"
+    margin, equal = comparison.equivalence_margin, ""
+    if margin is not None:
+        equal = (
+            f" Equal: typical runs differ by less than {margin:g}, by two one-sided tests, with "
+            "Holm over all pairs."
+        )
+    sign = "" if comparison.better == "higher" else " Above 0 the first is the better, lower one."
     caption = (
-        f"Do typical runs differ? Differences in {label}, with 95 % intervals over seeds and "
-        "cases, each for itself. Failed runs are left out. Adjusted p holds for all pairs "
-        f"together: {test}. First wins: the share of seeds in which the first's run beats the "
-        "second's, failed runs with them; a tie counts half. Shown: adjusted p below 0.05. Equal: "
-        f"typical runs differ by less than {comparison.equivalence_margin:g}, by two one-sided "
-        f"tests, with Holm over all pairs. Decided by: {DECIDED}"
+        f"Do typical runs differ? Differences in {label}, with 95 % intervals over "
+        f"{comparison.over}, each for itself.{sign} Failed runs are left out. Adjusted p holds for "
+        f"all pairs together: {test}. First wins: the share of seeds in which the first's run "
+        "beats the second's, failed runs with them; a tie counts half. Shown: adjusted p below "
+        f"0.05.{equal} Decided by: {DECIDED}"
     )
     header = [
         "Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal", "Decided by",
@@ -416,7 +431,7 @@ def effects_table(comparison: Comparison) -> Table:
         "together change more than their sum. Of typical runs: failed ones are left out. The error "
         "is over seeds and cases. Adjusted p: Holm over all rows."
     )
-    label = METRICS[comparison.metric].label
+    label = metric_of(comparison.metric).label
     header = [f"Difference in {label}", "95 % interval", "Adjusted p", "Shown"]
     return Table("effects", caption, header, rows, subject="Effect")
 
@@ -431,7 +446,7 @@ def paper_table(results: Results) -> Table:
         place = found.paper_lies
         if place is None:
             continue
-        name = f"{found.variant}, {METRICS[found.metric].label}"
+        name = f"{found.variant}, {metric_of(found.metric).label}"
         printed = paper.figures(found.metric)[found.variant]
         bounds = _bounds(found.paper_interval)
         rows.append(_row(name, [printed, number(found.typical), bounds, place]))
@@ -478,8 +493,8 @@ def averaging_table(results: Results) -> Table:
         "runs. Its interval is over cases alone and does not hold what other seeds would have "
         "given."
     )
-    label = METRICS[PRIMARY].label
-    others = [METRICS[metric].label for metric in AVERAGED if metric != PRIMARY]
+    label = metric_of(PRIMARY).label
+    others = [metric_of(metric).label for metric in AVERAGED if metric != PRIMARY]
     header = [label, "Difference", "95 % interval", *others]
     return Table("averaging", caption, header, rows)
 
@@ -596,25 +611,33 @@ def number(value: float | None, *, sign: bool = False) -> str:
     return text if float(text) else text.lstrip("+-")
 
 
-def _means(estimates: Sequence[Estimate]) -> list[Cell]:
+def _better(results: Results, metric: str) -> Better:
+    """Whether higher or lower values of the metric are better."""
+    compared = results.comparison.metric == metric
+    return results.comparison.better if compared else metric_of(metric).better
+
+
+def _means(estimates: Sequence[Estimate], better: Better) -> list[Cell]:
     """Mean and standard deviation of one metric, the best mean marked."""
-    best = _best(estimates, [found.mean for found in estimates])
+    best = _best(estimates, [found.mean for found in estimates], better)
     return [
         Cell(f"{number(found.mean)} ± {number(found.standard_deviation)}", best=marked)
         for found, marked in zip(estimates, best, strict=True)
     ]
 
 
-def _typical(estimates: Sequence[Estimate]) -> list[Cell]:
+def _typical(estimates: Sequence[Estimate], better: Better) -> list[Cell]:
     """Typical runs in one metric, the best marked."""
-    best = _best(estimates, [found.typical for found in estimates])
+    best = _best(estimates, [found.typical for found in estimates], better)
     return [
         Cell(number(found.typical), best=marked)
         for found, marked in zip(estimates, best, strict=True)
     ]
 
 
-def _best(estimates: Sequence[Estimate], values: Sequence[float | None]) -> list[bool]:
+def _best(
+    estimates: Sequence[Estimate], values: Sequence[float | None], better: Better
+) -> list[bool]:
     """Which of these figures of the estimates is the best; none where that cannot be said."""
     # Rounded, so that of two figures that read the same not one alone is bold.
     rounded = [None if value is None else round(value, DECIMALS) for value in values]
@@ -622,8 +645,7 @@ def _best(estimates: Sequence[Estimate], values: Sequence[float | None]) -> list
     best = None
     comparable = len({found.seeds for found in estimates}) == 1
     if len(estimates) > 1 and known and comparable:
-        higher = METRICS[estimates[0].metric].better == "higher"
-        best = max(known) if higher else min(known)
+        best = max(known) if better == "higher" else min(known)
     return [value is not None and value == best for value in rounded]
 
 

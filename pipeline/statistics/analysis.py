@@ -14,16 +14,26 @@ import numpy as np
 import pandas as pd
 
 from pipeline.statistics.crossed import Values, case_interval, variance_components
+from pipeline.statistics.definitions import Better
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import (
+    CASES_ALONE,
     FEWEST_SEEDS,
+    THRESHOLD,
     choose_pairing,
+    compare_cases,
     compare_pairs,
     is_descriptive,
 )
 from pipeline.statistics.power import plan
-from pipeline.statistics.results import AveragedEstimate, Comparison, Estimate, Interval
+from pipeline.statistics.results import (
+    AveragedEstimate,
+    Comparison,
+    Estimate,
+    Interval,
+    Pairing,
+)
 from pipeline.statistics.typical import (
     Failed,
     more_runs_interval,
@@ -34,27 +44,36 @@ from pipeline.study.paper import Paper, half_unit, value_of
 from pipeline.study.values import Averaging, quantity
 
 FailedRuns = Collection[tuple[str, int]]  # variant and seed of each
-NO_SPREAD = "With one seed no interval and no test can be had: how much is chance cannot be told."
+ONE_RUN = (
+    "One run of each variant: what follows is over cases alone. What another seed would give is "
+    "in no interval, so no difference is called shown."
+)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is asked of a table of one metric, higher is better, fixed before looking at it.
+    """What is asked of a table of one metric, fixed before looking at it.
 
-    margin: of equivalence, in the metric's units. printed: a variant's figure in the paper, for
+    margin: of equivalence, in the metric's units; None where none is known. better: higher or lower
+    values. printed: a variant's figure in the paper, for
     those of which it prints one. claims: of the paper, orderings of variants, best first.
     factors: a crossed design, variant -> those that it has (study/paper.py). draws, seed: of the
     bootstrap.
     """
 
     metric: str
-    margin: float
+    margin: float | None
     baseline: str | None = None
     printed: Mapping[str, float] = field(default_factory=dict)
     claims: Sequence[Sequence[str]] = ()
     factors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     draws: int = 10_000
     seed: int = 0
+    better: Better = "higher"
+
+    def oriented(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table with values of which the higher are better: negative ones where it is not."""
+        return table if self.better == "higher" else table.assign(value=-table["value"])
 
 
 class Design:
@@ -147,7 +166,8 @@ def estimate(
             paper_rounding=rounding, paper_interval=None,
         )  # fmt: skip
     seeds, cases = values.shape
-    crossed = (~failed).sum() > 1 and cases > 1
+    sound = (~failed).sum()
+    crossed = sound > 1 and cases > 1
     expected = None
     if crossed and figure is not None and paper is not None:
         expected = more_runs_interval(
@@ -159,7 +179,7 @@ def estimate(
         mean=float(values.mean()),
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
         typical=typical_mean(values, failed),
-        interval=typical_interval(values, failed) if crossed else None,
+        interval=typical_interval(values, failed) if sound and cases > 1 else None,
         seeds=seeds,
         cases=cases,
         paper=value,
@@ -212,7 +232,7 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
     failed_runs: (variant, seed) of each.
     Source: the protocol of the design, fixed before any result was looked at.
     """
-    crossed = Design(table, failed_runs)
+    crossed = Design(protocol.oriented(table), failed_runs)
     names, values, failed, notes = crossed.variants, crossed.scores, crossed.failed, crossed.notes
     pairing, pairs, factorial = None, [], []
     design: dict[str, list[str]] = {}
@@ -222,10 +242,12 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
         notes.append("There are no two variants to compare.")
     elif len(crossed.seeds) == 0:
         notes.append("No seed was run by all variants: nothing can be compared.")
-    elif len(crossed.seeds) == 1:
-        notes.append(NO_SPREAD)
     elif len(crossed.cases) == 1:
         notes.append("With one test case nothing can be said of others.")
+    elif len(crossed.seeds) == 1:
+        notes.insert(0, ONE_RUN)
+        pairing = Pairing(correlation=None, threshold=THRESHOLD, paired=True, test=CASES_ALONE)
+        pairs = compare_cases(values[:, 0], names)
     elif crossed.fewest_usable < 2:
         notes.append("Of a variant no two runs of these seeds did not fail: nothing is compared.")
     else:
@@ -275,6 +297,7 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
         pairs=pairs,
         baseline=protocol.baseline if protocol.baseline in names else None,
         equivalence_margin=protocol.margin,
+        better=protocol.better,
         claims=_claimed_pairs(protocol.claims, names),
         design=design,
         factorial=factorial,

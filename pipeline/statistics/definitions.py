@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pipeline.study.params import Study
+
+
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Metric:
     """
 
     label: str
-    better: Literal["higher", "lower"]
+    better: Better
     definition: str
 
 
@@ -113,6 +117,22 @@ CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
 MAIN = ("dice", "iou", "focal_loss")  # those of the first table
 AVERAGED = (*MAIN, "thresholded_jaccard", "brier")  # of averaged probabilities
 PRIMARY = "dice"  # fixed before looking; the rest is secondary
+
+
+# Words in the names of metrics of which less is better, as other tools write them.
+LESS = {
+    "hausdorff", "hd", "hd95", "distance", "assd", "asd", "masd", "msd", "loss", "error", "ece",
+    "brier", "fn", "fp", "fpr", "fnr", "mae", "mse", "rmse", "volumedifference", "rvd",
+}  # fmt: skip
+
+
+def metric_of(name: str) -> Metric:
+    """One of METRICS; of another name, which another tool scored by, what the name says of it."""
+    if name in METRICS:
+        return METRICS[name]
+    words = re.findall(r"[a-z]+[0-9]*", name.lower().replace("_", " "))
+    better: Better = "lower" if LESS & set(words) else "higher"
+    return Metric(name, better, f"As the table has it; {better} is taken to be better.")
 
 
 def metrics_of(study: Study) -> list[str]:

@@ -16,7 +16,7 @@ from pipeline.statistics.results import Interval, Ordering, OrderingShare, Ranks
 from pipeline.statistics.typical import Failed
 
 MOST_SHARES = 10
-DIGITS = 12  # of a mean that is between 0 and 1
+DIGITS = 12  # of a mean
 
 
 def rank_all(means: Values, names: Sequence[str]) -> Ranks:

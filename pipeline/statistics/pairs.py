@@ -9,16 +9,18 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
 
 from pipeline.statistics.claims import deciding_cases, false_claim, false_over_cases
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.results import Interval, Pair, Pairing
-from pipeline.statistics.typical import Contrast, Failed, contrasts, typical_run
+from pipeline.statistics.typical import SAME, Contrast, Failed, contrasts, typical_run
 
 ALPHA = 0.05
 THRESHOLD = 0.2  # correlation of seed means from which on seeds pair the variants
 FEWEST_SEEDS = 7  # below, comparisons are descriptive
 ENDLESS = 1000  # degrees of freedom from which on they are taken for infinite: within 0.2 %
+CASES_ALONE = "Student's t of the cases' differences, Holm over all pairs"
 TEST = "Tukey's studentized range of typical runs, each pair with its own error over {over}"
 
 
@@ -47,7 +49,7 @@ def choose_pairing(means: Values) -> Pairing:
 
 
 def compare_pairs(
-    values: Values, failed: Failed, names: Sequence[str], paired: bool, *, margin: float
+    values: Values, failed: Failed, names: Sequence[str], paired: bool, *, margin: float | None
 ) -> list[Pair]:
     """Every two variants of values (V, S, C), V, S and C at least 2, in the order of `names`;
     failed (V, S): the runs that did.
@@ -63,7 +65,9 @@ def compare_pairs(
         weights[row, a], weights[row, b] = 1, -1
     runs = [typical_run(*own) for own in zip(values, failed, strict=True)]
     found = contrasts(runs, weights, paired)
-    equivalence = holm([contrast.equivalence(margin) for contrast in found])
+    equivalence = None
+    if margin is not None:
+        equivalence = holm([contrast.equivalence(margin) for contrast in found])
     means = values.mean(axis=2)
     descriptive = is_descriptive(failed)
     pairs = []
@@ -80,8 +84,10 @@ def compare_pairs(
                 p_value=contrast.p_value,
                 adjusted_p_value=adjusted,
                 shown=None if descriptive else adjusted < ALPHA,
-                equivalence_p_value=float(equivalence[row]),
-                equivalent=None if descriptive else bool(equivalence[row] < ALPHA),
+                equivalence_p_value=None if equivalence is None else float(equivalence[row]),
+                equivalent=None
+                if descriptive or equivalence is None
+                else bool(equivalence[row] < ALPHA),
                 superiority=wins[0],
                 superiority_interval=wins[1],
                 false=false_claim(contrast),
@@ -90,6 +96,47 @@ def compare_pairs(
             )
         )
     return pairs
+
+
+def compare_cases(values: Values, names: Sequence[str]) -> list[Pair]:
+    """Every two variants of one run each, values (V, C), V and C at least 2, over cases alone:
+    Student's t of the cases' differences, Holm over all pairs. What another seed would give is not
+    in it, so nothing is called shown."""
+    places = list(combinations(range(len(values)), 2))
+    differences = [values[a] - values[b] for a, b in places]
+    found = [DescrStatsW(each) for each in differences]
+    p_values = [_p_value(each) for each in found]
+    adjusted = holm(p_values)
+    pairs = []
+    for (a, b), each, told, p_value, over_all in zip(
+        places, differences, found, p_values, adjusted, strict=True
+    ):
+        low, high = told.tconfint_mean(alpha=ALPHA)
+        pairs.append(
+            Pair(
+                first=names[a],
+                second=names[b],
+                difference=float(told.mean),
+                interval=Interval(low=float(low), high=float(high)),
+                p_value=p_value,
+                adjusted_p_value=float(over_all),
+                shown=None,
+                equivalence_p_value=None,
+                equivalent=None,
+                superiority=None,
+                superiority_interval=None,
+                false=None,
+                false_over_cases=false_over_cases(each),
+                deciding_cases=deciding_cases(each),
+            )
+        )
+    return pairs
+
+
+def _p_value(differences: DescrStatsW) -> float:
+    if differences.std <= SAME:
+        return float(abs(differences.mean) <= SAME)
+    return float(differences.ttest_mean()[1])
 
 
 def is_descriptive(failed: Failed) -> bool:

@@ -23,7 +23,9 @@ EXPECTED_DEVIATION = 0.0036  # of Dice over seeds: resunet's on real cases, see 
 Chance = Callable[[float, int], float]
 
 
-def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin: float) -> Power:
+def plan(
+    values: Values, failed: Failed, paired: bool, gap: float | None, margin: float | None
+) -> Power:
     """From values (V, S, C), all at least 2, and failed (V, S); gap, margin: differences of typical
     runs that one would want to see.
 
@@ -57,7 +59,7 @@ def plan(values: Values, failed: Failed, paired: bool, gap: float | None, margin
         else None,
         gap=gap,
         seeds_for_gap=seeds_needed(chance, gap, FEWEST_SEEDS) if noisy and gap else None,
-        seeds_for_margin=seeds_needed(chance, margin, FEWEST_SEEDS) if noisy else None,
+        seeds_for_margin=seeds_needed(chance, margin, FEWEST_SEEDS) if noisy and margin else None,
         failure_rate=RATE_TO_RULE_OUT,
         seeds_for_failure_rate=runs_for_rate(),
     )

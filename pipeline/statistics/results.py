@@ -56,7 +56,8 @@ class Estimate(Record):
         "without a tenth, one at least, at either end"
     )
     interval: Interval | None = Field(
-        description="of the typical run over seeds and cases: winsorised two-way error, t"
+        description="of the typical run over seeds and cases: winsorised two-way error, t; of one "
+        "run over cases alone"
     )
     seeds: int
     cases: int
@@ -150,13 +151,16 @@ class Pair(Record):
     first: str
     second: str
     difference: float
-    interval: Interval | None = Field(description="winsorised two-way error of the difference, t")
+    interval: Interval | None = Field(
+        description="winsorised two-way error of the difference, t; with one seed over cases alone"
+    )
     p_value: float | None = Field(
         description="that the difference is 0 for all such seeds and cases; unadjusted"
     )
     adjusted_p_value: float | None = Field(
         description="family-wise over all pairs: Tukey's studentized range, each pair with its own "
-        "error and degrees of freedom (Games and Howell 1976); Holm where seeds are not all common"
+        "error and degrees of freedom (Games and Howell 1976); Holm where seeds are not all "
+        "common, and with one seed"
     )
     shown: bool | None = Field(
         description="adjusted p below 0.05; null below seven seeds, or four that did not fail"
@@ -277,7 +281,8 @@ class Power(Record):
 
 
 class Comparison(Record):
-    """The variants against each other in the primary metric."""
+    """The variants against each other in the primary metric. With one seed all is over cases alone:
+    what another seed would give is not in it."""
 
     metric: str
     variants: list[str]
@@ -287,7 +292,14 @@ class Comparison(Record):
     pairing: Pairing | None
     pairs: list[Pair]
     baseline: str | None
-    equivalence_margin: float
+    equivalence_margin: float | None = Field(
+        description="null where nothing is called equal: none fits the metric"
+    )
+    better: Literal["higher", "lower"] = Field(
+        "higher",
+        description="of the metric; where lower is better differences are of its negative, so that "
+        "they are above 0 where first is the better one",
+    )
     claims: list[tuple[str, str]] = Field(
         [], description="of the paper: the better variant, then the worse, both compared here"
     )
@@ -299,6 +311,11 @@ class Comparison(Record):
     ordering: Ordering | None
     variance: Variance | None
     power: Power | None
+
+    @property
+    def over(self) -> str:
+        """What intervals are over, in words."""
+        return "cases alone" if len(self.seeds) == 1 else "seeds and cases"
 
 
 class RunResult(Record):

@@ -31,7 +31,7 @@ def compare_available(
     a pair with fewer than two, of which neither failed, has no test. What is of all variants
     together (ranks, orderings, effects, variance, power) is of the seeds that all have."""
     whole = compare(table, protocol, failed_runs)
-    used = table[table["variant"].isin(whole.variants)]
+    used = protocol.oriented(table[table["variant"].isin(whole.variants)])
     own_seeds = used.groupby("variant", sort=False)["seed"].agg(frozenset)
     if own_seeds.nunique() < 2 or whole.cases < 2:
         return whole

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.definitions import metric_of
 from pipeline.statistics.results import (
     Comparison,
     Estimate,
@@ -51,7 +51,7 @@ def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[
     if not known:
         several = any(each.runs > 1 for each in failures)
         return [TOO_FEW_TO_FAIL] if several else []
-    label = METRICS[comparison.metric].label
+    label = metric_of(comparison.metric).label
     told = [
         f"{each.variant} {len(each.failed)} of {each.runs} (seed"
         f"{'' if len(each.failed) == 1 else 's'} {', '.join(map(str, each.failed))}), failure rate "
@@ -123,10 +123,15 @@ def _claims(comparison: Comparison) -> list[str]:
         if pair is None:
             continue
         text = f"The paper claims {better} > {worse}. {describe_pair(pair, comparison.metric)}"
-        if pair.false is not None and pair.false_over_cases is not None:
+        if pair.false_over_cases is not None:
             text += (
                 f" The claim is false with a probability of {percent(pair.false_over_cases)} over "
-                f"cases alone, of {percent(pair.false)} with seeds."
+                "cases alone"
+            )
+            text += (
+                ", which holds no seed."
+                if pair.false is None
+                else (f", of {percent(pair.false)} with seeds.")
             )
         if pair.deciding_cases is not None:
             text += (
@@ -186,7 +191,7 @@ def _negative(interval: Interval | None) -> Interval | None:
 def describe_pair(pair: Pair, metric: str) -> str:
     """`A typical run of a beats one of b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: not
     shown.`"""
-    label = METRICS[metric].label
+    label = metric_of(metric).label
     if round(pair.difference, DECIMALS) == 0:
         text = (
             f"Typical runs of {pair.first} and {pair.second} have the same {label} to {DECIMALS} "
@@ -234,7 +239,7 @@ def _baseline(comparison: Comparison) -> list[str]:
 
 
 def _factorial(comparison: Comparison) -> list[str]:
-    label = METRICS[comparison.metric].label
+    label = metric_of(comparison.metric).label
     sentences = []
     for effect in comparison.factorial:
         number = _number(effect.difference, sign=True)
@@ -309,10 +314,11 @@ def _power(comparison: Comparison) -> list[str]:
                 f"the gap of {_number(power.gap)} between the paper's two best of these variants "
                 f"takes {_seeds(power.seeds_for_gap)}"
             )
-        takes.append(
-            f"a difference of {comparison.equivalence_margin:g} takes "
-            f"{_seeds(power.seeds_for_margin)}"
-        )
+        if comparison.equivalence_margin is not None:
+            takes.append(
+                f"a difference of {comparison.equivalence_margin:g} takes "
+                f"{_seeds(power.seeds_for_margin)}"
+            )
     takes.append(
         f"a failure rate under {percent(power.failure_rate)} takes "
         f"{_seeds(power.seeds_for_failure_rate)} of which none of the variant's fails"
