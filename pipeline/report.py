@@ -1,7 +1,7 @@
 """Stage report: the comparison as Markdown, CSV and LaTeX tables, and one page that shows it all.
 
-Every number is results.json's or the data card's. The page (reports/index.html, from report.html)
-holds its figures and its explorer of cases: it can be mailed as one file.
+Every number is results.json's or the data card's. The page (reports/index.html, from page.html and
+report.html) holds its figures and its explorer of cases: it can be mailed as one file.
 """
 
 from __future__ import annotations

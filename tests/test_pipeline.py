@@ -239,7 +239,7 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
         ("models/attenresunet/attention.py", {"networks"}),
         ("pipeline/deployment/measurements.py", {"export", "compare", "report"}),
         ("pipeline/plot.py", {"plot"}),
-        ("pipeline/reporting/report.html", {"report"}),
+        ("pipeline/reporting/page.html", {"report"}),
         ("pipeline/statistics/power.py", {"compare"}),
         ("pipeline/reporting/explorer.js", {"report"}),
         ("pipeline/study/params.py", set()),

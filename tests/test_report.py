@@ -362,7 +362,7 @@ def test_one_seed_shows_a_dash_for_the_deviation(tmp_path, monkeypatch):
     assert re.search(r"0\.\d{4} ± – \|", written["table.md"].replace("*", ""))  # noqa: RUF001
     assert "nan" not in written["table.md"].lower()
     assert re.search(r"0\.\d{4} \$\\pm\$ --", written["table.tex"])
-    assert "how much is chance cannot be told" in written["index.html"]
+    assert "What another seed would give is in no interval" in written["index.html"]
     first = next(csv.DictReader(io.StringIO(written["table.csv"])))
     assert first["dice_standard_deviation"] == ""
 

@@ -130,12 +130,14 @@ def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
         better = _better(results, metric)
         columns[label] = _means(estimates, better)
         if metric == results.comparison.metric:
-            columns["Typical run"] = _typical(estimates, better)
+            if max(_seeds(results)) > 1:
+                columns["Typical run"] = _typical(estimates, better)
             columns["95 % interval"] = [Cell(_bounds(found.interval)) for found in estimates]
-            columns["Failed runs"] = [Cell(failed_of(results, name)) for name in variants]
-            columns["Rank"] = [
-                Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
-            ]
+            if max(_seeds(results)) > 1:
+                columns["Failed runs"] = [Cell(failed_of(results, name)) for name in variants]
+                columns["Rank"] = [
+                    Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
+                ]
         figures = {} if paper is None else paper.figures(metric)
         if figures:
             columns[f"{label}, paper"] = [Cell(figures.get(name, DASH)) for name in variants]
@@ -671,4 +673,5 @@ def _over_seeds(results: Results) -> str:
 
 def _seeds(results: Results) -> list[int]:
     """How many seeds each variant has: all the study's, unless it is not done."""
-    return [results.estimate(variant, PRIMARY).seeds for variant in results.study.variants]
+    metric = results.comparison.metric
+    return [results.estimate(variant, metric).seeds for variant in results.study.variants]

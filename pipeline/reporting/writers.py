@@ -10,12 +10,12 @@ import pandas as pd
 
 from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, label_of
 from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
-from pipeline.statistics.terms import state_terms
+from pipeline.statistics.terms import ONE_RUN, state_terms
 
 
-def markdown(results: Results, tables: Sequence[Table]) -> str:
-    """Verdict and tables with their definitions, as GitHub reads them."""
-    parts = [f"# Study {escape_markdown(results.study.name)}"]
+def markdown(results: Results, tables: Sequence[Table], title: str = "Study") -> str:
+    """Verdict and tables with their definitions, as GitHub reads them; title: before the name."""
+    parts = [f"# {title} {escape_markdown(results.study.name)}"]
     if results.partial is not None:
         parts.append(f"> **{escape_markdown(' '.join(results.partial.sentences()))}**")
     if results.study.synthetic:
@@ -38,8 +38,11 @@ def markdown(results: Results, tables: Sequence[Table]) -> str:
 
 def all_definitions(results: Results) -> list[tuple[str, str]]:
     """Of the metrics, then of the words that the verdict and the tables use."""
-    drop = results.params["compare"]["failure_drop"]
-    return [*results.study.definitions.items(), *state_terms(drop, paper=results.paper is not None)]
+    terms = ONE_RUN
+    if max(found.seeds for found in results.estimates) > 1:
+        drop = results.params["compare"]["failure_drop"]
+        terms = state_terms(drop, paper=results.paper is not None)
+    return [*results.study.definitions.items(), *terms]
 
 
 def _markdown_table(table: Table) -> str:
@@ -73,7 +76,7 @@ def csv(results: Results) -> str:
     failures = {found.variant: found for found in results.failures}
     rows = []
     for variant in results.study.variants:
-        dice = results.estimate(variant, "dice")
+        primary = results.estimate(variant, results.comparison.metric)
         row: dict[str, Any] = {"variant": variant}
         if results.partial is not None:
             row["partial"] = f"{results.partial.runs} of {results.partial.of} runs"
@@ -81,7 +84,7 @@ def csv(results: Results) -> str:
         if paper is not None:
             named = label_of(paper, variant)
             row["paper_row"] = None if named == DASH else named
-        row |= {"seeds": dice.seeds, "cases": dice.cases}
+        row |= {"seeds": primary.seeds, "cases": primary.cases}
         for metric in dict.fromkeys(found.metric for found in results.estimates):
             found = results.estimate(variant, metric)
             row[f"{metric}_mean"] = found.mean

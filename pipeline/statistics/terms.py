@@ -41,6 +41,21 @@ OF_A_PAPER = {
 }
 
 
+ONE_RUN = [  # of a table with one run of each variant
+    (
+        "95 % interval",
+        "Over cases alone: Student's t, for these very runs. What another seed would give is not "
+        "in it. It assumes that the test cases are a random sample of such cases.",
+    ),
+    (
+        "Probability that a claim is false",
+        "Of the claim that a beats b, by the mean d of the n cases' differences: the normal "
+        "distribution below -d / (s / sqrt(n)), s their standard deviation (arXiv 2505.04720). "
+        "With the seeds' variance in it (arXiv 2511.02453) it is larger: that takes several runs.",
+    ),
+]
+
+
 def state_terms(drop: float, *, paper: bool) -> list[tuple[str, str]]:
     """Each word with its meaning; drop: the study's compare.failure_drop. paper: whether there is
     one to be held against."""

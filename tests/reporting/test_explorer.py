@@ -71,7 +71,7 @@ def make(ids=IDS, variants=TWO, *, seeds=2, side=32, failed=None):
 
 def page(fragment):
     """A page around the fragment with the report's own style."""
-    report = Path(explorer_module.__file__).with_name("report.html").read_text(encoding="utf-8")
+    report = Path(explorer_module.__file__).with_name("page.html").read_text(encoding="utf-8")
     style = re.search(r"<style>.*?</style>", report, re.DOTALL)[0]
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '

@@ -229,7 +229,10 @@ def test_dots_that_would_hide_each_other_stand_apart():
 def test_the_forest_marks_what_is_shown_by_filling_and_what_is_equal_by_a_square():
     results = make_results()
     axes = draw_forest(results).axes[0]
-    assert axes.get_xlabel() == "Difference in Dice between typical runs, 95 % interval"
+    assert (
+        axes.get_xlabel()
+        == "Difference in Dice between typical runs, 95 % interval over seeds and cases"
+    )
     markers = [line for line in axes.lines if line.get_marker() in ("o", "s")]
     pairs = results.comparison.pairs
     assert len(markers) == len(pairs) == 21

@@ -119,9 +119,12 @@ def test_several_failed_runs_are_named_and_one_run_alone_has_no_rate(tmp_path):
     one = collected(tmp_path / "one", seeds=1)
     assert "failures" not in {table.key for table in all_tables(one)}
     row = cells(main_table(one), FAILING)
-    assert row["Failed runs"] == "\N{EN DASH}"
-    assert row["Typical run"] == f"{one.estimate(FAILING, 'dice').mean:.4f}"
+    assert not {"Failed runs", "Typical run", "Rank"} & set(row)
+    found = one.estimate(FAILING, "dice").interval
+    assert row["95 % interval"] == f"{found.low:.4f} to {found.high:.4f}"
     assert "Failed runs:" not in main_table(one).caption
+    assert "over cases alone: no other seed is in it" in main_table(one).caption
+    assert "over cases alone, each for itself" in pairs_table(one.comparison).caption
 
 
 def test_of_fewer_than_five_runs_none_is_said_to_be_well(tmp_path):

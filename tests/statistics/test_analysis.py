@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from papers import printing
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from pipeline.statistics.analysis import Design, Protocol, compare, estimate, estimate_averaged
 from pipeline.statistics.crossed import variance_components
@@ -47,10 +48,46 @@ def test_the_four_variants_of_the_design_are_taken_by_name():
     assert [effect.shown for effect in found.factorial] == [True, False, False]
 
 
-def test_one_seed_allows_no_test_and_says_so():
-    found = run(table(seeds=1))
-    assert (found.pairs, found.ranks, found.ordering, found.power) == ([], None, None, None)
-    assert "how much is chance cannot be told" in found.notes[0]
+def test_one_seed_is_compared_over_cases_alone_and_says_so_first():
+    values = simulate(np.random.default_rng(0), (0.8, 0.8, 0.9), seeds=1, cases=30)
+    found = run(as_table(values))
+    assert (found.ranks, found.ordering, found.power) == (None, None, None)
+    assert found.notes[0].startswith("One run of each variant: what follows is over cases alone.")
+    assert found.over == "cases alone"
+    tests = [stats.ttest_rel(values[a, 0], values[b, 0]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    adjusted = multipletests([test.pvalue for test in tests], method="holm")[1]
+    for pair, test, p_value in zip(found.pairs, tests, adjusted, strict=True):
+        bounds = test.confidence_interval(0.95)
+        assert (pair.interval.low, pair.interval.high) == pytest.approx((bounds.low, bounds.high))
+        assert pair.p_value == pytest.approx(test.pvalue)
+        assert pair.adjusted_p_value == pytest.approx(p_value)
+        assert (pair.shown, pair.equivalent, pair.false) == (None, None, None)
+        expected = stats.norm.sf(
+            pair.difference / (bounds.high - pair.difference) * stats.t.ppf(0.975, 29)
+        )
+        assert pair.false_over_cases == pytest.approx(expected)
+
+
+def test_runs_without_a_difference_are_compared_over_cases_too():
+    same = np.full((2, 1, 5), 0.8)
+    (pair,) = run(as_table(same), baseline=None, factors={}).pairs
+    assert (pair.difference, pair.p_value, pair.false_over_cases) == (0, 1, 0.5)
+
+
+def test_where_lower_is_better_the_first_is_better_above_0_and_the_order_turns():
+    scores = as_table(simulate(np.random.default_rng(0), (3.0, 2.0), seeds=8, cases=30))
+    asked = {"printed": {}, "factors": {}, "baseline": None}
+    higher, lower = run(scores, **asked), run(scores, better="lower", margin=None, **asked)
+    assert (higher.better, lower.better, lower.equivalence_margin) == ("higher", "lower", None)
+    (up,), (down,) = higher.pairs, lower.pairs
+    assert up.difference > 0.9
+    assert (down.difference, down.interval.low) == pytest.approx(
+        (-up.difference, -up.interval.high)
+    )
+    assert (down.shown, down.equivalent, down.equivalence_p_value) == (True, None, None)
+    assert (higher.ordering.observed, lower.ordering.observed) == (["a", "b"], ["b", "a"])
+    assert lower.ranks.average == {"a": 2.0, "b": 1.0}
+    assert lower.power.seeds_for_margin is None
 
 
 def test_one_variant_has_nothing_to_be_compared_with():
@@ -268,11 +305,6 @@ def test_two_seeds_and_two_cases_are_the_fewest_that_are_compared():
 @pytest.mark.parametrize(
     ("seeds", "cases", "note"),
     [
-        (
-            1,
-            5,
-            "With one seed no interval and no test can be had: how much is chance cannot be told.",
-        ),
         (5, 1, "With one test case nothing can be said of others."),
     ],
 )
@@ -385,12 +417,14 @@ def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     assert estimate(values[0], sound(7), variant="a", metric="iou").paper_interval is None
 
 
-def test_an_estimate_of_one_seed_or_one_case_has_no_interval():
+def test_an_estimate_of_one_seed_is_over_cases_alone_and_of_one_case_has_no_interval():
     values, _ = two()
     one_seed = estimate(
         values[0, :1], sound(1), variant="a", metric="dice", paper=printing(a="0.8")
     )
-    assert (one_seed.standard_deviation, one_seed.interval, one_seed.paper_interval) == (None,) * 3
+    assert (one_seed.standard_deviation, one_seed.paper_interval) == (None, None)
+    over_cases = stats.ttest_1samp(values[0, 0], 0).confidence_interval(0.95)
+    assert (one_seed.interval.low, one_seed.interval.high) == pytest.approx(tuple(over_cases))
     one_case = estimate(
         values[0, :, :1], sound(7), variant="a", metric="dice", paper=printing(a="0.8")
     )
