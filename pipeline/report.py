@@ -6,7 +6,6 @@ report.html) holds its figures and its explorer of cases: it can be mailed as on
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.deployment.measurements import load_exported
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.explorer import explorer, templates
 from pipeline.reporting.heatmaps import CAPTION
+from pipeline.reporting.inlined import InlineFigure, inline_figure
 from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
 from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note, number
@@ -185,15 +185,6 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
     )
 
 
-@dataclass(frozen=True)
-class InlineFigure:
-    """A figure inside the page: `source` is a data URI."""
-
-    title: str
-    caption: str
-    source: str
-
-
 def figures(study: Study) -> list[InlineFigure]:
     """The figures that the page shows. Raises UserError if one is missing that is always drawn."""
     shown = []
@@ -230,19 +221,6 @@ def attention_seeds(study: Study, results: Results) -> str:
         sentence = f"Networks of seed {study.seeds[0]}."
     failed = [found.variant for found in results.failures if first[found.variant] in found.failed]
     return f"{sentence} Of a run that failed: {', '.join(failed)}." if failed else sentence
-
-
-def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:
-    """The picture in `path`. Raises UserError naming the stage that draws it if it is missing.
-
-    As an image, because inline SVGs of one page share their ids and would draw each other's parts.
-    """
-    types = {".svg": "image/svg+xml", ".png": "image/png", ".webp": "image/webp"}
-    try:
-        content = base64.b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise UserError(f"{path} is missing ({error.strerror}); run the stage {stage}") from None
-    return InlineFigure(title, caption, f"data:{types[path.suffix]};base64,{content}")
 
 
 @dataclass(frozen=True)

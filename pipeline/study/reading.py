@@ -34,10 +34,7 @@ def load_study(folder: Path = Path()) -> Study:
         # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
         study = Study.model_validate_json(json.dumps(content))
     except ValidationError as invalid:
-        lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()[:MOST_TOLD]]
-        if invalid.error_count() > MOST_TOLD:
-            lines.append(f"... and {invalid.error_count() - MOST_TOLD} more")
-        raise UserError("\n       ".join(lines)) from None
+        raise mistakes(path, invalid) from None
     here = folder.resolve()
     if here.parent.name == "studies" and study.name != here.name:
         raise UserError(
@@ -48,6 +45,14 @@ def load_study(folder: Path = Path()) -> Study:
     study.models.update({name: network.at(folder) for name, network in study.models.items()})
     _check_pipeline(study)
     return study
+
+
+def mistakes(path: Path, invalid: ValidationError) -> UserError:
+    """What is wrong with a YAML file, a line a key."""
+    lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()[:MOST_TOLD]]
+    if invalid.error_count() > MOST_TOLD:
+        lines.append(f"... and {invalid.error_count() - MOST_TOLD} more")
+    return UserError("\n       ".join(lines))
 
 
 def _check_pipeline(study: Study) -> None:

@@ -1,0 +1,258 @@
+"""From a table of scores to results: the study's protocol, as far as the table allows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pipeline.judge.assembly import Scores
+
+from pipeline.statistics.analysis import FailedRuns, Protocol, estimate
+from pipeline.statistics.crossed import Values
+from pipeline.statistics.definitions import Better, metric_of
+from pipeline.statistics.failures import failure_rates, mean_with_failures
+from pipeline.statistics.results import (
+    SCHEMA_VERSION,
+    Cases,
+    Comparison,
+    Estimate,
+    FailureRate,
+    Results,
+    RunResult,
+    StudyRecord,
+)
+from pipeline.statistics.unequal import compare_available
+from pipeline.statistics.verdict import verdict
+from pipeline.study.errors import UserError
+from pipeline.study.paper import Paper
+from pipeline.study.values import quantity
+
+DICE = re.compile(r"(.*[^a-z])?(dice|dsc|dice_?score|dice_?coefficient|f1)([^a-z].*)?")
+DROP = 0.03  # as of a study's compare.failure_drop
+MARGIN = 0.005  # of equivalence, likewise
+WORST = 0.0  # a Dice can be
+
+
+class Asked(NamedTuple):
+    """What the command line asks of a table; None leaves it to the table."""
+
+    metric: str | None = None
+    better: Better | None = None
+    baseline: str | None = None
+    margin: float | None = None
+    failure_drop: float | None = None
+    draws: int = 10_000
+
+
+def judge(
+    scores: Scores,
+    asked: Asked,
+    *,
+    name: str,
+    paper: Paper | None = None,
+    factors: Mapping[str, Sequence[str]] | None = None,
+) -> Results:
+    """The results of a table, with empty parts where it has nothing for them.
+
+    Raises UserError for a metric or baseline that the table has not, and for a paper none of whose
+    variants it has.
+    """
+    metric = choose_metric(scores.metrics, asked.metric)
+    variants = list(dict.fromkeys(scores.table["variant"]))
+    _check_names(variants, asked.baseline, paper)
+    table, notes = complete(scores.table, metric)
+    better = asked.better or metric_of(metric).better
+    is_dice = _is_dice(table, metric) and better == "higher"
+    failures = find_failures(table, metric, asked.failure_drop) if is_dice else []
+    failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
+    own = None if paper is None else paper.among(variants)
+    comparison = compare_available(
+        table.rename(columns={metric: "value"})[["variant", "seed", "case", "value"]],
+        Protocol(
+            metric=metric,
+            margin=asked.margin or (MARGIN if is_dice else None),
+            baseline=asked.baseline,
+            printed={} if own is None else own.values(metric),
+            claims=[] if own is None else own.orderings(),
+            factors={} if factors is None else factors,
+            draws=asked.draws,
+            better=better,
+        ),
+        failed_runs,
+    )
+    notes += _told(comparison, scores, is_dice=is_dice)
+    comparison = comparison.model_copy(update={"notes": _first_the_runs(comparison, notes)})
+    estimates = [
+        summary
+        for each in dict.fromkeys([metric, *scores.metrics])
+        for summary in estimate_all(scores.table, each, failed_runs, own)
+    ]
+    ids = list(dict.fromkeys(table["case"]))
+    return Results(
+        schema_version=SCHEMA_VERSION,
+        study=StudyRecord(
+            name=name, synthetic=False, variants=variants,
+            seeds=sorted(set(scores.table["seed"].tolist())), folds=[0],
+            cases_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+            definitions={
+                metric_of(each).label: _definition(each, better if each == metric else None)
+                for each in scores.metrics
+            },
+            both_empty=0, both_empty_of=0,
+        ),
+        params={"compare": {"failure_drop": asked.failure_drop or DROP}},
+        paper=own,
+        environment={},
+        verdict=verdict(comparison, estimates, failures, own),
+        estimates=estimates,
+        failures=failures,
+        comparison=comparison,
+        tails=[], groupings={}, subgroups=[], calibration=[], thresholds=[],
+        runs=_runs(scores),
+        costs=[],
+        cases=_cases(table, metric, ids),
+        histories={},
+    )  # fmt: skip
+
+
+def choose_metric(metrics: Sequence[str], wanted: str | None) -> str:
+    """The primary one: that asked for, else the Dice, else the first."""
+    if wanted is None:
+        return next((name for name in metrics if DICE.fullmatch(name.lower())), metrics[0])
+    if wanted not in metrics:
+        raise UserError(
+            f"--metric must be one of the table's ({', '.join(metrics)}), got {wanted!r}"
+        )
+    return wanted
+
+
+def _check_names(variants: Sequence[str], baseline: str | None, paper: Paper | None) -> None:
+    there = ", ".join(variants)
+    if baseline is not None and baseline not in variants:
+        raise UserError(
+            f"--baseline must be one of the table's variants ({there}), got {baseline!r}"
+        )
+    if paper is not None:
+        named = dict.fromkeys(name for _, name in paper.names())
+        if named and not set(named) & set(variants):
+            raise UserError(
+                f"--paper must name variants of the table ({there}), got {', '.join(named)}: write "
+                "their names as the table has them"
+            )
+
+
+def complete(table: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of those cases for which every run has a number; where no two cases are so, all
+    rows. What was left out, in words."""
+    runs = table[["variant", "seed"]].drop_duplicates()
+    known = table[np.isfinite(table[metric])]
+    counts = known.groupby("case", sort=False)["variant"].size()
+    whole = set(counts.index[counts == len(runs)])
+    every = table["case"].nunique()
+    if len(whole) < 2 or len(whole) == every:
+        return table, []
+    lacking = (
+        len(whole) + known[~known["case"].isin(whole)].groupby(["variant", "seed"]).size()
+    ).reindex(pd.MultiIndex.from_frame(runs), fill_value=len(whole))
+    fewest = lacking.groupby(level="variant", sort=False).min()
+    told = ", ".join(f"{name} has {number} of {every}" for name, number in fewest.items())
+    left_out = every - len(whole)
+    return table[table["case"].isin(whole)], [
+        f"Left out: {quantity(left_out, 'case')} of {every}, for which not every run has a number "
+        f"({told})."
+    ]
+
+
+def _is_dice(table: pd.DataFrame, metric: str) -> bool:
+    """Whether the metric is a Dice from 0 to 1, for which the failure rule and the margin are."""
+    values = table[metric].dropna()
+    return bool(DICE.fullmatch(metric.lower())) and bool(values.between(0, 1).all())
+
+
+def find_failures(table: pd.DataFrame, metric: str, drop: float | None) -> list[FailureRate]:
+    """Of each variant, as of a study."""
+    means = table.groupby(["variant", "seed"], sort=False)[metric].mean()
+    found = []
+    for each in failure_rates(means, drop or DROP):
+        values = _crossed(table[table["variant"] == each.variant], metric)
+        if each.interval is not None and values is not None and np.isfinite(values).all():
+            seeds = table.loc[table["variant"] == each.variant, "seed"].drop_duplicates()
+            failed = seeds.isin(each.failed).to_numpy()
+            bounds = mean_with_failures(values, failed, each.interval, WORST)
+            each = each.model_copy(update={"mean_interval": bounds})
+        found.append(each)
+    return found
+
+
+def estimate_all(
+    table: pd.DataFrame, metric: str, failed_runs: FailedRuns, paper: Paper | None
+) -> list[Estimate]:
+    """Of each variant in one metric, in the order of the table; cases without a number in a run are
+    left out of that metric's."""
+    used, _ = complete(table, metric)
+    found = []
+    for variant, own in used.groupby("variant", sort=False):
+        seeds = own["seed"].drop_duplicates()
+        failed = np.array([(variant, seed) in failed_runs for seed in seeds], dtype=bool)
+        found.append(
+            estimate(
+                _crossed(own, metric), failed, variant=str(variant), metric=metric, paper=paper
+            )
+        )
+    return found
+
+
+def _crossed(own: pd.DataFrame, metric: str) -> Values:
+    """A variant's scores as (S, C)."""
+    wide = own.pivot_table(index="seed", columns="case", values=metric, sort=False, dropna=False)
+    return wide.to_numpy(dtype=np.float64)
+
+
+def _told(comparison: Comparison, scores: Scores, *, is_dice: bool) -> list[str]:
+    """What a reader must know of the table beside what the comparison says of itself."""
+    told = []
+    if not is_dice:
+        told.append(
+            f"{metric_of(comparison.metric).label}: {comparison.better} is taken to be better. No "
+            "run is called failed, for the rule is one for a Dice from 0 to 1."
+        )
+    if len(scores.metrics) == 1:
+        told.append("The table has one metric: what another would say is not known.")
+    return told + scores.notes
+
+
+def _first_the_runs(comparison: Comparison, notes: Sequence[str]) -> list[str]:
+    """That there is one run of each variant is what a reader must know first."""
+    return [*comparison.notes[:1], *notes, *comparison.notes[1:]]
+
+
+def _definition(metric: str, better: Better | None) -> str:
+    known = metric_of(metric)
+    if better is None or better == known.better:
+        return known.definition
+    return f"As the table has it; {better} is better."
+
+
+def _runs(scores: Scores) -> list[RunResult]:
+    """Each run's means, null where a case has no number."""
+    runs = []
+    for (variant, seed), own in scores.table.groupby(["variant", "seed"], sort=False):
+        means = {name: float(own[name].mean(skipna=False)) for name in scores.metrics}
+        known = {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
+        runs.append(RunResult(variant=str(variant), seed=int(seed), metrics=known, cost={}))
+    return runs
+
+
+def _cases(table: pd.DataFrame, metric: str, ids: list[str]) -> Cases:
+    """The primary metric of each case, variant and seed."""
+    dice: dict[str, dict[str, list[float | None]]] = {}
+    for (variant, seed), run in table.groupby(["variant", "seed"], sort=False):
+        values = run.set_index("case")[metric].reindex(ids)
+        dice.setdefault(str(variant), {})[str(seed)] = [
+            float(value) if np.isfinite(value) else None for value in values
+        ]
+    return Cases(ids=ids, lesion_share=[], dice=dice, iou={}, focal_loss={}, disagreement=[])

@@ -1,0 +1,153 @@
+"""What a table gives, written to a folder: results.json, tables, figures and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from pipeline.reporting.explorer import templates
+from pipeline.reporting.inlined import inline_figure
+from pipeline.reporting.result_figures import (
+    draw_forest,
+    draw_ordering,
+    draw_ranks,
+    draw_runs,
+    draw_variance,
+)
+from pipeline.reporting.style import STYLE
+from pipeline.reporting.tables import (
+    Table,
+    bold_note,
+    claims_table,
+    effects_table,
+    failures_table,
+    main_table,
+    pairs_table,
+    paper_table,
+)
+from pipeline.reporting.writers import all_definitions, csv, latex, markdown
+from pipeline.statistics.results import Comparison, Results, save_results
+from pipeline.study.files import replacing
+
+TITLE = "Scores of"
+FIGURES = {  # file in figures -> title, what the reader sees; {over}: what intervals are over
+    "runs": (
+        "Every run",
+        "A dot a run: its mean over the cases. Hollow: a run that failed, with its seed. Bar: the "
+        "typical run, of those that did not fail, with its 95 % interval over {over}. Runs far "
+        "below stand at the left, on another scale.",
+    ),
+    "forest": (
+        "Differences between variants",
+        "Every two variants' difference, with its 95 % interval over {over}, each for itself. "
+        "Failed runs are left out.",
+    ),
+    "ranks": (
+        "Ranks",
+        "Average rank of each variant over seeds, 1 the best, of all runs. Bars join variants "
+        "whose ranks lie within the critical difference (Nemenyi, 0.05).",
+    ),
+    "ordering": (
+        "Orderings",
+        "How often each variant is the best, and which orderings come out, when seeds and cases "
+        "are drawn anew. Failed runs are left out.",
+    ),
+    "variance": (
+        "Where a score's variance comes from",
+        "Shares of a single case's score: the variant, the seed, the case, and what is left.",
+    ),
+}
+
+
+def publish(results: Results, folder: Path, notes: Sequence[str]) -> None:
+    """Write all of it below `folder`; files of the same names are replaced, others stay.
+
+    notes: how the table was read. Raises UserError where the disk refuses.
+    """
+    tables = tables_of(results)
+    with mpl.rc_context(STYLE):
+        figures = draw(results)
+        for name in FIGURES:
+            for kind in ("svg", "png"):
+                write_figure(figures.get(name), folder / "figures" / f"{name}.{kind}", kind)
+    for name, text in {
+        "table.md": markdown(results, tables, TITLE),
+        "table.csv": csv(results),
+        "table.tex": latex(results, tables),
+        "index.html": page(results, folder, tables, notes),
+    }.items():
+        with replacing(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    save_results(folder / "results.json", results)
+
+
+def tables_of(results: Results) -> list[Table]:
+    """Those that the table has something to fill with, most important first."""
+    metrics = list(dict.fromkeys(found.metric for found in results.estimates))
+    tables = [
+        main_table(results, metrics),
+        failures_table(results),
+        claims_table(results.comparison),
+        pairs_table(results.comparison),
+        effects_table(results.comparison),
+        paper_table(results),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def draw(results: Results) -> dict[str, Figure]:
+    """The figures that there is something to draw for."""
+    figures = {
+        "runs": draw_runs(results),
+        "forest": draw_forest(results),
+        "ranks": draw_ranks(results),
+        "ordering": draw_ordering(results),
+        "variance": draw_variance(results),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def write_figure(figure: Figure | None, path: Path, kind: Literal["svg", "png"]) -> None:
+    """One file, without a date; of None there is none, nor one of an earlier table."""
+    if figure is None:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary:
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(temporary, format=kind, dpi=120, metadata=metadata)
+
+
+def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """index.html: every text from the table is escaped by the template."""
+    shown = [
+        inline_figure(path, title, _caption(text, results.comparison), "plot")
+        for name, (title, text) in FIGURES.items()
+        if (path := folder / "figures" / f"{name}.svg").is_file()
+    ]
+    seeds = sorted({found.seeds for found in results.estimates})
+    return (
+        templates()
+        .get_template("judged.html")
+        .render(
+            title=TITLE,
+            name=results.study.name,
+            paper=results.paper,
+            variants=len(results.study.variants),
+            seeds=seeds,
+            cases=len(results.cases.ids),
+            notes=notes,
+            tables=tables,
+            verdict=results.verdict,
+            bold=bold_note(results),
+            figures=shown,
+            definitions=all_definitions(results),
+        )
+    )
+
+
+def _caption(text: str, comparison: Comparison) -> str:
+    return text.format(over=comparison.over)
