@@ -29,6 +29,7 @@ BELOW = {
     "reporting": "deployment",
     "stages": "reporting",
     "gate": "stages",
+    "judge": "reporting",
     "fanout": "study",
     "status": "stages",
 }

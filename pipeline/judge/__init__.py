@@ -1,0 +1,1 @@
+"""A verdict on scores that were not made here: tables of other tools, and several results.json."""
