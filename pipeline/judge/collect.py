@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pipeline.judge.assembly import Scores
 
+from pipeline.judge.assembly import Scores
 from pipeline.statistics.analysis import FailedRuns, Protocol, estimate
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.definitions import Better, metric_of
@@ -35,6 +36,7 @@ DICE = re.compile(r"(.*[^a-z])?(dice|dsc|dice_?score|dice_?coefficient|f1)([^a-z
 DROP = 0.03  # as of a study's compare.failure_drop
 MARGIN = 0.005  # of equivalence, likewise
 WORST = 0.0  # a Dice can be
+UNNAMED = "value"  # the metric of a table that does not say which it is
 
 
 class Asked(NamedTuple):
@@ -61,6 +63,7 @@ def judge(
     Raises UserError for a metric or baseline that the table has not, and for a paper none of whose
     variants it has.
     """
+    scores = name_metric(scores, asked.metric)
     metric = choose_metric(scores.metrics, asked.metric)
     variants = list(dict.fromkeys(scores.table["variant"]))
     _check_names(variants, asked.baseline, paper)
@@ -69,7 +72,7 @@ def judge(
     is_dice = _is_dice(table, metric) and better == "higher"
     failures = find_failures(table, metric, asked.failure_drop) if is_dice else []
     failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
-    own = None if paper is None else paper.among(variants)
+    own = None if paper is None else as_named(paper.among(variants), scores.metrics)
     comparison = compare_available(
         table.rename(columns={metric: "value"})[["variant", "seed", "case", "value"]],
         Protocol(
@@ -117,6 +120,32 @@ def judge(
         cases=_cases(table, metric, ids),
         histories={},
     )  # fmt: skip
+
+
+def name_metric(scores: Scores, wanted: str | None) -> Scores:
+    """The one metric of a table that does not name it, as the command line does."""
+    if wanted is None or scores.metrics != [UNNAMED]:
+        return scores
+    table = scores.table.rename(columns={UNNAMED: wanted})
+    kept = [note for note in scores.notes if "does not name its metric" not in note]
+    return replace(scores, table=table, metrics=[wanted], notes=kept)
+
+
+def as_named(paper: Paper, metrics: Sequence[str]) -> Paper:
+    """The paper with its metrics named as the table's, whose letters and digits are the same."""
+
+    def plain(name: str) -> str:
+        letters = re.sub(r"[^a-z0-9]", "", name.lower())
+        return "dice" if letters in ("dsc", "dicescore", "dicecoefficient") else letters
+
+    names = {plain(metric): metric for metric in metrics}
+    rows = {
+        variant: row.model_copy(
+            update={"figures": {names.get(plain(key), key): f for key, f in row.figures.items()}}
+        )
+        for variant, row in paper.rows.items()
+    }
+    return paper.model_copy(update={"rows": rows})
 
 
 def choose_metric(metrics: Sequence[str], wanted: str | None) -> str:
@@ -243,7 +272,7 @@ def _runs(scores: Scores) -> list[RunResult]:
     for (variant, seed), own in scores.table.groupby(["variant", "seed"], sort=False):
         means = {name: float(own[name].mean(skipna=False)) for name in scores.metrics}
         known = {name: mean if np.isfinite(mean) else None for name, mean in means.items()}
-        runs.append(RunResult(variant=str(variant), seed=int(seed), metrics=known, cost={}))
+        runs.append(RunResult(variant=str(variant), seed=int(str(seed)), metrics=known, cost={}))
     return runs
 
 

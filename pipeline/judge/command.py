@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.judge.arguments import parse_source
-from pipeline.judge.formats import read_scores
-
 from pipeline.judge.collect import Asked, judge
+from pipeline.judge.formats import read_scores
 from pipeline.judge.paper_file import read_paper
 from pipeline.judge.publish import publish
 from pipeline.study.errors import UserError

@@ -456,8 +456,8 @@ def paper_table(results: Results) -> Table:
     more = f"the mean of {paper.runs} more runs" if several else "one more run"
     cases = "as many" if paper.cases is None else f"{paper.cases:,}"
     caption = (
-        f"Could the paper's figure come from this study? It is held against where {more} would "
-        f"lie, of those that do not fail, on {cases} other cases. That prediction interval is 95 % "
+        "Could the paper's figure be one of runs such as these? It is held against where "
+        f"{more} would lie, of those that do not fail, on {cases} other cases. That prediction interval is 95 % "
         "for all the paper's figures of a metric together. A figure lies inside where what it was "
         "rounded from may."
     )

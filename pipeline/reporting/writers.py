@@ -74,6 +74,7 @@ def csv(results: Results) -> str:
     typical run with its interval; how many runs failed, and the interval of that rate; the paper's
     figures, and those of averaged probabilities. Empty where there is none."""
     failures = {found.variant: found for found in results.failures}
+    scored = list(dict.fromkeys(found.metric for found in results.estimates))
     rows = []
     for variant in results.study.variants:
         primary = results.estimate(variant, results.comparison.metric)
@@ -85,7 +86,7 @@ def csv(results: Results) -> str:
             named = label_of(paper, variant)
             row["paper_row"] = None if named == DASH else named
         row |= {"seeds": primary.seeds, "cases": primary.cases}
-        for metric in dict.fromkeys(found.metric for found in results.estimates):
+        for metric in scored:
             found = results.estimate(variant, metric)
             row[f"{metric}_mean"] = found.mean
             row[f"{metric}_standard_deviation"] = found.standard_deviation
@@ -94,7 +95,8 @@ def csv(results: Results) -> str:
             row[f"{metric}_high"] = None if found.interval is None else found.interval.high
         row |= _failure_columns(failures.get(variant))
         for metric in [] if paper is None else paper.metrics():
-            row[f"{metric}_paper"] = results.estimate(variant, metric).paper
+            if metric in scored:
+                row[f"{metric}_paper"] = results.estimate(variant, metric).paper
         for averaged in results.averaged:
             if averaged.variant == variant:
                 row |= _averaged_columns(averaged)
