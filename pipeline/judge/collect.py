@@ -113,6 +113,7 @@ def judge(
         verdict=verdict(comparison, estimates, failures, own),
         estimates=estimates,
         failures=failures,
+        averaged=[],
         comparison=comparison,
         tails=[], groupings={}, subgroups=[], calibration=[], thresholds=[],
         runs=_runs(scores),
