@@ -172,6 +172,8 @@ def make_like(folder: Path, other: Path) -> str:
     if params["prepare"]["split"]["method"] == "lists":
         for split in SPLITS:
             follow(params["prepare"]["split"][split], "file")
+    if params["prepare"]["groups"] is not None:
+        follow(params["prepare"]["groups"], "file")
     for network in params["models"].values():
         weights = network.get("weights", "none")
         if weights not in ("none", "imagenet") and Path(weights).parts[0] != "networks":

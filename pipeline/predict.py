@@ -192,6 +192,7 @@ def read(picture: Picture, wanted: Wanted) -> Read | Skipped:
         width=wanted.size[1],
         resize=wanted.resize,
         near_duplicates=None,
+        groups=None,
         split=OfficialSplit(method="official"),
     )
     checksums: dict[Path, Checksum] = {}

@@ -13,7 +13,7 @@ import signal
 import tempfile
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from pipeline.data.geometry import Size, lay_image, lay_mask, place
 from pipeline.data.integrity import Checksum, check_case
 from pipeline.data.raw import Finding, RawCase, find_cases, tell
 from pipeline.data.sources import check_described, raw_in_place
-from pipeline.data.splits import AnySplit, divide, listed_cases
+from pipeline.data.splits import AnySplit, divide, known_groups, listed_cases
 from pipeline.engine.prepared import NATIVE_MASKS, ArrayWriter, PreparedCases, seal
 from pipeline.study.blocks import NearDuplicates, Prepare
 from pipeline.study.errors import UserError, run_command
@@ -263,7 +263,7 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     """
     source = read_json(study.source_file, "download")
     prepare = study.prepare
-    cases, findings = _choose(study)
+    cases, findings, known = _choose(study)
     folder.mkdir()
     lookalikes = Lookalikes(len(cases), folder)
     kept = write_arrays(cases, study, folder, lookalikes)
@@ -274,7 +274,7 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     near = prepare.near_duplicates
     pairs = lookalikes.find(near) if near is not None else []
     del lookalikes
-    groups = [kept.ids[first] for first in duplicates.groups(len(kept.ids), pairs)]
+    groups = _groups(kept.ids, pairs, known)
     table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
     table.insert(0, "id", kept.ids)
     divided = _divide(kept.splits, groups, prepare.split, findings)
@@ -286,12 +286,22 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     # Here, for it brings matplotlib, which the processes that decode need not have.
     from pipeline.reporting import datacard
 
-    datacard.write(study, prepared, findings, pairs, source, folder / "card")
+    datacard.write(study, prepared, findings, pairs, known, source, folder / "card")
     return prepared
 
 
-def _choose(study: Study) -> tuple[list[RawCase], list[Finding]]:
-    """The cases that the study's split names, and what is wrong with the folder of raw cases.
+def _groups(
+    ids: Sequence[str], pairs: Sequence[duplicates.Pair], known: Mapping[str, str]
+) -> list[str]:
+    """The group of each case, by the id of its first case: what near-duplicates and the known
+    groups, by id, join."""
+    named = [known.get(id) for id in ids]
+    return [ids[first] for first in duplicates.groups(len(ids), pairs, named)]
+
+
+def _choose(study: Study) -> tuple[list[RawCase], list[Finding], dict[str, str]]:
+    """The cases that the study's split names, what is wrong with the folder of raw cases, and the
+    known groups of raw cases by id.
 
     Raises UserError where no division could come of them: before any work is done.
     """
@@ -301,14 +311,16 @@ def _choose(study: Study) -> tuple[list[RawCase], list[Finding]]:
             f"{study.raw_dir} holds no cases: expected the folders of the official archives, or "
             "images/ and masks/"
         )
-    split = study.prepare.split
+    split, group_file = study.prepare.split, study.prepare.groups
+    ids = {case.id for case in cases} | {finding.id for finding in findings} - {""}
+    known = {} if group_file is None else known_groups(ids, group_file, study.input)
     if split.method == "lists":
-        known = {case.id for case in cases} | {finding.id for finding in findings}
-        listed, cases = listed_cases(cases, known, split, study.folder)
+        listed, cases = listed_cases(cases, ids, split, study.input)
         findings = [finding for finding in findings if finding.id in listed]
     if not findings:
-        divide([case.split for case in cases], [case.id for case in cases], split)
-    return cases, findings
+        groups = _groups([case.id for case in cases], [], known)
+        divide([case.split for case in cases], groups, split)
+    return cases, findings, known
 
 
 def _divide(

@@ -155,6 +155,9 @@ def test_paths_lead_where_they_led(tmp_path):
     make("studies/mine", "--like", "studies/demo")
     params = yaml.safe_load(Path("studies/mine/params.yaml").read_text())
     params["data"] = {"source": "directory", "raw": "../../cases", "on_problem": "stop"}
+    params["prepare"]["groups"] = {
+        "file": "groups.csv", "sha256": "0", "id": "image_id", "column": "lesion_id"
+    }  # fmt: skip
     params["models"]["resunet"]["weights"] = "weights.pt"
     params["train"]["optimizer"]["learning_rate"] = 0.001
     Path("studies/mine/params.yaml").write_text(yaml.safe_dump(params))
@@ -164,6 +167,7 @@ def test_paths_lead_where_they_led(tmp_path):
         assert study.code == "../../.."
         assert study.raw_dir.resolve() == Path("cases").resolve()
         assert study.models["resunet"].weights == "../../mine/weights.pt"
+        assert study.prepare.groups.file == "../../mine/groups.csv"
     finally:
         shutil.rmtree("studies/split/deep")
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import preprocess
-from pipeline.data import sources
+from pipeline.data import duplicates, sources
 from pipeline.data.raw import RawCase, find_cases
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.prepared import PreparedCases
@@ -485,6 +485,130 @@ def test_near_duplicates_share_a_group_and_are_shown_or_are_not_looked_for(tmp_p
     assert cases.table["group"].tolist() == cases.table["id"].tolist()
     card = tmp_path / "three" / "card"
     assert json.loads((card / "card.json").read_text())["near_duplicates"] is None
+
+
+def change_groups(study: Study, groups: Any, **prepare: Any) -> Study:
+    """The study with those `rows` of image_id and lesion_id as its known groups."""
+    text = "".join(f"{id},{lesion}\n" for id, lesion in [("image_id", "lesion_id"), *groups])
+    (study.folder / "lesions.csv").write_text(text)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    block = {"file": "lesions.csv", "sha256": checksum, "id": "image_id", "column": "lesion_id"}
+    params = yaml.safe_load((study.folder / "params.yaml").read_text())
+    params["prepare"] |= {"groups": block, **prepare}
+    (study.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return load_study(study.folder)
+
+
+def test_a_known_group_is_never_divided_by_a_random_split_and_is_told_where_it_is(tmp_path):
+    for number in range(12):
+        split = "Test" if number % 4 == 0 else "Validation" if number == 6 else "Training"
+        add_case(tmp_path / "raw", split, f"case{number:02d}", *draw(number))
+    # Four photographs of each of three lesions, but for one that the file does not name and one
+    # whose cell is empty. A group's name is no case's, even where one is called so.
+    lesions = [(f"case{n:02d}", f"case{n % 3 + 7:02d}") for n in range(11)]
+    lesions[10] = ("case10", "")
+    study = change_groups(study_in(tmp_path), [*lesions, ("other", "L9")], near_duplicates=None)
+    cases = prepare_cases(study, tmp_path / "official")
+    expected = [f"case{n % 3:02d}" for n in range(10)] + ["case10", "case11"]
+    assert cases.table["group"].tolist() == expected
+    card = tmp_path / "official" / "card"
+    facts = json.loads((card / "card.json").read_text())
+    assert facts["near_duplicates"] is None
+    assert facts["known_groups"] == {
+        "groups": 3,
+        "cases": 10,
+        "cases_without_group": 2,
+        "groups_divided": 3,
+        "test_cases_with_one_elsewhere": 3,
+    }
+    divided = table(card / "divided_groups.csv")
+    assert [(row["group"], row["id"]) for row in divided] == [
+        (f"case{n % 3 + 7:02d}", f"case{n:02d}") for n in (0, 3, 6, 9, 1, 4, 7, 2, 5, 8)
+    ]
+    assert [row["split"] for row in divided if row["group"] == "case07"] == [
+        "test", "training", "validation", "training"
+    ]  # fmt: skip
+    study = change_groups(study, lesions, split=RANDOM)
+    for name in ("split", "fold"):
+        cases = prepare_cases(study, tmp_path / name)
+        assert cases.table["group"].tolist() == expected
+        assert (cases.table.groupby("group")[name].nunique() == 1).all()
+        facts = json.loads((tmp_path / name / "card" / "card.json").read_text())
+        assert facts["known_groups"]["groups_divided"] == 0
+        assert table(tmp_path / name / "card" / "divided_groups.csv") == []
+        study = change_groups(study, lesions, split={"method": "folds", "k": 3, "seed": 0})
+
+
+def test_known_groups_and_near_duplicates_join_and_are_counted_apart(tmp_path, monkeypatch):
+    add_three_cases(tmp_path / "raw")
+    add_case(tmp_path / "raw", "Training", "case3", *draw(3))
+    pair = duplicates.Pair(1, 2, 0, 9, 1.0)
+    monkeypatch.setattr(duplicates, "find", lambda *_, **__: [pair])
+    study = change_groups(study_in(tmp_path), [("case0", "L1"), ("case2", "L1")])
+    cases = prepare_cases(study, tmp_path / "prepared")
+    assert cases.table["group"].tolist() == ["case0", "case0", "case0", "case3"]
+    facts = json.loads((tmp_path / "prepared" / "card" / "card.json").read_text())
+    near, known = facts["near_duplicates"], facts["known_groups"]
+    assert (near["pairs"], near["groups"], near["cases"]) == (1, 1, 2)
+    assert (known["groups"], known["cases"], known["cases_without_group"]) == (1, 2, 2)
+
+
+def test_groups_of_cases_left_out_are_counted_without_them(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    spoil(tmp_path / "raw")
+    rows = [("case0", "L1"), ("cut", "L1"), ("maskless", "L1"), ("case1", "=L2"), ("grey", "=L2")]
+    study = change_groups(study_in(tmp_path, on_problem="skip"), rows)
+    cases = prepare_cases(study, tmp_path / "prepared")
+    assert cases.table["group"].tolist() == ["case0", "case1", "case2", "case1"]
+    facts = json.loads((tmp_path / "prepared" / "card" / "card.json").read_text())
+    assert facts["known_groups"] == {
+        "groups": 1,
+        "cases": 2,
+        "cases_without_group": 1,
+        "groups_divided": 1,
+        "test_cases_with_one_elsewhere": 0,
+    }
+    divided = table(tmp_path / "prepared" / "card" / "divided_groups.csv")
+    assert {row["group"] for row in divided} == {"'=L2"}  # no formula
+
+
+def test_a_file_of_groups_with_a_mistake_is_told_before_anything_is_decoded(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    study = change_groups(study_in(tmp_path), [("case9", "L1")])
+    with pytest.raises(UserError, match=r"lesions\.csv: must name raw cases such as case0 in the"):
+        prepare_cases(study, tmp_path / "prepared")
+    rows = [(f"case{number}", "L1") for number in range(3)]
+    study = change_groups(study, rows, split={"method": "folds", "k": 3, "seed": 0})
+    with pytest.raises(UserError, match="got 3 folds for 1 group of cases"):
+        prepare_cases(study, tmp_path / "prepared")
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_copy_that_dvc_made_for_an_experiment_finds_the_files_where_it_was_copied_from(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "one"
+    copy.mkdir(parents=True)
+    study = change_groups(study_in(copy), [("case0", "L1"), ("case1", "L1")])
+    shutil.move(copy / "lesions.csv", tmp_path)
+    split: dict[str, Any] = {"method": "lists"}
+    for number, name in enumerate(["training", "validation", "test"]):
+        (tmp_path / f"{name}.txt").write_text(f"case{number}\n")
+        checksum = hashlib.sha256(f"case{number}\n".encode()).hexdigest()
+        split[name] = {"file": f"{name}.txt", "sha256": checksum}
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["prepare"]["split"] = split
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    cases = prepare_cases(load_study(copy), tmp_path / "prepared")
+    assert cases.table["group"].tolist() == ["case0", "case0", "case2"]
+    assert study.raw_dir == tmp_path / "raw"
+
+
+def test_without_known_groups_nothing_is_said_of_them(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    prepare_cases(study_in(tmp_path), tmp_path / "prepared")
+    card = tmp_path / "prepared" / "card"
+    assert json.loads((card / "card.json").read_text())["known_groups"] is None
+    assert not (card / "divided_groups.csv").exists()
 
 
 @pytest.mark.slow

@@ -386,6 +386,45 @@ def test_cases_left_out_and_near_duplicates_across_splits_are_told_at_the_top(st
     assert "With a near-duplicate in another split: 3 test cases" in words
 
 
+@pytest.mark.parametrize(
+    ("folds", "divided", "said"),
+    [
+        (
+            0,
+            0,
+            "7 groups of several cases, 18 cases in all; in no group of the file: 1 case; 0 groups "
+            "divided between splits, 0 test cases with one in another split prepared",
+        ),
+        (
+            0,
+            2,
+            "2 groups divided between splits, 3 test cases with one in another split: "
+            "data/prepared/card/divided_groups.csv prepared",
+        ),
+        (3, 0, "in no group of the file: 1 case; never divided prepared"),
+    ],
+)
+def test_known_groups_are_told_where_they_are_given(tmp_path, monkeypatch, folds, divided, said):
+    study = make_study(tmp_path, variants=["unet"], test_ids=["a", "b", "c"], folds=folds)
+    words = " ".join(" ".join(Page(write_reports(study, monkeypatch)["index.html"]).words).split())
+    assert "known group" not in words
+    path = study.prepared_dir / "card" / "card.json"
+    card = json.loads(path.read_text())
+    elsewhere = 3 if divided else 0
+    card["known_groups"] = {
+        "groups": 7,
+        "cases": 18,
+        "cases_without_group": 1,
+        "groups_divided": divided,
+        "test_cases_with_one_elsewhere": elsewhere,
+    }
+    path.write_text(json.dumps(card))
+    words = " ".join(" ".join(Page(write_reports(study, monkeypatch)["index.html"]).words).split())
+    assert said in words
+    banner = "With a case of its known group in another split: 3 test cases. See Data"
+    assert (banner in words) == bool(divided)
+
+
 def averaged_study(root, **changes):
     """A study of one variant whose averages have one value a case, Dice 0.8 and so on."""
     study = make_study(root, variants=["resunet"], averaging=["seeds", "flips"], **changes)

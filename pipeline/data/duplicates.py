@@ -328,11 +328,22 @@ def find(
     )
 
 
-def groups(count: int, pairs: Sequence[Pair]) -> NDArray[np.int64]:
-    """The smallest case that each case is joined to by pairs, (count,), also through others."""
+def groups(
+    count: int, pairs: Sequence[Pair], known: Sequence[str | None] = ()
+) -> NDArray[np.int64]:
+    """The smallest case that each case is joined to, (count,), by pairs and by known groups, also
+    through others.
+
+    known: (count,), the name of each case's known group, None for none; or empty.
+    """
     first = [pair.first for pair in pairs]
     second = [pair.second for pair in pairs]
-    links = coo_array((np.ones(len(pairs), np.uint8), (first, second)), shape=(count, count))
+    first_of: dict[str, int] = {}
+    for case, name in enumerate(known):
+        if name is not None:
+            first.append(first_of.setdefault(name, case))
+            second.append(case)
+    links = coo_array((np.ones(len(first), np.uint8), (first, second)), shape=(count, count))
     _, labels = connected_components(links, directed=False)
     _, smallest = np.unique(labels, return_index=True)
     return np.asarray(smallest[labels], np.int64)

@@ -1,13 +1,14 @@
 """The data card: what the prepared cases are, in figures and pictures, beside the arrays.
 
-card.json (see `describe`), problems.csv, near_duplicates.csv, and PNG pictures.
+card.json, problems.csv, near_duplicates.csv, divided_groups.csv where groups are known, and PNG
+pictures.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from pipeline.data.duplicates import Pair
+from pipeline.data.duplicates import Pair, groups
 from pipeline.data.raw import Finding
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.style import (
@@ -47,12 +48,13 @@ def write(
     cases: PreparedCases,
     findings: Sequence[Finding],
     pairs: Sequence[Pair],
+    known: Mapping[str, str],
     source: dict[str, Any],
     folder: Path,
 ) -> None:
     """Write the card into the new folder `folder`, beside manifest.csv.
 
-    source: data/source.json's content.
+    known: the names of known groups, by id of the case. source: data/source.json's content.
     """
     folder.mkdir()
     problems = pd.DataFrame(
@@ -71,6 +73,11 @@ def write(
     problems.to_csv(folder / "problems.csv", index=False)
     near = near_duplicates(cases, pairs)
     near.to_csv(folder / "near_duplicates.csv", index=False)
+    grouped = known_groups(cases, known)
+    if study.prepare.groups is not None:
+        divided = grouped.loc[grouped["divided"], ["group", "id", "split"]]
+        named = divided.assign(group=[cell(printable(name)) for name in divided["group"]])
+        named.to_csv(folder / "divided_groups.csv", index=False)
     areas, channel_sums, channel_squares = measure(cases)
     parts = part_of_each(cases)
     write_json(
@@ -94,7 +101,10 @@ def write(
             },
             "near_duplicates": None
             if study.prepare.near_duplicates is None
-            else count_near_duplicates(cases, near),
+            else count_near_duplicates(cases, pairs, near),
+            "known_groups": None
+            if study.prepare.groups is None
+            else count_known_groups(cases, known, grouped),
             "checksums": {
                 "prepared": cases.fingerprint,
                 "manifest": sha256(folder.parent / "manifest.csv"),
@@ -179,9 +189,11 @@ def near_duplicates(cases: PreparedCases, pairs: Sequence[Pair]) -> pd.DataFrame
     return table.sort_values(["across", "inliers"], ascending=False, kind="stable")
 
 
-def count_near_duplicates(cases: PreparedCases, near: pd.DataFrame) -> dict[str, int]:
+def count_near_duplicates(
+    cases: PreparedCases, pairs: Sequence[Pair], near: pd.DataFrame
+) -> dict[str, int]:
     """Pairs, groups, cases in groups; of these what lies across splits, test cases above all."""
-    sizes = cases.table["group"].value_counts()
+    sizes = np.bincount(groups(len(cases.table), pairs))
     across = near[near["across"]]
     touched = {
         id
@@ -194,6 +206,31 @@ def count_near_duplicates(cases: PreparedCases, near: pd.DataFrame) -> dict[str,
         "cases": int(sizes[sizes > 1].sum()),
         "pairs_across_splits": len(across),
         "test_cases_with_one_elsewhere": len(touched),
+    }
+
+
+def known_groups(cases: PreparedCases, known: Mapping[str, str]) -> pd.DataFrame:
+    """A row a case whose known group has others among the prepared cases: group, id, split (or
+    fold), and whether the group is divided between splits; by group, then in the cases' order."""
+    ids = cases.table["id"]
+    table = pd.DataFrame({"group": ids.map(known), "id": ids, "split": part_of_each(cases)})
+    table = table[table["group"].notna() & table["group"].duplicated(keep=False)]
+    table["divided"] = table.groupby("group")["split"].transform("nunique") > 1
+    return table.sort_values("group", kind="stable")
+
+
+def count_known_groups(
+    cases: PreparedCases, known: Mapping[str, str], grouped: pd.DataFrame
+) -> dict[str, int]:
+    """Groups of several cases, cases in them, cases that the file puts into no group; of the groups
+    those divided between splits, and their test cases."""
+    divided = grouped[grouped["divided"]]
+    return {
+        "groups": int(grouped["group"].nunique()),
+        "cases": len(grouped),
+        "cases_without_group": int((~cases.table["id"].isin(list(known))).sum()),
+        "groups_divided": int(divided["group"].nunique()),
+        "test_cases_with_one_elsewhere": int((divided["split"] == "test").sum()),
     }
 
 

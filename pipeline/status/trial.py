@@ -160,7 +160,7 @@ def expected_numbers(study: Study) -> dict[Split, int]:
 
 def _listed(study: Study, split: Split, file: str) -> int:
     """How many ids a list has. Raises UserError where there is none."""
-    path = study.folder / file
+    path = study.input(file)
     if not path.is_file():
         raise UserError(
             f"{study.folder / 'params.yaml'}: prepare.split.{split}.file must be an existing file, "

@@ -107,11 +107,15 @@ class FoldSplit(Block):
     k: Annotated[int, Field(ge=3), expect("a whole number of at least 3")]
 
 
-class ListFile(Block):
-    """A text file with an id a line, and its sha256: DVC follows params.yaml, not the file."""
+class DeclaredFile(Block):
+    """A text file that the user has, and its sha256: DVC follows params.yaml, not the file."""
 
     file: str
     sha256: str
+
+
+class ListFile(DeclaredFile):
+    """One with an id a line."""
 
 
 class ListSplit(Block):
@@ -136,17 +140,37 @@ class NearDuplicates(Block):
     min_correlation: Share
 
 
+class GroupFile(DeclaredFile):
+    """Known groups of cases, as a lesion's photographs or a patient's: a CSV of a row a case.
+
+    `id`: the column that names cases. `column`: the one that names their group. A case that no row
+    names, or whose cell is empty, is a group of its own.
+    """
+
+    id: Annotated[str, Field(min_length=1), expect("a column's name")]
+    column: Annotated[str, Field(min_length=1), expect("a column's name")]
+
+    @field_validator("column")
+    @classmethod
+    def _is_another(cls, column: str, fields: ValidationInfo) -> str:
+        if column == fields.data.get("id"):
+            raise ValueError(f"must be another column than prepare.groups.id, got {column!r}")
+        return column
+
+
 class Prepare(Block):
     """How raw cases become arrays of height x width pixels, and how they are divided.
 
     `resize`: stretch the whole image, crop its centre to the proportions asked for, or pad with
-    black to them. `near_duplicates`: null looks for none.
+    black to them. `near_duplicates`: null looks for none. `groups`: null knows of none; cases of
+    one group are kept together as near-duplicates are.
     """
 
     height: Side
     width: Side
     resize: Resize
     near_duplicates: NearDuplicates | None
+    groups: GroupFile | None
     split: Annotated[
         OfficialSplit | RandomSplit | FoldSplit | ListSplit, Field(discriminator="method")
     ]

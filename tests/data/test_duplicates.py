@@ -358,6 +358,14 @@ def test_groups_are_joined_through_others_and_named_by_the_smallest():
     assert groups(3, []).tolist() == [0, 1, 2]
 
 
+def test_pairs_and_known_groups_are_joined_together():
+    pairs = [Pair(1, 4, 0, 9, 1.0)]
+    known = ["x", None, None, "x", "y", "y", None]
+    assert groups(7, pairs, known).tolist() == [0, 1, 2, 0, 1, 1, 6]
+    assert groups(7, [], known).tolist() == [0, 1, 2, 0, 4, 4, 6]
+    assert groups(7, [Pair(3, 5, 0, 9, 1.0)], known).tolist() == [0, 1, 2, 0, 0, 0, 6]
+
+
 # Seen side by side: one photograph in two colour balances, cropped and scaled, and turned.
 REAL_PAIRS = [
     ("ISIC_0000215", "ISIC_0015313"),

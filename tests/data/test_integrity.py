@@ -34,6 +34,7 @@ def prepare(height: int = 32, width: int = 32, resize: str = "stretch") -> Prepa
             "width": width,
             "resize": resize,
             "near_duplicates": {"hash_distance": 28, "min_inliers": 9, "min_correlation": 0.15},
+            "groups": None,
             "split": {"method": "official"},
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.raw import RawCase
-from pipeline.data.splits import divide, listed_cases
-from pipeline.study.blocks import FoldSplit, ListSplit, OfficialSplit, RandomSplit
+from pipeline.data.splits import divide, known_groups, listed_cases
+from pipeline.study.blocks import FoldSplit, GroupFile, ListSplit, OfficialSplit, RandomSplit
 from pipeline.study.errors import UserError
 
 RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.25, "test": 0.25}
@@ -118,7 +119,8 @@ def lists_in(folder: Path, **ids: list[str]) -> ListSplit:
 
 def choose(split: ListSplit, folder: Path, known: tuple[str, ...] = ()) -> list[RawCase]:
     cases = named(5)
-    return listed_cases(cases, {case.id for case in cases} | set(known), split, folder)[1]
+    ids = {case.id for case in cases} | set(known)
+    return listed_cases(cases, ids, split, folder.joinpath)[1]
 
 
 def test_lists_choose_their_cases_and_leave_the_others(tmp_path):
@@ -237,3 +239,114 @@ def test_a_list_that_leaves_a_split_empty_is_refused(tmp_path):
     cases = choose(split, tmp_path)
     with pytest.raises(UserError, match=r"lists needs a usable case in each list, got cases: 1 tr"):
         divide([case.split for case in cases], [case.id for case in cases], split)
+
+
+def test_an_id_is_the_same_whichever_form_its_letters_have(tmp_path):
+    """macOS writes e and its accent as two."""
+    ids = {"caf\u00e9", "b", "c"}
+    split = lists_in(tmp_path, training=["cafe\u0301"], validation=["b"], test=["c"])
+    assert listed_cases([], ids, split, tmp_path.joinpath)[0] == ids
+
+
+RAW = {"a", "b", "c", "d"}
+
+
+def group_file(folder: Path, content: str | bytes, **changes: str) -> GroupFile:
+    """The block prepare.groups of a file with that content."""
+    content = content.encode() if isinstance(content, str) else content
+    (folder / "groups.csv").write_bytes(content)
+    checksum = hashlib.sha256(content).hexdigest()
+    block = {"file": "groups.csv", "sha256": checksum, "id": "image_id", "column": "lesion_id"}
+    return GroupFile.model_validate(block | changes)
+
+
+def groups_in(folder: Path, content: str | bytes, **changes: str) -> dict[str, str]:
+    return known_groups(RAW, group_file(folder, content, **changes), folder.joinpath)
+
+
+def test_known_groups_are_read_from_the_columns_that_are_named(tmp_path):
+    content = "lesion_id,image_id,dx\nL1,a,nv\nL1,b,nv\nL2,c,mel\nL1,elsewhere,nv\n"
+    assert groups_in(tmp_path, content) == {"a": "L1", "b": "L1", "c": "L2"}
+    assert groups_in(tmp_path, content, column="dx") == {"a": "nv", "b": "nv", "c": "mel"}
+
+
+def test_an_empty_cell_is_no_group_and_an_id_twice_in_one_group_is_in_it(tmp_path):
+    content = "image_id,lesion_id\na,\nb,  \nc,L1\nc,L1\nd,\nd,L2\n"
+    assert groups_in(tmp_path, content) == {"c": "L1", "d": "L2"}
+
+
+def test_what_spreadsheets_write_is_read(tmp_path):
+    """A byte order mark, Windows' line ends, an empty last line, quotes, letters of two forms."""
+    content = (
+        '\ufeffimage_id,"l\u00e9sion"\r\n a ,"L, 1"\r\n"b","L, 1"\r\n,\r\n\r\n'
+        "c,e\u0301\r\nd,\u00e9\r\n"
+    )
+    groups = {"a": "L, 1", "b": "L, 1", "c": "\u00e9", "d": "\u00e9"}
+    assert groups_in(tmp_path, content, column="le\u0301sion") == groups
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            "image_id,lesion_id\na,L1\nx,L1\na,L2\nx,L2\n",
+            r"groups\.csv: must put each id into one group, got 2 ids in two such as a, in 'L1' "
+            "and 'L2': leave one of them$",
+        ),
+        (
+            "image_id,lesion_id\na.jpg,L1\nb.jpg,L1\n",
+            r"groups\.csv: must name raw cases such as a in the column 'image_id', got 2 other "
+            r"ids such as a\.jpg: name the column that has them as prepare\.groups\.id$",
+        ),
+        ("image_id,lesion_id\n", r"must name raw cases such as a .*, got 0 other ids: name"),
+        (
+            "image_id;lesion_id\na;L1\n",
+            r"^params\.yaml: prepare\.groups\.id must be one column of groups\.csv "
+            r"\(image_id;lesion_id\), got 'image_id'$",
+        ),
+        (
+            "image_id,patient\na,P1\n",
+            r"prepare\.groups\.column must be one column of groups\.csv \(image_id, patient\), "
+            "got 'lesion_id'$",
+        ),
+        ("image_id,lesion_id,image_id\na,L1,b\n", r"groups\.id must be one column of"),
+        ("", r"prepare\.groups\.id must be one column of groups\.csv \(an empty file\), got"),
+        (
+            "image_id,lesion_id\na,L1\nb,L1,nv\n",
+            r"groups\.csv, line 3: must have 2 cells as the header has, got 3; save it as a CSV",
+        ),
+        (
+            'image_id,lesion_id\na,"L1\n',
+            r"groups\.csv, line 2: must be CSV, got unexpected end of data; save it as a CSV",
+        ),
+        ("image_id,lesion_id\na,L1\n".encode("utf-16"), r"groups\.csv: must be UTF-8 text, sav"),
+    ],
+)
+def test_a_mistake_in_the_file_of_groups_costs_one_line(tmp_path, content, told):
+    with pytest.raises(UserError, match=told) as caught:
+        groups_in(tmp_path, content)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_groups_that_is_missing_changed_or_closed_is_told_as_a_list_is(tmp_path):
+    entry = group_file(tmp_path, "image_id,lesion_id\na,L1\n")
+    path = tmp_path / "groups.csv"
+    path.write_text("image_id,lesion_id\na,L2\n")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    told = rf"^params\.yaml: prepare\.groups\.sha256 must be that of groups\.csv, {found}, got"
+    with pytest.raises(UserError, match=told):
+        known_groups(RAW, entry, tmp_path.joinpath)
+    path.unlink()
+    told = r"^params\.yaml: prepare\.groups\.file must be an existing file, got 'groups\.csv'$"
+    with pytest.raises(UserError, match=told):
+        known_groups(RAW, entry, tmp_path.joinpath)
+
+
+def test_a_declared_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def refused(_: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    entry = group_file(tmp_path, "image_id,lesion_id\na,L1\n")
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(UserError, match=r"groups\.csv cannot be read: Permission denied"):
+        known_groups(RAW, entry, tmp_path.joinpath)

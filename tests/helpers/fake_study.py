@@ -123,7 +123,7 @@ def _write_prepared(
     seal(folder)
     (folder / "manifest.csv").write_text("path,bytes,sha256\n")
     source = {"source": study.data.source, "licence": "<own> & free", "archives": []}
-    datacard.write(study, PreparedCases.open(folder), [], [], source, folder / "card")
+    datacard.write(study, PreparedCases.open(folder), [], [], {}, source, folder / "card")
     if key:
         _MADE[key] = Path(tempfile.mkdtemp(prefix="fake-study-")) / "prepared"
         atexit.register(shutil.rmtree, _MADE[key].parent, ignore_errors=True)

@@ -96,6 +96,7 @@ INSIDE = "must be a number greater than 0 and less than 1"
 UNKNOWN = "is an unknown key; remove it or correct its spelling"
 RANDOM = {"method": "random", "seed": 0, "training": 0.5, "validation": 0.1, "test": 0.1}
 LIST = {"file": "list.txt", "sha256": "0" * 64}
+GROUPS = {"file": "groups.csv", "sha256": "0" * 64, "id": "image_id", "column": "lesion_id"}
 ISIC2018 = {
     "source": "isic2018",
     "raw": "data/raw",
@@ -166,6 +167,25 @@ TRAIN = demo_params()["train"]
             "prepare.split",
             {"method": "lists", "training": "a.txt", "validation": LIST, "test": LIST},
             "prepare.split.training must be a block of keys, got 'a.txt'",
+        ),
+        ("prepare.groups", REMOVED, "prepare.groups is missing"),
+        ("prepare.groups", "a.csv", "prepare.groups must be a block of keys, got 'a.csv'"),
+        ("prepare.groups", LIST | {"id": "image_id"}, "prepare.groups.column is missing"),
+        ("prepare.groups", GROUPS | {"colunm": "x"}, f"prepare.groups.colunm {UNKNOWN}"),
+        (
+            "prepare.groups",
+            GROUPS | {"id": ""},
+            "prepare.groups.id must be a column's name, got ''",
+        ),
+        (
+            "prepare.groups",
+            GROUPS | {"column": 3},
+            "prepare.groups.column must be a column's name, got 3",
+        ),
+        (
+            "prepare.groups",
+            GROUPS | {"column": "image_id"},
+            "prepare.groups.column must be another column than prepare.groups.id, got 'image_id'",
         ),
         ("folds", [0, 1], "folds must be [0] with prepare.split.method official, got [0, 1]"),
         ("folds", [], "folds must be a list of at least one entry, got []"),
