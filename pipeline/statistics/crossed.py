@@ -12,8 +12,37 @@ from statsmodels.stats.weightstats import DescrStatsW
 from pipeline.statistics.results import Interval, Variance
 
 Values = NDArray[np.float64]
+Groups = NDArray[np.int64]  # of each case (C,), equal for cases of one group
 CONFIDENCE = 0.95
 FEW_SEEDS = 5
+
+
+def by_group(values: Values, groups: Groups) -> Values:
+    """Values (..., C) of cases as (..., G) of groups of cases, in the order of their first cases.
+    Errors over cases are of these: a patient with five photographs is not five cases.
+
+        z[..., g] = mean + (G / C) * sum over c in g of (y[..., c] - mean),
+
+    mean being y's over its C cases. groups: (C,). Over its G groups z has the same mean. It is
+    linear in y, and y itself where each case is a group of its own. Its variance (n - 1) over G
+    is the cluster-robust one of the mean, G / (G - 1) * sum over g of (sum over c in g of
+    (y - mean))^2 / C^2, so what is right for independent cases is right for independent groups.
+    Source: Cameron, Gelbach and Miller 2011, section 2.1, of a regression on a constant.
+    """
+    _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
+    if len(first) == values.shape[-1]:
+        return values
+    place = np.argsort(np.argsort(first))[labels]  # of each case's group, by its first case
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(first)))
+    mean = values.mean(axis=-1, keepdims=True)
+    sums = np.add.reduceat((values - mean)[..., order], starts, axis=-1)
+    return np.asarray(mean + len(first) / values.shape[-1] * sums, dtype=np.float64)
+
+
+def count_groups(groups: Groups) -> int:
+    """How many groups the cases are of."""
+    return len(np.unique(groups))
 
 
 class Errors(NamedTuple):

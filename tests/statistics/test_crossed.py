@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from pipeline.statistics.crossed import (
+    by_group,
     case_interval,
     mean_interval,
     two_way,
@@ -86,3 +88,64 @@ def test_an_interval_over_cases_alone_is_scipys_one_sample_t():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     none = case_interval(np.full(5, 0.25))
     assert (none.low, none.high) == (0.25, 0.25)
+
+
+def patients(rng: np.random.Generator, sizes: list[int]) -> np.ndarray:
+    """The patient of each case, in no order; sizes: of the patients' cases."""
+    return rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+def test_groups_of_a_table_worked_out_by_hand():
+    # The mean is 4, G / C is 3 / 5. Groups by their first cases: 7 of deviations -3 and 2, 2 of 0
+    # and 4, 5 of -3.
+    values, groups = np.array([1.0, 4.0, 8.0, 6.0, 1.0]), np.array([7, 2, 2, 7, 5])
+    np.testing.assert_allclose(by_group(values, groups), [3.4, 6.4, 2.2], rtol=1e-15)
+
+
+def test_the_error_by_group_is_the_cluster_robust_one_of_statsmodels():
+    """Whose small-sample factor, G / (G - 1) * (N - 1) / (N - k), is G / (G - 1) of one mean."""
+    rng = np.random.default_rng(4)
+    for sizes in ([5] * 20, [1, 1, 1, 2, 3, 9, 30], [1] * 12, [40, 1]):
+        groups = patients(rng, sizes)
+        values = rng.normal(0.8, 0.1, len(groups)) + rng.normal(0, 0.1, len(sizes))[groups]
+        fitted = sm.OLS(values, np.ones(len(values))).fit(
+            cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True}
+        )
+        units = by_group(values, groups)
+        assert len(units) == len(sizes)
+        assert units.mean() == pytest.approx(values.mean(), rel=1e-14)
+        assert np.sqrt(units.var(ddof=1) / len(units)) == pytest.approx(fitted.bse[0], rel=1e-12)
+
+
+def test_groups_of_one_case_each_change_nothing_to_the_bit():
+    values = np.random.default_rng(5).random((2, 3, 7))
+    assert by_group(values, np.array([4, 0, 9, 2, 1, 30, -5])) is values
+
+
+def test_groups_are_linear_in_the_values_and_taken_for_each_run_apart():
+    rng = np.random.default_rng(6)
+    groups = patients(rng, [1, 2, 3, 4])
+    one, other = rng.random((2, 3, 10)), rng.random((2, 3, 10))
+    both = by_group(2 * one - other, groups)
+    np.testing.assert_allclose(both, 2 * by_group(one, groups) - by_group(other, groups))
+    np.testing.assert_allclose(by_group(one, groups)[1, 2], by_group(one[1, 2], groups))
+    np.testing.assert_allclose(by_group(one.mean(axis=1), groups), by_group(one, groups).mean(1))
+
+
+def test_the_names_of_groups_do_not_matter_and_their_first_cases_order_them():
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    found = by_group(values, np.array([9, 3, 9, 1]))
+    np.testing.assert_array_equal(found, by_group(values, np.array([0, 1, 0, 2])))
+    assert found[1] == pytest.approx(2.5 + 0.75 * (2 - 2.5))
+    assert by_group(values, np.array([8, 8, 8, 8])).tolist() == [2.5]
+
+
+def test_two_way_errors_by_group_hold_a_patients_share_and_no_seeds():
+    """Cases repeated five times say nothing that one of each did not."""
+    once = simulate(np.random.default_rng(7), [0.8], seeds=6, cases=30)[0]
+    five = np.repeat(once, 5, axis=1)
+    errors = two_way(by_group(five, np.repeat(np.arange(30), 5)))
+    alone = two_way(once)
+    assert errors.seeds == pytest.approx(alone.seeds)
+    assert errors.cases == pytest.approx(alone.cases)
+    assert two_way(five).cases < 0.25 * alone.cases
