@@ -14,10 +14,11 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.statistics.analysis import (
     FailedRuns,
     Protocol,
+    as_groups,
     estimate,
     estimate_averaged,
 )
-from pipeline.statistics.crossed import Values
+from pipeline.statistics.crossed import Groups, Values, by_group, count_groups
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.results import (
@@ -115,13 +116,16 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     facts = read_run_facts(study)
     binned = read_binned(study, cases)
     runs = score_runs(scores, binned)
-    failures = find_failures(study, scores, runs)
+    group_of = dict(zip(cases.table["id"], cases.table["group"], strict=True))
+    scores["group"] = scores["id"].map(group_of)
+    groups = groups_of(scores)
+    failures = find_failures(study, scores, runs, groups)
     failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
     paper = None if study.paper is None else study.paper.among(study.variants)
-    estimates = estimate_all(study, scores, runs, failed_runs, paper)
+    estimates = estimate_all(study, scores, runs, failed_runs, paper, groups)
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
     comparison = compare_available(
-        table[["variant", "seed", "case", "value"]],
+        table[["variant", "seed", "case", "value", "group"]],
         Protocol(
             metric=PRIMARY,
             margin=study.compare.equivalence_margin,
@@ -143,11 +147,11 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         verdict=verdict(comparison, estimates, failures, paper),
         estimates=estimates,
         failures=failures,
-        averaged=average_all(study, cases, scores, failed_runs),
+        averaged=average_all(study, cases, scores, failed_runs, groups),
         comparison=comparison,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
-        subgroups=_subgroups(study, cases, scores, failed_runs),
+        subgroups=_subgroups(study, cases, scores, failed_runs, groups),
         calibration=_calibration(study, binned, estimates),
         thresholds=_thresholds(study),
         runs=_runs(study, runs, facts),
@@ -157,14 +161,22 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     )
 
 
-def find_failures(study: Study, scores: pd.DataFrame, runs: pd.DataFrame) -> list[FailureRate]:
+def groups_of(scores: pd.DataFrame) -> Groups | None:
+    """Of cases, in the order of `_crossed`; None where each is of its own."""
+    return as_groups(scores.drop_duplicates("id")["group"])
+
+
+def find_failures(
+    study: Study, scores: pd.DataFrame, runs: pd.DataFrame, groups: Groups | None
+) -> list[FailureRate]:
     """Of each variant, in the order of params.yaml; runs: score_runs's."""
     found = []
     for each in failure_rates(runs[PRIMARY], study.compare.failure_drop):
         values = _crossed(scores[scores["variant"] == each.variant], PRIMARY)
         if each.interval is not None and np.isfinite(values).all():
             failed = np.isin(study.seeds_of(each.variant), each.failed)
-            bounds = mean_with_failures(values, failed, each.interval, range_of(PRIMARY)[0])
+            units, worst = by_group(values, groups), range_of(PRIMARY)[0]
+            bounds = mean_with_failures(units, failed, each.interval, worst)
             each = each.model_copy(update={"mean_interval": bounds})
         found.append(each)
     return found
@@ -183,6 +195,7 @@ def estimate_all(
     runs: pd.DataFrame,
     failed_runs: FailedRuns,
     paper: Paper | None,
+    groups: Groups | None,
 ) -> list[Estimate]:
     """Every variant and metric, in the order of params.yaml and METRICS; runs: score_runs's. paper:
     of these variants."""
@@ -192,16 +205,22 @@ def estimate_all(
         own = scores[scores["variant"] == variant]
         for metric in metrics_of(study):
             if metric in CASE_METRICS:
-                values = _crossed(own, metric)
+                values, of_cases = _crossed(own, metric), groups
             else:  # a ratio of sums over cases has no case's score: seeds alone
-                values = runs.loc[[variant], metric].to_numpy()[:, None]
-            summary = estimate(values, failed, variant=variant, metric=metric, paper=paper)
+                values, of_cases = runs.loc[[variant], metric].to_numpy()[:, None], None
+            summary = estimate(
+                values, failed, variant=variant, metric=metric, paper=paper, groups=of_cases
+            )
             found.append(summary.model_copy(update={"cases": own["id"].nunique()}))
     return found
 
 
 def average_all(
-    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed_runs: FailedRuns
+    study: Study,
+    cases: PreparedCases,
+    scores: pd.DataFrame,
+    failed_runs: FailedRuns,
+    groups: Groups | None,
 ) -> list[AveragedEstimate]:
     """Every variant, averaging and metric of AVERAGED, in this order. Raises UserError if the stage
     average has not scored what the study asks for."""
@@ -221,6 +240,7 @@ def average_all(
                     variant=variant,
                     averaging=averaging,
                     metric=metric,
+                    groups=groups,
                 )
                 for metric in AVERAGED
             ]
@@ -275,29 +295,36 @@ def _tails(study: Study, scores: pd.DataFrame) -> list[Tail]:
 
 
 def _subgroups(
-    study: Study, cases: PreparedCases, scores: pd.DataFrame, failed_runs: FailedRuns
+    study: Study,
+    cases: PreparedCases,
+    scores: pd.DataFrame,
+    failed_runs: FailedRuns,
+    groups: Groups | None,
 ) -> list[Subgroup]:
-    """Every grouping, group and variant, in this order."""
+    """Every grouping, group and variant, in this order. groups: of cases that count as one."""
     ids = list(dict.fromkeys(scores["id"]))
-    groups = group_cases(cases, _places(cases, ids), study.prepare.resize)
+    groupings = group_cases(cases, _places(cases, ids), study.prepare.resize)
     values = {
         variant: _crossed(scores[scores["variant"] == variant], PRIMARY)
         for variant in study.variants
     }
     found = []
-    for grouping, within_groups in groups.items():
+    for grouping, within_groups in groupings.items():
         for group, within in within_groups.items():
+            together = None if groups is None else as_groups(groups[within])
+            units = len(within) if together is None else count_groups(together)
             for variant, all_values in values.items():
                 own, failed = all_values[:, within], _failed(study, variant, failed_runs)
                 mean = typical_mean(own, failed)
                 interval = None
-                if len(within) >= FEWEST_CASES and np.isfinite(mean):
-                    interval = typical_interval(own, failed)
+                if units >= FEWEST_CASES and np.isfinite(mean):
+                    interval = typical_interval(by_group(own, together), failed)
                 found.append(
                     Subgroup(
                         grouping=grouping,
                         group=group,
                         cases=len(within),
+                        groups=None if together is None else units,
                         variant=variant,
                         typical=_finite(mean),
                         interval=interval,

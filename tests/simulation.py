@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -24,7 +24,7 @@ from scipy import stats
 from scipy.interpolate import RectBivariateSpline
 
 from pipeline.statistics import pairs
-from pipeline.statistics.crossed import mean_interval, two_way
+from pipeline.statistics.crossed import by_group, mean_interval, two_way
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.ordering import order_all
@@ -40,6 +40,7 @@ RUN = 0.003  # a seed's standard deviation, as of studies.simulate
 STEP = 0.008  # a difference whose finding is counted
 LEVEL = 0.05
 SURE = 0.975  # share of draws
+ALIKE = 0.8  # of a case's variance is its patient's, where patients have several
 PAPER = 4  # variants whose figures a paper has
 CELLS: list[list[str]] = [[], ["gates"], ["attention"], ["gates", "attention"]]
 Values = NDArray[np.float64]
@@ -53,7 +54,8 @@ class Truth:
     between none and twice as much where `vary`. equal: in what the variants are. correlation: of
     seeds' luck between variants, of which failures are part. runs, cases: the distribution of a
     run's luck and of a case's. spread: how many times more the first variant's runs spread. number:
-    of test cases. step: how much better the second is.
+    of test cases. photographs: of each patient, cases that have most of their luck in common. step:
+    how much better the second is.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Truth:
     cases: str = "normal"
     spread: float = 1.0
     number: int = CASES
+    photographs: int = 1
     step: float = 0.0
 
     def draw(self, rng: np.random.Generator, seeds: int) -> tuple[Values, Values, Values]:
@@ -86,17 +89,31 @@ class Truth:
         ) * _noise(rng, self.runs, shape)
         luck = RUN * luck
         luck[0] *= self.spread
+        usual = self.cases == "normal" and self.photographs == 1
         values = simulate(
             rng, typical, seeds=seeds, cases=self.number, seed_deviation=0,
-            case_deviation=0.1 if self.cases == "normal" else 0,
-            fit_deviation=0.03 if self.cases == "normal" else 0,
+            case_deviation=0.1 if usual else 0, fit_deviation=0.03 if usual else 0,
         )  # fmt: skip
-        if self.cases != "normal":
+        if self.photographs > 1:
+            values += 0.1 * self._of_patients(rng, 1)
+            values += 0.03 * self._of_patients(rng, self.variants)
+        elif self.cases != "normal":
             values += 0.1 * _noise(rng, self.cases, (1, 1, self.number))
             values += 0.03 * _noise(rng, self.cases, (self.variants, 1, self.number))
         depth = self.by * (rng.uniform(0, 2, shape) if self.vary else 1)
         values += (luck - depth * failed)[:, :, None]
         return values, typical, typical - rate * self.by
+
+    def _of_patients(self, rng: np.random.Generator, variants: int) -> Values:
+        """Cases' luck (variants, 1, C) of variance 1, most of it their patient's."""
+        patients = self.number // self.photographs
+        common = np.repeat(rng.normal(0, 1, (variants, 1, patients)), self.photographs, axis=2)
+        own = rng.normal(0, 1, (variants, 1, self.number))
+        return np.sqrt(ALIKE) * common + np.sqrt(1 - ALIKE) * own
+
+    def groups(self) -> NDArray[np.int64] | None:
+        """Of cases (C,): their patients, where these have several."""
+        return np.arange(self.number) // self.photographs if self.photographs > 1 else None
 
     def rates(self) -> Values:
         """How often a run of each variant fails (V,)."""
@@ -135,6 +152,8 @@ TRUTHS = [
     Truth("20% of two variants' runs fail by 0 to 0.26", fails=0.2, failing=2, vary=True),
     Truth("10% fail by 0.13, 100 cases", fails=0.1, number=100),
     Truth("10% fail by 0.13, 100 skewed cases", fails=0.1, cases="skewed", number=100),
+    Truth("patients of five photographs", photographs=5),
+    Truth("two variants, patients of five photographs", variants=2, photographs=5),
     Truth("two variants, nothing fails", variants=2),
     Truth("two variants, 10% fail by 0.13", variants=2, fails=0.1),
     Truth("three variants, 20% fail by 0.05", variants=3, fails=0.2, by=0.05),
@@ -150,6 +169,7 @@ STEPS = [
 COLUMNS = (
     "pair_alarm", "equal_alarm", "effect_alarm", "paper_alarm", "best_alarm", "found",
     "difference", "typical", "run", "rate", "mean",
+    "alone_alarm", "alone_difference", "alone_typical",
     "plain_alarm", "plain_found", "plain_difference", "plain_mean",
 )  # fmt: skip
 
@@ -176,7 +196,9 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
     failures = failure_rates(pd.Series(runs.ravel(), index), DROP)
     failed = np.array([[seed in each.failed for seed in range(seeds)] for each in failures])
     paired = choose_pairing(runs).paired
-    compared = compare_pairs(values, failed, names, paired, margin=MARGIN)
+    groups = truth.groups()
+    units = by_group(values, groups)
+    compared = compare_pairs(values, failed, names, paired, margin=MARGIN, groups=groups)
     places = list(combinations(range(truth.variants), 2))
     apart = np.array([typical[a] - typical[b] for a, b in places])
     shown = np.array([pair.adjusted_p_value < LEVEL for pair in compared])
@@ -187,36 +209,39 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
     further, others, _ = one.draw(rng, 1)
     figures = further.mean(axis=(1, 2)) - others + typical
     paper = [
-        _holds(more_runs_interval(values[v], failed[v], figures=PAPER), figures[v])
+        _holds(more_runs_interval(units[v], failed[v], figures=PAPER), figures[v])
         for v in range(min(PAPER, truth.variants))
     ]
     plain = _plain(values, paired, places, means)
+    alone = [np.nan] * 3
+    if groups is not None:
+        single = compare_pairs(values, failed, names, paired, margin=MARGIN)
+        alone = [
+            (np.array([pair.adjusted_p_value < LEVEL for pair in single]) & same).any(),
+            _held([pair.interval for pair in single], apart),
+            _held(map(typical_interval, values, failed), typical),
+        ]
     return [
         (shown & same).any(),
         (equal & (np.abs(apart) > MARGIN - 1e-9)).any(),
-        _wrong_effect(values, failed, typical, paired) if truth.variants >= PAPER else np.nan,
+        _wrong_effect(units, failed, typical, paired) if truth.variants >= PAPER else np.nan,
         not all(paper),
-        _wrong_best(values, failed, typical, paired) if drawn else np.nan,
+        _wrong_best(units, failed, typical, paired) if drawn else np.nan,
         shown[places.index((1, 2))] if truth.step else np.nan,
-        np.mean([_holds(pair.interval, each) for pair, each in zip(compared, apart, strict=True)]),
-        np.mean([
-            _holds(typical_interval(each, lost), true)
-            for each, lost, true in zip(values, failed, typical, strict=True)
-        ]),
-        np.mean([
-            _holds(more_runs_interval(each, lost), figure)
-            for each, lost, figure in zip(values, failed, figures, strict=True)
-        ]),
-        np.mean([
-            _holds(each.interval, rate)
-            for each, rate in zip(failures, truth.rates(), strict=True)
-        ]),
-        np.mean([
-            _holds(mean_with_failures(each, lost, f.interval, 0.0), mean)
-            for each, lost, f, mean in zip(values, failed, failures, means, strict=True)
-        ]),
+        _held([pair.interval for pair in compared], apart),
+        _held(map(typical_interval, units, failed), typical),
+        _held(map(more_runs_interval, units, failed), figures),
+        _held([each.interval for each in failures], truth.rates()),
+        _held(
+            [
+                mean_with_failures(each, lost, f.interval, 0.0)
+                for each, lost, f in zip(units, failed, failures, strict=True)
+            ],
+            means,
+        ),
+        *alone,
         *plain,
-    ]  # fmt: skip
+    ]
 
 
 def _wrong_effect(values: Values, failed: NDArray[np.bool_], typical: Values, paired: bool) -> bool:
@@ -269,10 +294,13 @@ def _plain(
         (shown & np.isclose(true, 0)).any(),
         shown[places.index((1, 2))] if len(values) > 2 else np.nan,
         (np.abs(differences - true) <= reach).mean(),
-        np.mean([
-            _holds(mean_interval(each), mean) for each, mean in zip(values, means, strict=True)
-        ]),
-    ]  # fmt: skip
+        _held(map(mean_interval, values), means),
+    ]
+
+
+def _held(intervals: Iterable[object], truths: Values) -> float:
+    """The share of intervals that hold their truths."""
+    return float(np.mean([_holds(*each) for each in zip(intervals, truths, strict=True)]))
 
 
 def _holds(interval: object, truth: float) -> bool:
@@ -343,6 +371,18 @@ def markdown(
          "Next run", "Failure rate", "Mean"],
         [row(*key, found, covers) for key, found in truths.items()],
     )  # fmt: skip
+    patients = {key: found for key, found in truths.items() if key[0].photographs > 1}
+    patient_table = _table(
+        ["Truth", "Seeds", "Alone: pair", "Alone: difference", "Alone: typical run", "Pair",
+         "Difference", "Typical run"],
+        [
+            row(*key, found, (
+                "alone_alarm", "alone_difference", "alone_typical",
+                "pair_alarm", "difference", "typical",
+            ))
+            for key, found in patients.items()
+        ],
+    )  # fmt: skip
     found_table = _table(
         ["Truth", "Seeds", "Plain", "Protocol"],
         [row(*key, found, ("plain_found", "found")) for key, found in steps.items()],
@@ -386,6 +426,17 @@ intervals.
 - Failure rate, Mean: of a variant's runs, failed ones with them. Both are safe and wide.
 
 {cover_table}
+
+## Patients with several photographs
+
+Each of {CASES // 5} patients has five of the test cases, which share {100 * ALIKE:.0f} % of the
+variance of their difficulty. "Alone": each case counts for itself. Else each patient counts as one,
+as in the report.
+
+- Alone: pair, Pair: false alarms, at most 5.
+- The others: intervals that hold the truth, 95.
+
+{patient_table}
 
 ## Power: how often a difference of {STEP:g} is shown
 

@@ -13,9 +13,11 @@ from scipy.stats import ttest_1samp, ttest_rel
 
 from pipeline import compare
 from pipeline.reporting.tables import all_tables
-from pipeline.statistics.crossed import mean_interval
+from pipeline.statistics.crossed import by_group, case_interval, mean_interval
 from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.failures import mean_with_failures
 from pipeline.statistics.results import Interval, load_results
+from pipeline.statistics.typical import typical_interval
 from pipeline.study.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -174,6 +176,82 @@ def test_with_one_seed_a_group_has_its_cases_interval_alone(tmp_path, monkeypatc
         assert row.interval.high == pytest.approx(told.high)
     (table,) = (t for t in all_tables(found) if t.caption.startswith("Dice by image size"))
     assert "interval over cases alone" in table.caption
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_cases_of_a_group_count_as_one_wherever_an_error_is_over_cases(
+    tmp_path, monkeypatch, folds
+):
+    """24 photographs of 12 patients, whose cases do not follow each other."""
+    ids = [f"case-{number:02d}" for number in range(24)]
+    groups = {id: f"patient-{number % 12}" for number, id in enumerate(ids)}
+    study = make_study(
+        tmp_path, variants=["resunet", "own"], seeds=range(5), test_ids=ids, folds=folds,
+        averaging=["flips", "seeds"], groups=groups,
+    )  # fmt: skip
+    monkeypatch.chdir(study.folder)
+    found = results(study)
+    own = pd.concat(
+        pd.read_csv(study.evaluation_dir(*run) / "cases.csv", dtype={"id": str}).assign(
+            seed=run.seed
+        )
+        for run in study.runs()
+        if run.variant == "own"
+    )
+    table = own.pivot_table(index="seed", columns="id", values="dice", sort=False)
+    known = np.unique([groups.get(id, id) for id in table.columns], return_inverse=True)[1]
+    values, sound = table.to_numpy(), np.zeros(5, dtype=bool)
+    units = by_group(values, known)
+    assert found.comparison.groups == units.shape[1] == (15 if folds else 12)
+    estimated = found.estimate("own", "dice")
+    assert estimated.interval == typical_interval(units, sound) != typical_interval(values, sound)
+    assert estimated.mean == pytest.approx(values.mean())
+    assert estimated.cases == found.comparison.cases == len(found.cases.ids) == values.shape[1]
+    assert found.estimate("own", "pooled_dice").interval is None
+    (rate,) = (each for each in found.failures if each.variant == "own")
+    assert rate.failed == []
+    assert rate.mean_interval == mean_with_failures(units, sound, rate.interval, 0.0)
+    averaged = pd.read_csv(study.averaged_file, dtype={"id": str})
+    ensemble = averaged[(averaged["variant"] == "own") & (averaged["averaging"] == "seeds")]
+    gains = ensemble.set_index("id")["dice"].loc[table.columns].to_numpy() - values.mean(axis=0)
+    (row,) = (
+        each
+        for each in found.averaged
+        if (each.variant, each.averaging, each.metric) == ("own", "seeds", "dice")
+    )
+    assert row.difference_interval == case_interval(by_group(gains, known))
+    (pair,) = found.comparison.pairs
+    assert pair.interval is not None
+
+
+def test_subgroups_count_the_groups_of_their_own_cases(tmp_path, monkeypatch):
+    ids = [f"case-{number:02d}" for number in range(24)]
+    intervals = {}
+    for each in (2, 3):
+        groups = {id: f"patient-{number // each}" for number, id in enumerate(ids)}
+        study = make_study(
+            tmp_path / str(each), variants=["own"], seeds=range(3), test_ids=ids, groups=groups
+        )
+        monkeypatch.chdir(study.folder)
+        found = results(study)
+        (row,) = (each for each in found.subgroups if each.grouping == "image size")
+        assert (row.cases, row.groups) == (24, 24 // each)
+        intervals[each] = row.interval
+        assert found.estimate("own", "dice").interval is not None
+        sizes = [row for row in found.subgroups if row.grouping == "lesion size"]
+        assert all(row.groups is None or row.groups < row.cases for row in sizes)
+    assert intervals[2] == found_interval(tmp_path / "2")
+    assert intervals[3] is None  # eight patients, fewer than ten
+
+
+def found_interval(root):
+    """Of the variant `own` over all cases, by patients of two."""
+    own = [
+        pd.read_csv(root / f"studies/fake/runs/own/{seed}/0/evaluation/cases.csv")["dice"]
+        for seed in range(3)
+    ]
+    units = by_group(np.array(own), np.arange(24) // 2)
+    return typical_interval(units, np.zeros(3, dtype=bool))
 
 
 def test_calibration_is_of_all_pixels_of_all_seeds_and_its_error_a_runs(study):

@@ -17,7 +17,7 @@ from pipeline.statistics.results import (
     Interval,
     Results,
 )
-from pipeline.statistics.verdict import find_pair, percent
+from pipeline.statistics.verdict import cases_of, find_pair, percent
 from pipeline.study.paper import Paper, levels
 from pipeline.study.values import Averaging, quantity
 
@@ -144,7 +144,7 @@ def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
     what = " and ".join(metric_of(metric).label for metric in metrics)
     if metrics == MAIN:
         what = "Per-case Dice and IoU, and focal loss"
-    caption = f"{what}, on {_cases(results)} test cases. Each metric is the {_over_seeds(results)}"
+    caption = f"{what}, on {_cases(results)}. Each metric is the {_over_seeds(results)}"
     if max(_seeds(results)) > 1:
         caption += (
             f": what do all runs give, failed ones with them? Typical run: {TYPICAL} 95 % "
@@ -236,7 +236,7 @@ def other_table(results: Results) -> Table:
     caption = (
         "Secondary metrics: per-case sensitivity, specificity and thresholded Jaccard (below "
         f"{threshold:g} counts as 0), and Dice pooled over all pixels, on "
-        f"{_cases(results)} test cases: {_over_seeds(results)}. Worst 5 %: mean Dice of a "
+        f"{_cases(results)}: {_over_seeds(results)}. Worst 5 %: mean Dice of a "
         f"variant's hardest cases. IoU below {threshold:g}: share of the scored cases."
     )
     return _table("secondary", caption, results, [None for _ in variants], columns)
@@ -257,7 +257,7 @@ def boundary_table(results: Results) -> Table:
         "is better), normalised surface Dice within "
         f"{evaluation['surface_tolerance']:g} px, boundary IoU; Brier score and expected "
         f"calibration error in {evaluation['calibration_bins']} bins (lower is better), on "
-        f"{_cases(results)} test cases: mean ± standard deviation over seeds."
+        f"{_cases(results)}: mean ± standard deviation over seeds."
     )
     return _table("boundary", caption, results, [None for _ in variants], columns)
 
@@ -275,7 +275,7 @@ def native_table(results: Results) -> Table:
     }
     caption = (
         "At the originals' size, as the ISIC 2018 challenge scores (native), beside the network's "
-        f"own size, on {_cases(results)} test cases: mean ± standard deviation over seeds."
+        f"own size, on {_cases(results)}: mean ± standard deviation over seeds."
     )
     if not variants:
         return Table("native", caption, list(columns), [])
@@ -312,12 +312,15 @@ def subgroup_tables(results: Results) -> list[Table]:
     tables = []
     for place, (grouping, told) in enumerate(results.groupings.items(), start=1):
         own = [found for found in results.subgroups if found.grouping == grouping]
-        rows: dict[tuple[str, int], list[str]] = {}
+        rows: dict[tuple[str, str], list[str]] = {}
         for found in own:
             text = number(found.typical)
             if found.interval is not None:
                 text += f" ({_bounds(found.interval)})"
-            rows.setdefault((found.group, found.cases), []).append(text)
+            cases = f"{found.cases:,}"
+            if found.groups is not None:
+                cases += f" of {quantity(found.groups, 'group')}"
+            rows.setdefault((found.group, cases), []).append(text)
         several = max(_seeds(results)) > 1
         over = "A typical run's mean over cases, with its 95 % interval over seeds and cases"
         alone = "Mean over the cases of one seed, with its 95 % interval over cases alone"
@@ -325,9 +328,11 @@ def subgroup_tables(results: Results) -> list[Table]:
             f"{label} by {grouping}. {told} {over if several else alone}, each interval for "
             "itself; a group of fewer than ten cases has none."
         )
+        if results.comparison.groups is not None:
+            caption += " Near-duplicates, and cases of a known group, count as one case."
         if several and min(_seeds(results)) == 1:
             caption += " Of a variant with one seed it is over cases alone."
-        lines = [_row(group, [str(cases), *texts]) for (group, cases), texts in rows.items()]
+        lines = [_row(group, [cases, *texts]) for (group, cases), texts in rows.items()]
         header = ["Cases", *results.study.variants]
         tables.append(Table(f"subgroups-{place}", caption, header, lines, subject="Group"))
     return tables
@@ -485,7 +490,7 @@ def averaging_table(results: Results) -> Table:
                 ]
                 rows.append(_row(f"{variant}, {name}", _averaging_cells(own, gains)))
     caption = (
-        f"Averaged probabilities on {_cases(results)} test cases, at the network's size: over an "
+        f"Averaged probabilities on {_cases(results)}, at the network's size: over an "
         "image's four flips (four flips), over the networks of all seeds (all seeds), or both. "
         "First the variant's single networks: "
         f"{_over_seeds(results)}, failed runs with them. Difference: in Dice, from the single "
@@ -658,8 +663,8 @@ def bold_note(results: Results) -> str:
     return "No best mean is marked: the variants do not have the same number of seeds."
 
 
-def _cases(results: Results) -> int:
-    return len(results.cases.ids)
+def _cases(results: Results) -> str:
+    return cases_of(len(results.cases.ids), results.comparison.groups, "test case")
 
 
 def _over_seeds(results: Results) -> str:

@@ -13,7 +13,14 @@ from itertools import chain, pairwise
 import numpy as np
 import pandas as pd
 
-from pipeline.statistics.crossed import Values, case_interval, variance_components
+from pipeline.statistics.crossed import (
+    Groups,
+    Values,
+    by_group,
+    case_interval,
+    count_groups,
+    variance_components,
+)
 from pipeline.statistics.definitions import Better
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
@@ -77,8 +84,8 @@ class Protocol:
 
 
 class Design:
-    """The fully crossed part of a table: `scores` (V, S, C) of `variants`, `seeds`, `cases`, and
-    which runs `failed` (V, S).
+    """The fully crossed part of a table: `scores` (V, S, C) of `variants`, `seeds`, `cases`, which
+    runs `failed` (V, S), and the `groups` of cases (C,), None where each is of its own.
 
     Variants that were not scored on the same cases as most, or that have a score that is not a
     number, are left out; then seeds that not every variant has; `notes` tell of both.
@@ -117,6 +124,12 @@ class Design:
         self.failed: Failed = np.array([row in failed_runs for row in rows], dtype=bool).reshape(
             shape[:2]
         )
+        self.groups = _groups_of(table, self.cases)
+
+    @property
+    def units(self) -> int:
+        """How many cases there are, those of one group as one."""
+        return len(self.cases) if self.groups is None else count_groups(self.groups)
 
     @property
     def fewest_usable(self) -> int:
@@ -141,6 +154,19 @@ class Design:
         return False
 
 
+def _groups_of(table: pd.DataFrame, cases: Sequence[str]) -> Groups | None:
+    if "group" not in table:
+        return None
+    group_of = table.drop_duplicates("case").set_index("case")["group"]
+    return as_groups(group_of.loc[list(cases)])
+
+
+def as_groups(names: pd.Series | Groups) -> Groups | None:
+    """The groups of cases by their names (C,); None where each case is of its own."""
+    groups = np.asarray(pd.factorize(np.asarray(names))[0], dtype=np.int64)
+    return None if count_groups(groups) == len(groups) else groups
+
+
 def estimate(
     values: Values | None,
     failed: Failed,
@@ -148,11 +174,12 @@ def estimate(
     variant: str,
     metric: str,
     paper: Paper | None = None,
+    groups: Groups | None = None,
 ) -> Estimate:
     """A variant's values (S, C) summed up, beside the paper's figure where it prints one; None or
     values that are not numbers give no figure of ours.
 
-    failed: (S,), the runs that did.
+    failed: (S,), the runs that did. groups: of cases (C,), as of by_group.
     """
     printed = {} if paper is None else paper.figures(metric)
     figure = printed.get(variant)
@@ -166,12 +193,15 @@ def estimate(
             paper_rounding=rounding, paper_interval=None,
         )  # fmt: skip
     seeds, cases = values.shape
+    units = by_group(values, groups)
     sound = (~failed).sum()
-    crossed = sound > 1 and cases > 1
+    crossed = sound > 1 and units.shape[1] > 1
     expected = None
     if crossed and figure is not None and paper is not None:
+        # The paper's cases, too, belong together as these do.
+        theirs = None if paper.cases is None else paper.cases * units.shape[1] / cases
         expected = more_runs_interval(
-            values, failed, figures=len(printed), runs=paper.runs or 1, cases=paper.cases
+            units, failed, figures=len(printed), runs=paper.runs or 1, cases=theirs
         )
     return Estimate(
         variant=variant,
@@ -179,7 +209,7 @@ def estimate(
         mean=float(values.mean()),
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
         typical=typical_mean(values, failed),
-        interval=typical_interval(values, failed) if sound and cases > 1 else None,
+        interval=typical_interval(units, failed) if sound and units.shape[1] > 1 else None,
         seeds=seeds,
         cases=cases,
         paper=value,
@@ -196,10 +226,11 @@ def estimate_averaged(
     variant: str,
     averaging: Averaging,
     metric: str,
+    groups: Groups | None = None,
 ) -> AveragedEstimate:
     """Averaged probabilities' scores, (S, C) with flips and (1, C) of an ensemble, held against
     `single`, the (S, C) of the networks themselves, of which `failed` (S,) did; same seeds and
-    cases in the same order."""
+    cases in the same order. groups: of cases (C,), as of by_group."""
     ensemble = averaging != "flips"
     gains = values - (single.mean(axis=0) if ensemble else single)
     runs, cases = values.shape
@@ -207,9 +238,12 @@ def estimate_averaged(
     known, known_gains = (bool(np.isfinite(found).all()) for found in (values, gains))
 
     def interval(found: Values, known: bool) -> Interval | None:
-        if not known or cases < 2 or ((~left_out).sum() < 2 and not ensemble):
+        if not known or ((~left_out).sum() < 2 and not ensemble):
             return None
-        return case_interval(found[0]) if ensemble else typical_interval(found, left_out)
+        units = by_group(found, groups)
+        if units.shape[1] < 2:
+            return None
+        return case_interval(units[0]) if ensemble else typical_interval(units, left_out)
 
     return AveragedEstimate(
         variant=variant,
@@ -227,7 +261,8 @@ def estimate_averaged(
 
 
 def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = ()) -> Comparison:
-    """The whole protocol on a table with the columns variant, seed, case and value.
+    """The whole protocol on a table with the columns variant, seed, case and value, and group where
+    cases belong together: in errors over cases those of one group count as one.
 
     failed_runs: (variant, seed) of each.
     Source: the protocol of the design, fixed before any result was looked at.
@@ -244,10 +279,12 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
         notes.append("No seed was run by all variants: nothing can be compared.")
     elif len(crossed.cases) == 1:
         notes.append("With one test case nothing can be said of others.")
+    elif crossed.units == 1:
+        notes.append("With test cases of one group nothing can be said of others.")
     elif len(crossed.seeds) == 1:
         notes.insert(0, ONE_RUN)
         pairing = Pairing(correlation=None, threshold=THRESHOLD, paired=True, test=CASES_ALONE)
-        pairs = compare_cases(values[:, 0], names)
+        pairs = compare_cases(values[:, 0], names, crossed.groups)
     elif crossed.fewest_usable < 2:
         notes.append("Of a variant no two runs of these seeds did not fail: nothing is compared.")
     else:
@@ -268,13 +305,16 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
             )
         means = values.mean(axis=2)
         pairing = choose_pairing(means)
-        pairs = compare_pairs(values, failed, names, pairing.paired, margin=protocol.margin)
+        pairs = compare_pairs(
+            values, failed, names, pairing.paired, margin=protocol.margin, groups=crossed.groups
+        )
+        units = by_group(values, crossed.groups)
         if protocol.factors and set(protocol.factors) <= set(names):
             design = {name: list(having) for name, having in protocol.factors.items()}
             places = {name: names.index(name) for name in design}
             factorial = effects(
                 {
-                    name: (having, values[places[name]], failed[places[name]])
+                    name: (having, units[places[name]], failed[places[name]])
                     for name, having in design.items()
                 },
                 pairing.paired,
@@ -282,16 +322,17 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
         ranks = rank_all(means, names)
         printed = {name: protocol.printed[name] for name in names if name in protocol.printed}
         ordering = order_all(
-            values, failed, names, _best_first(printed), pairing.paired,
+            units, failed, names, _best_first(printed), pairing.paired,
             draws=protocol.draws, seed=protocol.seed,
         )  # fmt: skip
         variance = variance_components(values)
-        power = plan(values, failed, pairing.paired, _first_gap(printed), protocol.margin)
+        power = plan(units, failed, pairing.paired, _first_gap(printed), protocol.margin)
     return Comparison(
         metric=protocol.metric,
         variants=names,
         seeds=crossed.seeds,
         cases=len(crossed.cases),
+        groups=None if crossed.groups is None else crossed.units,
         notes=notes,
         pairing=pairing,
         pairs=pairs,

@@ -5,7 +5,8 @@ is Student's t about the one found, with that one's error and degrees of freedom
 where it lies below 0.
 - over seeds and cases: error and freedom of the typical runs' difference (statistics/typical.py).
 - over cases alone, for these very runs: the normal distribution, with the standard deviation of the
-  cases' differences over the square root of their number. Source: Christodoulou et al. 2025,
+  cases' differences over the square root of their number; cases of one group count as one
+  (crossed.by_group). Source: Christodoulou et al. 2025,
   arXiv 2505.04720, whose s_a^2 + s_b^2 - 2 r s_a s_b is that deviation's square.
 That a run's seed belongs into the error: arXiv 2511.02453.
 
@@ -28,7 +29,8 @@ def false_claim(difference: Contrast) -> float:
 
 
 def false_over_cases(differences: Values) -> float:
-    """The same over cases alone, of each case's difference (C,), C at least 2."""
+    """The same over cases alone, of the differences (C,) of cases or groups of cases, C at least
+    2."""
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
     mean = float(differences.mean())
     if error <= SAME:

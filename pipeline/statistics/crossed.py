@@ -17,18 +17,20 @@ CONFIDENCE = 0.95
 FEW_SEEDS = 5
 
 
-def by_group(values: Values, groups: Groups) -> Values:
+def by_group(values: Values, groups: Groups | None) -> Values:
     """Values (..., C) of cases as (..., G) of groups of cases, in the order of their first cases.
     Errors over cases are of these: a patient with five photographs is not five cases.
 
         z[..., g] = mean + (G / C) * sum over c in g of (y[..., c] - mean),
 
-    mean being y's over its C cases. groups: (C,). Over its G groups z has the same mean. It is
-    linear in y, and y itself where each case is a group of its own. Its variance (n - 1) over G
+    mean being y's over its C cases. groups: (C,); None where each case is a group of its own, and z
+    is y. Over its G groups z has the mean of y. It is linear in y. Its variance (n - 1) over G
     is the cluster-robust one of the mean, G / (G - 1) * sum over g of (sum over c in g of
     (y - mean))^2 / C^2, so what is right for independent cases is right for independent groups.
     Source: Cameron, Gelbach and Miller 2011, section 2.1, of a regression on a constant.
     """
+    if groups is None:
+        return values
     _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
     if len(first) == values.shape[-1]:
         return values
@@ -72,7 +74,8 @@ class Errors(NamedTuple):
 
 
 def two_way(values: Values) -> Errors:
-    """Errors of the mean of values (..., S, C), both axes drawn at random, S and C at least 2.
+    """Errors of the mean of values (..., S, C) of seeds and of cases or groups of cases (by_group),
+    both axes drawn at random, S and C at least 2.
 
     With seed, case and residual effects the mean's variance is s2_seed / S + s2_case / C +
     s2_rest / (S C). The seed means' variance over S estimates the first and the last; the case
@@ -92,8 +95,8 @@ def two_way(values: Values) -> Errors:
 
 
 def mean_interval(values: Values) -> Interval:
-    """Of the mean of values (S, C) over seeds and cases: +- the t quantile times the two-way
-    error."""
+    """Of the mean of values (S, C) over seeds and cases or groups of cases: +- the t quantile times
+    the two-way error."""
     errors = two_way(values)
     freedom = errors.freedom(*values.shape)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * errors.total)
@@ -102,13 +105,14 @@ def mean_interval(values: Values) -> Interval:
 
 
 def case_interval(values: Values) -> Interval:
-    """Of the mean of values (C,) over cases alone, C at least 2: Student's, by statsmodels."""
+    """Of the mean of values (C,) over cases alone, or groups of cases, C at least 2: Student's, by
+    statsmodels."""
     low, high = DescrStatsW(values).tconfint_mean(alpha=1 - CONFIDENCE)
     return Interval(low=float(low), high=float(high))
 
 
 def variance_components(values: Values) -> Variance:
-    """The split of a score's variance; values (V, S, C), all at least 2.
+    """The split of a score's variance; values (V, S, C) of single cases, all at least 2.
 
     Score = mean + variant + seed within variant + case + rest, by the analysis of variance's
     estimators (expected mean squares), 0 where negative. `rest` holds how much a case suits a

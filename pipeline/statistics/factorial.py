@@ -21,8 +21,9 @@ Cell = tuple[Collection[str], Values, Failed]
 def effects(cells: Mapping[str, Cell], paired: bool) -> list[Effect]:
     """Main effects and two-factor interactions of typical runs.
 
-    cells: variant -> the factors that it has, its values (S, C) and which of its runs failed (S,),
-    S at least 2; crossed: each combination of the factors is one variant's (study/paper.py).
+    cells: variant -> the factors that it has, its values (S, C) of cases or groups of cases, and
+    which of its runs failed (S,), S at least 2; crossed: each combination of the factors is one
+    variant's (study/paper.py).
     A main effect is the mean with less the mean without, over all levels of the other factors; an
     interaction is what the first factor adds with the second less what it adds without, over all
     levels of the rest. Tests: each contrast by its error over seeds and cases, Holm over all. With

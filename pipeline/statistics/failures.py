@@ -88,8 +88,8 @@ def rate_interval(failed: int, runs: int) -> Interval:
 def mean_with_failures(
     values: Values, failed: Failed, rate: Interval, worst: float
 ) -> Interval | None:
-    """Of the mean over all runs and cases, failed runs with them; values (S, C), failed (S,), two
-    runs at least that did not fail, else None.
+    """Of the mean over all runs and cases, failed runs with them; values (S, C) of cases or groups
+    of cases, failed (S,), two runs at least that did not fail, and two cases, else None.
 
     From the lower end of the mean over runs that did not fail (crossed.mean_interval), with as many
     runs at `worst`, the least that the metric can be, as the failure rate's interval allows, to its

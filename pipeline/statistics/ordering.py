@@ -88,7 +88,8 @@ def order_all(
     """How often each ordering comes out when seeds and cases are drawn anew: shares of draws, which
     test nothing.
 
-    values: (V, S, C). failed: (V, S), runs that have no part in a draw's means. paper: the
+    values: (V, S, C), C cases or groups of cases (crossed.by_group), which are drawn whole. failed:
+    (V, S), runs that have no part in a draw's means. paper: the
     paper's ordering, best first, of those among `names` that it reports. Seeds are drawn for all
     variants together where they pair them, else for each.
     """

@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from pipeline.statistics.claims import deciding_cases, false_claim, false_over_cases
-from pipeline.statistics.crossed import Values
+from pipeline.statistics.crossed import Groups, Values, by_group
 from pipeline.statistics.results import Interval, Pair, Pairing
 from pipeline.statistics.typical import SAME, Contrast, Failed, contrasts, typical_run
 
@@ -49,10 +49,16 @@ def choose_pairing(means: Values) -> Pairing:
 
 
 def compare_pairs(
-    values: Values, failed: Failed, names: Sequence[str], paired: bool, *, margin: float | None
+    values: Values,
+    failed: Failed,
+    names: Sequence[str],
+    paired: bool,
+    *,
+    margin: float | None,
+    groups: Groups | None = None,
 ) -> list[Pair]:
     """Every two variants of values (V, S, C), V, S and C at least 2, in the order of `names`;
-    failed (V, S): the runs that did.
+    failed (V, S): the runs that did. groups: of cases (C,), two at least, as of by_group.
 
     The error is that of both, seeds and cases (statistics/typical.py), so that neither lucky seeds
     nor lucky cases show a difference. Over all pairs: Tukey's studentized range with each pair's
@@ -63,7 +69,8 @@ def compare_pairs(
     weights = np.zeros((len(places), variants))
     for row, (a, b) in enumerate(places):
         weights[row, a], weights[row, b] = 1, -1
-    runs = [typical_run(*own) for own in zip(values, failed, strict=True)]
+    runs = [typical_run(*own) for own in zip(by_group(values, groups), failed, strict=True)]
+    by_case = [typical_run(*own).by_case for own in zip(values, failed, strict=True)]
     found = contrasts(runs, weights, paired)
     equivalence = None
     if margin is not None:
@@ -74,7 +81,6 @@ def compare_pairs(
     for row, ((a, b), contrast) in enumerate(zip(places, found, strict=True)):
         adjusted = tukey(contrast, variants)
         wins = superiority(means[a], means[b])
-        by_case = runs[a].by_case - runs[b].by_case
         pairs.append(
             Pair(
                 first=names[a],
@@ -91,32 +97,33 @@ def compare_pairs(
                 superiority=wins[0],
                 superiority_interval=wins[1],
                 false=false_claim(contrast),
-                false_over_cases=false_over_cases(by_case),
-                deciding_cases=deciding_cases(by_case),
+                false_over_cases=false_over_cases(runs[a].by_case - runs[b].by_case),
+                deciding_cases=deciding_cases(by_case[a] - by_case[b]),
             )
         )
     return pairs
 
 
-def compare_cases(values: Values, names: Sequence[str]) -> list[Pair]:
+def compare_cases(values: Values, names: Sequence[str], groups: Groups | None = None) -> list[Pair]:
     """Every two variants of one run each, values (V, C), V and C at least 2, over cases alone:
     Student's t of the cases' differences, Holm over all pairs. What another seed would give is not
-    in it, so nothing is called shown."""
+    in it, so nothing is called shown. groups: of cases (C,), two at least, as of by_group."""
     places = list(combinations(range(len(values)), 2))
     differences = [values[a] - values[b] for a, b in places]
-    found = [DescrStatsW(each) for each in differences]
+    units = [by_group(each, groups) for each in differences]
+    found = [DescrStatsW(each) for each in units]
     p_values = [_p_value(each) for each in found]
     adjusted = holm(p_values)
     pairs = []
-    for (a, b), each, told, p_value, over_all in zip(
-        places, differences, found, p_values, adjusted, strict=True
+    for (a, b), by_case, each, told, p_value, over_all in zip(
+        places, differences, units, found, p_values, adjusted, strict=True
     ):
         low, high = told.tconfint_mean(alpha=ALPHA)
         pairs.append(
             Pair(
                 first=names[a],
                 second=names[b],
-                difference=float(told.mean),
+                difference=float(by_case.mean()),
                 interval=Interval(low=float(low), high=float(high)),
                 p_value=p_value,
                 adjusted_p_value=float(over_all),
@@ -127,7 +134,7 @@ def compare_cases(values: Values, names: Sequence[str]) -> list[Pair]:
                 superiority_interval=None,
                 false=None,
                 false_over_cases=false_over_cases(each),
-                deciding_cases=deciding_cases(each),
+                deciding_cases=deciding_cases(by_case),
             )
         )
     return pairs

@@ -26,8 +26,8 @@ Chance = Callable[[float, int], float]
 def plan(
     values: Values, failed: Failed, paired: bool, gap: float | None, margin: float | None
 ) -> Power:
-    """From values (V, S, C), all at least 2, and failed (V, S); gap, margin: differences of typical
-    runs that one would want to see.
+    """From values (V, S, C) of cases or groups of cases, all at least 2, and failed (V, S); gap,
+    margin: differences of typical runs that one would want to see.
 
     The chance that a pair is shown: the noncentral t distribution beyond Tukey's critical value,
     with the mean error of the pairs found and the degrees of freedom of two variants' own runs.

@@ -288,6 +288,11 @@ class Comparison(Record):
     variants: list[str]
     seeds: list[int] = Field(description="those that every variant has")
     cases: int
+    groups: int | None = Field(
+        None,
+        description="of cases that belong together (near-duplicates, prepare.groups): errors over "
+        "cases, in all of the file, take those of one as one; null where each is of its own",
+    )
     notes: list[str] = Field(description="what cannot be concluded, and why")
     pairing: Pairing | None
     pairs: list[Pair]
@@ -366,11 +371,12 @@ class Subgroup(Record):
     grouping: str
     group: str
     cases: int
+    groups: int | None = Field(None, description="of these cases, as of comparison")
     variant: str
     typical: float | None = Field(description="of a typical run")
     interval: Interval | None = Field(
         description="of the typical run over seeds and such cases, as of estimates; of one seed "
-        "over cases alone. Each alone, not family-wise. Null below ten cases"
+        "over cases alone. Each alone, not family-wise. Null below ten cases, or groups of cases"
     )
 
 

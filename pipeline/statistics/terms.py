@@ -14,8 +14,10 @@ TERMS = {
     "shape in all variants, or symmetric.",
     "95 % interval": "Of a typical run or a difference of two: over seeds, by winsorised "
     "variances (of differences the larger of the own and that of all variants), and over cases; "
-    "Student's t with Welch's degrees of freedom. It assumes that the test cases are a random "
-    "sample of such cases, and many.",
+    "Student's t with Welch's degrees of freedom. Cases of one group, as photographs of one "
+    "lesion or patient, count as one: the error over cases is the cluster-robust one (Cameron, "
+    "Gelbach and Miller 2011). It assumes that the groups of test cases are a random sample of "
+    "such groups, and many.",
     "Shown": "The p-value is below 0.05 after adjusting for all pairs (Tukey's studentized range, "
     "each pair with its own error: Games and Howell 1976), or for all effects of a crossed "
     "design (Holm 1979). With fewer than seven seeds nothing is. Seeds pair the variants where the "
@@ -35,7 +37,8 @@ OF_A_PAPER = {
     "Probability that a claim is false": "Of the claim that a beats b, by the difference d of "
     "their typical runs: Student's t below -d / error, with the error of the 95 % interval and "
     "its degrees of freedom. Over cases alone, for these very runs: the normal distribution below "
-    "-d / (s / sqrt(n)), s the standard deviation of the n cases' differences (arXiv 2505.04720). "
+    "-d / (s / sqrt(n)), s the standard deviation of the n cases' differences (arXiv 2505.04720), "
+    "those of one group as one. "
     "It assumes what the interval does, and that large differences were no less likely beforehand "
     "than small ones.",
 }

@@ -10,7 +10,8 @@ over cases, is the typical run. Its squared error is the sum of two:
   covariance (Yuen's test for dependent groups, Wilcox 2012, section 5.9). Where the variants' own
   error is smaller than the one pooled over all variants, the pooled one stands: with few runs one
   that is small by luck finds what is not there.
-- cases: their variance over C, with the noise of runs taken off, as of crossed.two_way.
+- cases: their variance over C, with the noise of runs taken off, as of crossed.two_way. Where cases
+  belong together, as a patient's, C are their groups and values those of crossed.by_group.
 
 The degrees of freedom of the sum are Welch's (Satterthwaite 1946).
 
@@ -243,10 +244,11 @@ def more_runs_interval(
     *,
     figures: int = 1,
     runs: int = 1,
-    cases: int | None = None,
+    cases: float | None = None,
 ) -> Interval:
     """Where the mean of `runs` more runs lies that do not fail, on another test set, of `cases`
-    cases, as many as here if None; values (S, C), failed (S,).
+    cases, as many as here if None; values (S, C), failed (S,). Where C are groups of cases, so are
+    `cases`.
 
     They have seeds and cases of their own: to the typical run's error come the variance of their
     mean and once more that of the cases. At 95 % for all of `figures` together (Bonferroni). The

@@ -33,7 +33,7 @@ def compare_available(
     whole = compare(table, protocol, failed_runs)
     used = protocol.oriented(table[table["variant"].isin(whole.variants)])
     own_seeds = used.groupby("variant", sort=False)["seed"].agg(frozenset)
-    if own_seeds.nunique() < 2 or whole.cases < 2:
+    if own_seeds.nunique() < 2 or (whole.groups or whole.cases) < 2:
         return whole
     pairs: list[Pair] = []
     shared: list[int] = []
@@ -45,8 +45,9 @@ def compare_available(
             continue
         shared.append(len(design.seeds))
         pairs += compare_pairs(
-            design.scores, design.failed, names, paired=True, margin=protocol.margin
-        )
+            design.scores, design.failed, names, paired=True, margin=protocol.margin,
+            groups=design.groups,
+        )  # fmt: skip
     pairs = _adjusted(pairs)
     return whole.model_copy(
         update={

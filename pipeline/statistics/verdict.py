@@ -34,6 +34,7 @@ def verdict(
     """The verdict, most important first. Sentences are plain text: escape them for their format."""
     sentences = [
         *_questions(comparison, failures),
+        *_groups(comparison),
         *_ordering(comparison),
         *(_claims(comparison) or _pairs(comparison)),
         *_baseline(comparison),
@@ -78,6 +79,21 @@ def _questions(comparison: Comparison, failures: Sequence[FailureRate]) -> list[
             f"not seen could bring a variant's down to {low:.2f} {label}."
         )
     return sentences
+
+
+def _groups(comparison: Comparison) -> list[str]:
+    if comparison.groups is None:
+        return []
+    return [
+        f"{cases_of(comparison.cases, comparison.groups, 'test case')}: in errors over cases "
+        "near-duplicates, and cases of a known group, count as one."
+    ]
+
+
+def cases_of(cases: int, groups: int | None, noun: str = "case") -> str:
+    """`1,000 cases`, or `1,000 cases of 870 groups`."""
+    told = quantity(cases, noun)
+    return told if groups is None else f"{told} of {quantity(groups, 'group')}"
 
 
 def _rate(interval: Interval) -> str:

@@ -6,7 +6,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,19 @@ def make_study(
     draw: Draw | None = None,
     folds: int = 0,
     averaging: Sequence[str] = (),
+    groups: Mapping[str, str] | None = None,
 ) -> Study:
     """Write `root`/studies/fake with all outputs up to the stage average, and load it.
 
     With `folds` all cases are divided into so many, by turns, and each is a fold's test case.
+    groups: of cases by id; each that is not there is of its own.
     """
     folder = root / "studies" / "fake"
     folder.mkdir(parents=True)
     _write_params(folder, variants, seeds, epochs, side, source, folds, averaging)
     study = load_study(folder)
-    _write_prepared(study, ["training-1", "training-2", "validation-1"], list(test_ids), draw)
+    others = ["training-1", "training-2", "validation-1"]
+    _write_prepared(study, others, list(test_ids), draw, groups or {})
     for number, run in enumerate(study.runs()):
         _write_run(study, run, np.random.default_rng(number))
     if averaging:
@@ -91,12 +94,16 @@ def _write_params(
 
 
 def _write_prepared(
-    study: Study, other_ids: list[str], test_ids: list[str], draw: Draw | None
+    study: Study,
+    other_ids: list[str],
+    test_ids: list[str],
+    draw: Draw | None,
+    groups: Mapping[str, str],
 ) -> None:
     ids = other_ids + test_ids
     folder = study.prepared_dir
     # The data card's pictures take a second: made once for each kind of study.
-    key = repr((ids, study.data, study.prepare)) if draw is None else ""
+    key = repr((ids, groups, study.data, study.prepare)) if draw is None else ""
     if key in _MADE:
         shutil.copytree(_MADE[key], folder)
         return
@@ -113,7 +120,7 @@ def _write_prepared(
             "width": 4 * width,
             "image_sha256": "0",
             "mask_sha256": "0",
-            "group": ids,
+            "group": [groups.get(id, id) for id in ids],
         }
     )
     if study.prepare.split.method == "folds":

@@ -32,11 +32,12 @@ LOST = 5  # the seed of the run that failed
 IDS = [f"case-{number}" for number in range(12)]
 
 
-def collected(root, *, seeds, lost=(), averaging=()) -> Results:
+def collected(root, *, seeds, lost=(), averaging=(), groups=None) -> Results:
     """Dice near 0.85 in every run but those of FAILING with the seeds `lost`: 0.3 less."""
     study = make_study(
-        root, variants=[SOUND, FAILING], seeds=range(seeds), test_ids=IDS, averaging=averaging
-    )
+        root, variants=[SOUND, FAILING], seeds=range(seeds), test_ids=IDS, averaging=averaging,
+        groups=groups,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     ease = rng.normal(0.85, 0.05, len(IDS))
     for run in study.runs():
@@ -203,6 +204,34 @@ def test_subgroups_are_of_typical_runs(results):
     assert cells(table, found.group)[FAILING] == f"{found.typical:.4f} ({bounds(found.interval)})"
     assert found.typical == pytest.approx(results.estimate(FAILING, "dice").typical)
     assert "A typical run's mean over cases" in table.caption
+
+
+def test_the_number_of_groups_is_told_where_cases_belong_together(tmp_path, results):
+    groups = {"case-1": "case-0", "case-11": "case-10"}
+    found = collected(tmp_path, seeds=2, averaging=["seeds"], groups=groups)
+    told, alone = ({t.key: t.caption for t in all_tables(each)} for each in (found, results))
+    for key in ("comparison", "secondary", "boundary", "native", "averaging"):
+        assert "on 12 test cases of 10 groups" in told[key], key
+        assert "on 12 test cases" in alone[key], key
+        assert "group" not in alone[key], key
+    counted = "Near-duplicates, and cases of a known group, count as one case."
+    tables = subgroup_tables(found)
+    assert all(counted in table.caption for table in tables)
+    assert not any(counted in table.caption for table in subgroup_tables(results))
+    cases = {
+        (each.grouping, each.group): (each.cases, each.groups)
+        for each in found.subgroups
+        if each.variant == SOUND
+    }
+    assert cases["image size", "128 x 96"] == (12, 10)
+    assert [cells(t, "128 x 96")["Cases"] for t in tables if "image size" in t.caption] == [
+        "12 of 10 groups"
+    ]
+    assert (
+        "12 test cases of 10 groups: in errors over cases near-duplicates, and cases of a known "
+        "group, count as one."
+    ) in found.verdict
+    assert not any(" groups" in sentence for sentence in results.verdict)
 
 
 def test_csv_has_the_typical_run_and_how_often_a_run_failed(results):

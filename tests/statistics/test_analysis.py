@@ -9,11 +9,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.statistics.analysis import Design, Protocol, compare, estimate, estimate_averaged
-from pipeline.statistics.crossed import variance_components
+from pipeline.statistics.crossed import by_group, case_interval, variance_components
+from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import choose_pairing, compare_pairs
 from pipeline.statistics.power import plan
 from pipeline.statistics.typical import more_runs_interval, typical_interval, typical_run
+from pipeline.statistics.unequal import compare_available
 from studies import as_table, simulate
 
 PRINTED = {"a": 0.866, "b": 0.8615}
@@ -499,3 +501,83 @@ def test_too_few_runs_that_did_not_fail_are_descriptive_and_named():
         "Descriptive only: too few runs did not fail (b 3 of 8); no difference is called shown."
     ]
     assert [pair.shown for pair in found.pairs] == [None]
+
+
+def photographs(scores, each=3):
+    """The table with so many cases to a patient, who are called by no number."""
+    number = scores["case"].str.removeprefix("case-").astype(int)
+    return scores.assign(group="patient " + (number // each).astype(str))
+
+
+PATIENTS = np.repeat(np.arange(4), 3)  # of twelve cases
+
+
+def test_a_comparison_takes_the_cases_of_a_group_as_one_in_what_is_over_cases():
+    values, scores = two(seed_deviation=0.01)
+    scores = photographs(scores)
+    found = run(scores, printed={"a": 0.86, "b": 0.88}, factors={"a": [], "b": ["x"]}, seed=3)
+    alone = run(scores.drop(columns="group"), printed={"a": 0.86, "b": 0.88}, seed=3)
+    assert (found.cases, found.groups, alone.groups) == (12, 4, None)
+    failed, units = np.zeros((2, 7), dtype=bool), by_group(values, PATIENTS)
+    pairs = compare_pairs(values, failed, ["a", "b"], True, margin=0.005, groups=PATIENTS)
+    assert found.pairs == pairs
+    assert found.pairs[0].interval != alone.pairs[0].interval
+    cells = {"a": ([], units[0], failed[0]), "b": (["x"], units[1], failed[1])}
+    assert found.factorial == effects(cells, True)
+    order = {"draws": 1000, "seed": 3}
+    assert found.ordering == order_all(units, failed, ["a", "b"], ["b", "a"], True, **order)
+    assert found.power == plan(units, failed, True, 0.88 - 0.86, 0.005)
+    # What is of runs, or of single cases, stays.
+    assert (found.ranks, found.variance, found.pairing) == (
+        alone.ranks,
+        alone.variance,
+        alone.pairing,
+    )
+
+
+def test_groups_of_one_case_each_are_none():
+    _, scores = two()
+    assert run(photographs(scores, each=1)) == run(scores)
+    assert Design(photographs(scores, each=1)).groups is None
+
+
+def test_with_cases_of_one_group_nothing_is_compared():
+    _, scores = two()
+    found = run(photographs(scores, each=12))
+    assert (found.groups, found.pairs) == (1, [])
+    assert found.notes == ["With test cases of one group nothing can be said of others."]
+    assert compare_available(photographs(scores, each=12), Protocol("dice", margin=0.005)) == found
+
+
+def test_an_estimate_by_group_has_the_same_means_and_another_error():
+    values, _ = two()
+    own, failed, units = values[0], sound(7), by_group(values[0], PATIENTS)
+    paper = printing(a="0.8").model_copy(update={"cases": 60})
+    alone = estimate(own, failed, variant="a", metric="dice", paper=paper)
+    found = estimate(own, failed, variant="a", metric="dice", paper=paper, groups=PATIENTS)
+    assert found.interval == typical_interval(units, failed) != alone.interval
+    # The paper's 60 cases are then of 20 groups.
+    assert found.paper_interval == more_runs_interval(units, failed, cases=20)
+    same = {"interval": None, "paper_interval": None}
+    assert found.model_copy(update=same) == alone.model_copy(update=same)
+    one = estimate(own, failed, variant="a", metric="dice", paper=paper, groups=PATIENTS * 0)
+    assert (one.interval, one.paper_interval) == (None, None)
+
+
+@pytest.mark.parametrize("averaging", ["flips", "seeds"])
+def test_averages_by_group_have_the_same_figures_and_another_error(averaging):
+    rng = np.random.default_rng(2)
+    single = rng.random((5, 12))
+    values = single + rng.normal(0.01, 0.02, (5, 12))
+    values = values if averaging == "flips" else values[:1]
+    gains = values - (single if averaging == "flips" else single.mean(axis=0))
+    names = {"variant": "a", "averaging": averaging, "metric": "dice"}
+    found = estimate_averaged(values, single, sound(5), **names, groups=PATIENTS)
+    for interval, own in ((found.interval, values), (found.difference_interval, gains)):
+        units = by_group(own, PATIENTS)
+        expected = typical_interval(units, sound(5)) if averaging == "flips" else None
+        assert interval == (expected or case_interval(units[0]))
+    alone = estimate_averaged(values, single, sound(5), **names)
+    assert (found.mean, found.difference, found.cases) == (alone.mean, alone.difference, 12)
+    one = estimate_averaged(values, single, sound(5), **names, groups=PATIENTS * 0)
+    assert (one.interval, one.difference_interval) == (None, None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from pipeline.statistics.crossed import by_group
 from pipeline.statistics.pairs import (
     choose_pairing,
     compare_pairs,
@@ -209,3 +211,32 @@ def test_where_most_runs_failed_nothing_is_concluded():
     failed[1, 4] = True
     (pair,) = compared(values, failed=failed)
     assert (pair.shown, pair.equivalent) == (None, None)
+
+
+def test_pairs_by_group_have_the_error_of_groups_and_the_decision_of_cases():
+    values = study([0.8, 0.8], seeds=8, number=3)  # of 100 cases
+    values = np.round(values, 2)
+    values[1, :4] = values[0, :4]  # runs that tie, whatever is added up in which order
+    groups = np.random.default_rng(0).integers(0, 30, 100)
+    names, lost = ["a", "b"], np.zeros((2, 8), dtype=bool)
+    (found,) = compare_pairs(values, lost, names, True, margin=0.005, groups=groups)
+    (of_units,) = compare_pairs(by_group(values, groups), lost, names, True, margin=0.005)
+    (alone,) = compare_pairs(values, lost, names, True, margin=0.005)
+    shared = ("interval", "p_value", "equivalence_p_value", "false", "false_over_cases")
+    for name in shared:
+        assert getattr(found, name) == getattr(of_units, name) != getattr(alone, name), name
+    assert found.difference == pytest.approx(alone.difference, abs=1e-15)
+    for name in ("deciding_cases", "superiority", "superiority_interval"):
+        assert getattr(found, name) == getattr(alone, name), name
+
+
+def test_a_claim_over_cases_alone_has_the_cluster_robust_error():
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(20), 5)
+    values = study([0.8, 0.81], seeds=4, number=5) + rng.normal(0, 0.1, (2, 1, 20))[..., groups]
+    lost = np.zeros((2, 4), dtype=bool)
+    (found,) = compare_pairs(values, lost, ["a", "b"], True, margin=0.005, groups=groups)
+    by_case = (values[0] - values[1]).mean(axis=0)
+    fitted = sm.OLS(by_case, np.ones(100)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    expected = stats.norm.sf(fitted.params[0] / fitted.bse[0])
+    assert found.false_over_cases == pytest.approx(expected)

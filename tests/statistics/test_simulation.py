@@ -20,6 +20,7 @@ NAMES = {
     "20% fail by 0.05, equal in typical run",
     "10% fail by 0.13, equal in mean",
     "10% fail by 0.13, skewed cases",
+    "patients of five photographs",
 }
 TRUTHS = [truth for truth in simulation.TRUTHS if truth.name in NAMES]
 KEYS = [(truth, seeds) for truth in TRUTHS for seeds in (7, 10)]
@@ -60,6 +61,14 @@ def test_means_over_all_runs_are_wrong_where_one_variant_fails(rates):
     found = rates["10% fail by 0.13, equal in mean", 10]
     assert found["plain_alarm"] > most(0.05, STUDIES) > found["pair_alarm"]
     assert found["plain_difference"] < 0.93 < found["difference"]
+
+
+def test_patients_photographs_taken_each_for_itself_are_wrong_about_both(rates):
+    found = rates["patients of five photographs", 10]
+    assert found["alone_alarm"] > most(0.05, STUDIES) > found["pair_alarm"]
+    assert found["alone_difference"] < 0.87 < 0.92 < found["difference"]
+    assert found["alone_typical"] < 0.75 < 0.9 < found["typical"]
+    assert np.isnan(rates["nothing fails", 10]["alone_typical"])
 
 
 def test_where_nothing_fails_a_difference_is_found_as_often_as_by_means(tukeys_own):

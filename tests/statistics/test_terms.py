@@ -14,6 +14,7 @@ def test_the_words_state_the_codes_constants():
     assert f"is {pairs.THRESHOLD:g} or more" in told["Shown"]
     assert (typical.TRIMMED, typical.FEWEST_TRIMMED) == (0.1, 7)  # a tenth, of seven or more
     assert "of seven or more without the best and the worst tenth" in told["Typical run"]
+    assert "Cases of one group, as photographs of one lesion or patient" in told["95 % interval"]
     assert all("{" not in meaning for meaning in told.values())
 
 

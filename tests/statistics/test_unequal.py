@@ -200,3 +200,18 @@ def test_failed_runs_have_no_part_in_pairs_of_unequal_seeds_either():
     )
     assert (differences[0], intervals[0]) == (differences[1], intervals[1])
     assert compare_available(worse[kept], PROTOCOL).pairs[0].difference != differences[0]
+
+
+def test_cases_of_a_group_count_as_one_in_each_pair():
+    values = drawn(0.0)
+    table = as_table(values, NAMES)
+    seeds = {"a": range(10), "b": range(8), "c": range(2, 10), "d": range(10)}
+    kept = [seed in seeds[name] for name, seed in zip(table.variant, table.seed, strict=True)]
+    number = table["case"].str.removeprefix("case-").astype(int)
+    found = compare_available(table.assign(group=number // 4)[kept], PROTOCOL)
+    groups = np.arange(values.shape[2]) // 4
+    assert found.groups == len(set(groups)) < found.cases
+    both = values[:2, :8]
+    none = np.zeros(both.shape[:2], dtype=bool)
+    (own,) = compare_pairs(both, none, ["a", "b"], True, margin=0.005, groups=groups)
+    assert (found.pairs[0].interval, found.pairs[0].p_value) == (own.interval, own.p_value)
