@@ -462,8 +462,8 @@ def paper_table(results: Results) -> Table:
     cases = "as many" if paper.cases is None else f"{paper.cases:,}"
     caption = (
         "Could the paper's figure be one of runs such as these? It is held against where "
-        f"{more} would lie, of those that do not fail, on {cases} other cases. That prediction interval is 95 % "
-        "for all the paper's figures of a metric together. A figure lies inside where what it was "
+        f"{more} would lie, of those that do not fail, on {cases} other cases. That prediction "
+        "interval is 95 % for all the paper's figures of a metric together. A figure lies inside where what it was "
         "rounded from may."
     )
     title = f"{paper.runs} more runs here" if several else "One more run here"

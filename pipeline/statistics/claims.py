@@ -4,10 +4,10 @@ With nothing known beforehand about the difference (a flat prior), its distribut
 is Student's t about the one found, with that one's error and degrees of freedom; the claim is false
 where it lies below 0.
 - over seeds and cases: error and freedom of the typical runs' difference (statistics/typical.py).
-- over cases alone, for these very runs: the normal distribution, with the standard deviation of the
-  cases' differences over the square root of their number; cases of one group count as one
-  (crossed.by_group). Source: Christodoulou et al. 2025,
-  arXiv 2505.04720, whose s_a^2 + s_b^2 - 2 r s_a s_b is that deviation's square.
+- over cases alone, for these very runs: Student's t with n - 1 degrees of freedom, its error the
+  standard deviation of the n cases' differences over sqrt(n); cases of one group count as one
+  (crossed.by_group). Source: Christodoulou et al. 2025, arXiv 2505.04720, whose
+  s_a^2 + s_b^2 - 2 r s_a s_b is that deviation's square.
 That a run's seed belongs into the error: arXiv 2511.02453.
 
 Assumed: the test cases are a random sample, and differences that large were no less likely before
@@ -35,7 +35,7 @@ def false_over_cases(differences: Values) -> float:
     mean = float(differences.mean())
     if error <= SAME:
         return 0.5 if abs(mean) <= SAME else float(mean < 0)
-    return float(stats.norm.sf(mean / error))
+    return float(stats.t.sf(mean / error, len(differences) - 1))
 
 
 def deciding_cases(differences: Values) -> int | None:

@@ -182,7 +182,7 @@ class Pair(Record):
         "cases: Student's t of the difference in errors, with nothing known beforehand",
     )
     false_over_cases: float | None = Field(
-        None, description="the same for these very runs, over cases alone: the normal distribution"
+        None, description="the same for these very runs, over cases alone (arXiv 2505.04720)"
     )
     deciding_cases: int | None = Field(
         None,

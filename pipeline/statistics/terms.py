@@ -36,7 +36,7 @@ OF_A_PAPER = {
     "runs, at 95 % for all the paper's figures together. It assumes that runs are nearly normal.",
     "Probability that a claim is false": "Of the claim that a beats b, by the difference d of "
     "their typical runs: Student's t below -d / error, with the error of the 95 % interval and "
-    "its degrees of freedom. Over cases alone, for these very runs: the normal distribution below "
+    "its degrees of freedom. Over cases alone, for these very runs: Student's t below "
     "-d / (s / sqrt(n)), s the standard deviation of the n cases' differences (arXiv 2505.04720), "
     "those of one group as one. "
     "It assumes what the interval does, and that large differences were no less likely beforehand "
@@ -52,8 +52,9 @@ ONE_RUN = [  # of a table with one run of each variant
     ),
     (
         "Probability that a claim is false",
-        "Of the claim that a beats b, by the mean d of the n cases' differences: the normal "
-        "distribution below -d / (s / sqrt(n)), s their standard deviation (arXiv 2505.04720). "
+        "Of the claim that a beats b, by the mean d of the n cases' differences: Student's t "
+        "with n - 1 degrees of freedom below -d / (s / sqrt(n)), s their standard deviation "
+        "(arXiv 2505.04720). "
         "With the seeds' variance in it (arXiv 2511.02453) it is larger: that takes several runs.",
     ),
 ]

@@ -19,13 +19,13 @@ def none(values):
 
 
 def test_over_cases_alone_it_is_the_published_formula():
-    """Phi(-(a - b) / sqrt((s_a^2 + s_b^2 - 2 r s_a s_b) / n)), arXiv 2505.04720."""
+    """t_{n-1}(-(a - b) / sqrt((s_a^2 + s_b^2 - 2 r s_a s_b) / n)), arXiv 2505.04720."""
     rng = np.random.default_rng(0)
     a = rng.normal(0.86, 0.1, 50)
     b = a + rng.normal(-0.01, 0.05, 50)
     s_a, s_b, r = a.std(ddof=1), b.std(ddof=1), np.corrcoef(a, b)[0, 1]
     error = np.sqrt((s_a**2 + s_b**2 - 2 * r * s_a * s_b) / 50)
-    expected = stats.norm.cdf(-(a.mean() - b.mean()) / error)
+    expected = stats.t.cdf(-(a.mean() - b.mean()) / error, 49)
     assert 0.01 < expected < 0.3
     assert false_over_cases(a - b) == pytest.approx(expected)
     assert false_over_cases(b - a) == pytest.approx(1 - expected)

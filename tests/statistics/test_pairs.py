@@ -238,5 +238,5 @@ def test_a_claim_over_cases_alone_has_the_cluster_robust_error():
     (found,) = compare_pairs(values, lost, ["a", "b"], True, margin=0.005, groups=groups)
     by_case = (values[0] - values[1]).mean(axis=0)
     fitted = sm.OLS(by_case, np.ones(100)).fit(cov_type="cluster", cov_kwds={"groups": groups})
-    expected = stats.norm.sf(fitted.params[0] / fitted.bse[0])
+    expected = stats.t.sf(fitted.params[0] / fitted.bse[0], 19)
     assert found.false_over_cases == pytest.approx(expected)
