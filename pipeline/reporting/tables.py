@@ -463,8 +463,8 @@ def paper_table(results: Results) -> Table:
     caption = (
         "Could the paper's figure be one of runs such as these? It is held against where "
         f"{more} would lie, of those that do not fail, on {cases} other cases. That prediction "
-        "interval is 95 % for all the paper's figures of a metric together. A figure lies inside where what it was "
-        "rounded from may."
+        "interval is 95 % for all the paper's figures of a metric together. A figure lies inside "
+        "where what it was rounded from may."
     )
     title = f"{paper.runs} more runs here" if several else "One more run here"
     header = ["Paper", "Typical run here", title, "The paper's lies"]

@@ -208,7 +208,7 @@ def describe_pair(pair: Pair, metric: str) -> str:
     """`A typical run of a beats one of b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: not
     shown.`"""
     label = metric_of(metric).label
-    if pair.superiority is None:
+    if pair.false is None and pair.false_over_cases is not None:  # of one run each
         return _describe_runs(pair, label)
     if round(pair.difference, DECIMALS) == 0:
         text = (
