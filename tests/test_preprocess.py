@@ -572,6 +572,14 @@ def test_groups_of_cases_left_out_are_counted_without_them(tmp_path):
     assert {row["group"] for row in divided} == {"'=L2"}  # no formula
 
 
+def test_a_file_of_groups_may_name_cases_alone_that_cannot_be_used(tmp_path):
+    add_three_cases(tmp_path / "raw")
+    spoil(tmp_path / "raw")
+    study = change_groups(study_in(tmp_path, on_problem="skip"), [("maskless", "L1")])
+    cases = prepare_cases(study, tmp_path / "prepared")
+    assert cases.table["group"].tolist() == cases.table["id"].tolist()
+
+
 def test_a_file_of_groups_with_a_mistake_is_told_before_anything_is_decoded(tmp_path):
     add_three_cases(tmp_path / "raw")
     study = change_groups(study_in(tmp_path), [("case9", "L1")])

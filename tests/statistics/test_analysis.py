@@ -12,7 +12,7 @@ from pipeline.statistics.analysis import Design, Protocol, compare, estimate, es
 from pipeline.statistics.crossed import by_group, case_interval, variance_components
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
-from pipeline.statistics.pairs import choose_pairing, compare_pairs
+from pipeline.statistics.pairs import choose_pairing, compare_cases, compare_pairs
 from pipeline.statistics.power import plan
 from pipeline.statistics.typical import more_runs_interval, typical_interval, typical_run
 from pipeline.statistics.unequal import compare_available
@@ -579,3 +579,14 @@ def test_averages_by_group_have_the_same_figures_and_another_error(averaging):
     assert (found.mean, found.difference, found.cases) == (alone.mean, alone.difference, 12)
     one = estimate_averaged(values, single, sound(5), **names, groups=PATIENTS * 0)
     assert (one.interval, one.difference_interval) == (None, None)
+
+
+def test_one_run_each_is_compared_by_group_over_cases_alone():
+    values, scores = two(seeds=1)
+    found = run(photographs(scores))
+    assert found.groups == 4
+    assert found.pairs == compare_cases(values[:, 0], ["a", "b"], PATIENTS)
+    assert found.pairs != run(scores).pairs
+    assert run(photographs(scores, each=12)).pairs == []
+    own = estimate(values[0], sound(1), variant="a", metric="dice", groups=PATIENTS)
+    assert own.interval == case_interval(by_group(values[0, 0], PATIENTS))

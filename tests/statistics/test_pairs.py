@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from pipeline.statistics.crossed import by_group
 from pipeline.statistics.pairs import (
     choose_pairing,
+    compare_cases,
     compare_pairs,
     holm,
     superiority,
@@ -215,8 +216,8 @@ def test_where_most_runs_failed_nothing_is_concluded():
 
 def test_pairs_by_group_have_the_error_of_groups_and_the_decision_of_cases():
     values = study([0.8, 0.8], seeds=8, number=3)  # of 100 cases
-    values = np.round(values, 2)
-    values[1, :4] = values[0, :4]  # runs that tie, whatever is added up in which order
+    values = np.round(64 * values) / 64  # whose sums are exact: runs of the same cases tie
+    values[1, :4] = values[0, :4, ::-1]
     groups = np.random.default_rng(0).integers(0, 30, 100)
     names, lost = ["a", "b"], np.zeros((2, 8), dtype=bool)
     (found,) = compare_pairs(values, lost, names, True, margin=0.005, groups=groups)
@@ -240,3 +241,19 @@ def test_a_claim_over_cases_alone_has_the_cluster_robust_error():
     fitted = sm.OLS(by_case, np.ones(100)).fit(cov_type="cluster", cov_kwds={"groups": groups})
     expected = stats.t.sf(fitted.params[0] / fitted.bse[0], 19)
     assert found.false_over_cases == pytest.approx(expected)
+
+
+def test_one_run_each_by_group_has_students_interval_of_groups_and_the_decision_of_cases():
+    values = study([0.8, 0.82, 0.8], seeds=1, number=6)[:, 0]
+    groups = np.random.default_rng(0).integers(0, 30, 100)
+    found = compare_cases(values, ["a", "b", "c"], groups)
+    alone = compare_cases(values, ["a", "b", "c"])
+    assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    told = stats.ttest_1samp(by_group(values[0] - values[1], groups), 0)
+    assert found[0].p_value == pytest.approx(told.pvalue)
+    bounds = told.confidence_interval(0.95)
+    assert (found[0].interval.low, found[0].interval.high) == pytest.approx(bounds)
+    for pair, single in zip(found, alone, strict=True):
+        assert pair.difference == pytest.approx(single.difference)
+        assert pair.deciding_cases == single.deciding_cases
+        assert pair.interval != single.interval

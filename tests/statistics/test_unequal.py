@@ -215,3 +215,9 @@ def test_cases_of_a_group_count_as_one_in_each_pair():
     none = np.zeros(both.shape[:2], dtype=bool)
     (own,) = compare_pairs(both, none, ["a", "b"], True, margin=0.005, groups=groups)
     assert (found.pairs[0].interval, found.pairs[0].p_value) == (own.interval, own.p_value)
+
+
+def test_with_cases_of_one_group_no_pair_is_compared():
+    table = as_table(drawn(0.0), NAMES).assign(group="one")
+    found = compare_available(table[(table.variant != "a") | (table.seed > 1)], PROTOCOL)
+    assert (found.groups, found.pairs) == (1, [])
