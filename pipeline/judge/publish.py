@@ -34,31 +34,34 @@ from pipeline.statistics.results import Comparison, Results, save_results
 from pipeline.study.files import replacing
 
 TITLE = "Scores of"
-FIGURES = {  # file in figures -> title, what the reader sees; {over}: what intervals are over
+FIGURES = {  # file in figures -> title, what the reader sees, and what he sees of several runs
     "runs": (
         "Every run",
-        "A dot a run: its mean over the cases. Hollow: a run that failed, with its seed. Bar: the "
-        "typical run, of those that did not fail, with its 95 % interval over {over}. Runs far "
-        "below stand at the left, on another scale.",
+        "A dot a run: its mean over the cases. Bar: its 95 % interval over {over}.",
+        "Hollow: a run that failed, with its seed. Bar: the typical run, of those that did not "
+        "fail. Runs far below stand at the left, on another scale.",
     ),
     "forest": (
         "Differences between variants",
-        "Every two variants' difference, with its 95 % interval over {over}, each for itself. "
+        "Every two variants' difference, with its 95 % interval over {over}, each for itself.",
         "Failed runs are left out.",
     ),
     "ranks": (
         "Ranks",
         "Average rank of each variant over seeds, 1 the best, of all runs. Bars join variants "
         "whose ranks lie within the critical difference (Nemenyi, 0.05).",
+        "",
     ),
     "ordering": (
         "Orderings",
         "How often each variant is the best, and which orderings come out, when seeds and cases "
         "are drawn anew. Failed runs are left out.",
+        "",
     ),
     "variance": (
         "Where a score's variance comes from",
         "Shares of a single case's score: the variant, the seed, the case, and what is left.",
+        "",
     ),
 }
 
@@ -124,8 +127,8 @@ def write_figure(figure: Figure | None, path: Path, kind: Literal["svg", "png"])
 def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequence[str]) -> str:
     """index.html: every text from the table is escaped by the template."""
     shown = [
-        inline_figure(path, title, _caption(text, results.comparison), "plot")
-        for name, (title, text) in FIGURES.items()
+        inline_figure(path, title, _caption(text, more, results.comparison), "plot")
+        for name, (title, text, more) in FIGURES.items()
         if (path := folder / "figures" / f"{name}.svg").is_file()
     ]
     seeds = sorted({found.seeds for found in results.estimates})
@@ -149,5 +152,6 @@ def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequenc
     )
 
 
-def _caption(text: str, comparison: Comparison) -> str:
-    return text.format(over=comparison.over)
+def _caption(text: str, more: str, comparison: Comparison) -> str:
+    text = text.format(over=comparison.over)
+    return f"{text} {more}".strip() if len(comparison.seeds) > 1 else text
