@@ -238,7 +238,10 @@ def finish(table: pd.DataFrame, metrics: Sequence[str], kind: str, notes: Sequen
     table = table[[*KEYS, *metrics]].reset_index(drop=True).astype({"seed": np.int64})
     notes = [*notes, *_copies(table, metrics)]
     for metric in metrics:
-        missing = int((~np.isfinite(table[metric].to_numpy(dtype=np.float64))).sum())
+        values = table[metric].to_numpy(dtype=np.float64, copy=True)
+        values[~np.isfinite(values)] = np.nan
+        table[metric] = values
+        missing = int(np.isnan(values).sum())
         if missing:
             verb = "is" if missing == 1 else "are"
             notes.append(
