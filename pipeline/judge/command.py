@@ -15,10 +15,12 @@ from pathlib import Path
 from pipeline.judge.arguments import parse_source
 from pipeline.judge.collect import Asked, judge
 from pipeline.judge.formats import read_scores
-from pipeline.judge.paper_file import read_paper
-from pipeline.judge.publish import publish
-from pipeline.study.errors import UserError
-from pipeline.study.values import Positive, option, printable, quantity
+from pipeline.judge.paper_file import PaperFile, read_paper
+from pipeline.judge.printed import choose_spread, claimed, sentences, spreads_of
+from pipeline.judge.publish import publish, publish_means
+from pipeline.judge.scorer import as_paper, is_scorers
+from pipeline.statistics.results import load_results
+from pipeline.study.values import Count, Positive, option, printable, quantity
 
 OUT = Path("judged")
 
@@ -80,18 +82,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--like",
         type=Path,
         metavar="RESULTS_JSON",
-        help="with --means: a study's results.json, whose spreads over cases and seeds are taken",
+        help="of printed means: a study's results.json, whose spreads over cases and seeds hold",
+    )
+    parser.add_argument(
+        "--cases",
+        type=option(Count),
+        help="of printed means: the test cases behind each, where paper.cases does not tell them",
     )
     given = parser.parse_args(arguments)
     if (given.means is None) == (not given.table):
         parser.error("name a table of scores, or --means with a paper")
-    if given.like is not None and given.means is None:
-        parser.error("--like goes with --means")
     return given
 
 
 def judge_table(arguments: argparse.Namespace) -> None:
-    scores = read_scores([parse_source(text) for text in arguments.table])
+    sources = [parse_source(text) for text in arguments.table]
+    if all(is_scorers(source) for source in sources):
+        told_means(as_paper(sources, arguments.cases), "the scores", arguments)
+        return
+    scores = read_scores(sources)
     paper = None if arguments.paper is None else read_paper(arguments.paper)
     results = judge(
         scores,
@@ -121,4 +130,19 @@ def name_of(tables: Sequence[str]) -> str:
 
 
 def judge_means(arguments: argparse.Namespace) -> None:
-    raise UserError("--means: not yet")
+    file = read_paper(arguments.means)
+    if arguments.cases is not None:
+        paper = file.paper.model_copy(update={"cases": arguments.cases})
+        file = file.model_copy(update={"paper": paper})
+    told_means(file, str(arguments.means), arguments)
+
+
+def told_means(file: PaperFile, name: str, arguments: argparse.Namespace) -> None:
+    """Of printed means: the claims' probabilities, on the page and printed."""
+    pairs = claimed(file, name)
+    measured = None if arguments.like is None else spreads_of(load_results(arguments.like))
+    spread = choose_spread(file, pairs, measured)
+    told = sentences(pairs, file, spread)
+    publish_means(pairs, file, spread, told, arguments.out)
+    print("\n".join(told))
+    print(f"judge: {arguments.out / 'index.html'}")

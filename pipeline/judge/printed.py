@@ -14,13 +14,25 @@ from pipeline.reporting.tables import Cell, Row, Table
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.power import noise
 from pipeline.statistics.results import Results
-from pipeline.statistics.verdict import percent
+from pipeline.statistics.verdict import probability
 from pipeline.study.errors import UserError
 from pipeline.study.values import quantity
 
 METRIC = "dice"
 CORRELATIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 RUNS = (0.0, 0.002, 0.004, 0.006, 0.01)  # standard deviations of a run's mean over seeds
+
+MEANS_TERMS = [
+    (
+        "Probability that a claim is false",
+        "Of two printed means with a gap d on n cases: Student's t with n - 1 degrees of freedom "
+        "below -d / sqrt(2 s^2 (1 - r) / n), s a method's standard deviation over cases, r the "
+        "correlation of the two (arXiv 2505.04720). With seeds 2 v^2 / k is added under the root: "
+        "v the standard deviation of a run's mean over seeds, k the runs behind a figure (arXiv "
+        "2511.02453). It assumes that the cases are a random sample, and that large differences "
+        "were no less likely beforehand than small ones.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -147,8 +159,8 @@ def sentences(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> list
         told.append(
             f"It claims that {_label(file, pair.better)} ({pair.figures[0]}) is better than "
             f"{_label(file, pair.worse)} ({pair.figures[1]}). From the printed figures alone this "
-            f"is false with a probability of {percent(alone)} over the test cases, and of "
-            f"{percent(seeds)} if both networks were trained anew with other seeds, too."
+            f"is false with a probability of {probability(alone)} over the test cases, and of "
+            f"{probability(seeds)} if both networks were trained anew with other seeds, too."
         )
     told += [
         f"Assumed: a method's Dice has a standard deviation of {spread.cases:.3g} over cases "
@@ -172,7 +184,7 @@ def claims_of_means(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -
     for pair in pairs:
         alone = false_of_means(pair.gap, cases, spread.cases, spread.correlation)
         seeds = false_of_means(pair.gap, cases, spread.cases, spread.correlation, spread.runs, runs)
-        cells = [*pair.figures, f"{pair.gap:.4g}", percent(alone), percent(seeds)]
+        cells = [*pair.figures, f"{pair.gap:.4g}", probability(alone), probability(seeds)]
         rows.append(Row(f"{pair.better} > {pair.worse}", None, [Cell(text) for text in cells]))
     caption = (
         f"How likely is each claim false, given the printed Dice on {cases:,} test cases? Over "
@@ -192,7 +204,7 @@ def sensitivity(pair: Printed, place: int, file: PaperFile, spread: Spread) -> T
             None,
             [
                 Cell(
-                    percent(
+                    probability(
                         false_of_means(pair.gap, cases, spread.cases, correlation, deviation, runs)
                     )
                 )

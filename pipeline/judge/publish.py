@@ -9,6 +9,14 @@ from typing import Literal
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from pipeline.judge.paper_file import PaperFile
+from pipeline.judge.printed import (
+    MEANS_TERMS,
+    Printed,
+    Spread,
+    claims_of_means,
+    sensitivity,
+)
 from pipeline.reporting.explorer import templates
 from pipeline.reporting.inlined import inline_figure
 from pipeline.reporting.result_figures import (
@@ -29,9 +37,19 @@ from pipeline.reporting.tables import (
     pairs_table,
     paper_table,
 )
-from pipeline.reporting.writers import all_definitions, csv, latex, markdown
+from pipeline.reporting.writers import (
+    BOOKTABS,
+    all_definitions,
+    csv,
+    escape_markdown,
+    latex,
+    latex_table,
+    markdown,
+    markdown_table,
+)
 from pipeline.statistics.results import Comparison, Results, save_results
 from pipeline.study.files import replacing
+from pipeline.study.paper import Paper
 
 TITLE = "Scores of"
 FIGURES = {  # file in figures -> title, what the reader sees, and what he sees of several runs
@@ -86,6 +104,58 @@ def publish(results: Results, folder: Path, notes: Sequence[str]) -> None:
         with replacing(folder / name) as path:
             path.write_text(text, encoding="utf-8")
     save_results(folder / "results.json", results)
+
+
+def publish_means(
+    pairs: Sequence[Printed],
+    file: PaperFile,
+    spread: Spread,
+    told: Sequence[str],
+    folder: Path,
+) -> None:
+    """What printed means give, written below `folder`: the tables and the page, with the sentences
+    for a review."""
+    tables = [
+        claims_of_means(pairs, file, spread),
+        *(sensitivity(pair, place, file, spread) for place, pair in enumerate(pairs, start=1)),
+    ]
+    paper = file.paper
+    for name, text in {
+        "table.md": _markdown(paper, told, tables),
+        "table.tex": _latex(tables),
+        "index.html": templates()
+        .get_template("judged.html")
+        .render(
+            title="Printed means:",
+            name=paper.title,
+            paper=paper,
+            variants=len(paper.rows),
+            seeds=[paper.runs or 1],
+            cases=paper.cases,
+            notes=[],
+            tables=tables,
+            verdict=told,
+            bold="",
+            figures=[],
+            definitions=MEANS_TERMS,
+        ),
+    }.items():
+        with replacing(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+
+
+def _markdown(paper: Paper, told: Sequence[str], tables: Sequence[Table]) -> str:
+    parts = [f"# Printed means: {escape_markdown(paper.title)}"]
+    parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in told))
+    for table in tables:
+        parts += [escape_markdown(table.caption), markdown_table(table)]
+    parts += [f"- **{word}**: {escape_markdown(meaning)}" for word, meaning in MEANS_TERMS]
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex(tables: Sequence[Table]) -> str:
+    written = [latex_table(table, table.caption, f"means-{table.key}") for table in tables]
+    return "\n\n".join([BOOKTABS, *written]) + "\n"
 
 
 def tables_of(results: Results) -> list[Table]:

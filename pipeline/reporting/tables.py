@@ -17,7 +17,7 @@ from pipeline.statistics.results import (
     Interval,
     Results,
 )
-from pipeline.statistics.verdict import cases_of, find_pair, percent
+from pipeline.statistics.verdict import cases_of, find_pair, probability
 from pipeline.study.paper import Paper, levels
 from pipeline.study.values import Averaging, quantity
 
@@ -587,7 +587,7 @@ def _p_value(p_value: float | None) -> str:
 
 
 def _probability(share: float | None) -> str:
-    return DASH if share is None else percent(share)
+    return DASH if share is None else probability(share)
 
 
 def _count(cases: int | None) -> str:

@@ -12,6 +12,8 @@ from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, l
 from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
 from pipeline.statistics.terms import ONE_RUN, state_terms
 
+BOOKTABS = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."
+
 
 def markdown(results: Results, tables: Sequence[Table], title: str = "Study") -> str:
     """Verdict and tables with their definitions, as GitHub reads them; title: before the name."""
@@ -25,7 +27,7 @@ def markdown(results: Results, tables: Sequence[Table], title: str = "Study") ->
         parts.append(escape_markdown(held))
     parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
     for table in tables:
-        parts += [escape_markdown(table.caption), _markdown_table(table)]
+        parts += [escape_markdown(table.caption), markdown_table(table)]
     parts.append(bold_note(results))
     parts.append(
         "\n".join(
@@ -45,7 +47,7 @@ def all_definitions(results: Results) -> list[tuple[str, str]]:
     return [*results.study.definitions.items(), *terms]
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
     titles, *names = zip(*table.texts, strict=True)
     lines = [[escape_markdown(title) for title in (*titles, *table.header)]]
     lines.append(["---"] * len(titles) + ["---:"] * len(table.header))
@@ -129,7 +131,7 @@ def _averaged_columns(found: AveragedEstimate) -> dict[str, float | None]:
 
 def latex(results: Results, tables: Sequence[Table]) -> str:
     """The tables as floats, for a document that loads booktabs and graphicx."""
-    parts = ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."]
+    parts = [BOOKTABS]
     synthetic = [SYNTHETIC] if results.study.synthetic else []
     partial = [] if results.partial is None else results.partial.sentences()
     parts += [f"% {sentence}" for sentence in (*partial, *synthetic)]
@@ -141,11 +143,11 @@ def latex(results: Results, tables: Sequence[Table]) -> str:
             *synthetic,
         ]
         label = f"{results.study.name}-{table.key}"
-        parts.append(_latex_table(table, " ".join(notes), label))
+        parts.append(latex_table(table, " ".join(notes), label))
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_table(table: Table, caption: str, label: str) -> str:
+def latex_table(table: Table, caption: str, label: str) -> str:
     titles, *names = zip(*table.texts, strict=True)
     alignments = "l" * len(titles) + "r" * len(table.header)
     header = [escape_latex(title) for title in (*titles, *table.header)]

@@ -141,13 +141,13 @@ def _claims(comparison: Comparison) -> list[str]:
         text = f"The paper claims {better} > {worse}. {describe_pair(pair, comparison.metric)}"
         if pair.false_over_cases is not None:
             text += (
-                f" The claim is false with a probability of {percent(pair.false_over_cases)} over "
-                "cases alone"
+                " The claim is false with a probability of "
+                f"{probability(pair.false_over_cases)} over cases alone"
             )
             text += (
                 ", which holds no seed."
                 if pair.false is None
-                else (f", of {percent(pair.false)} with seeds.")
+                else (f", of {probability(pair.false)} with seeds.")
             )
         if pair.deciding_cases is not None:
             text += (
@@ -370,6 +370,11 @@ def percent(share: float) -> str:
     if 0.99 < share < 1:
         return "over 99 %"
     return f"{100 * share:.0f} %"
+
+
+def probability(share: float) -> str:
+    """As `percent`, but that no probability is told to be 0 or 1: no figures are that sure."""
+    return percent(min(max(share, 1e-9), 1 - 1e-9))
 
 
 def _range(interval: Interval, decimals: int = DECIMALS) -> str:
