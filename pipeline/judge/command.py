@@ -141,7 +141,7 @@ def told_means(file: PaperFile, name: str, arguments: argparse.Namespace) -> Non
     """Of printed means: the claims' probabilities, on the page and printed."""
     pairs = claimed(file, name)
     measured = None if arguments.like is None else spreads_of(load_results(arguments.like))
-    spread = choose_spread(file, pairs, measured)
+    spread = choose_spread(file, measured)
     told = sentences(pairs, file, spread)
     publish_means(pairs, file, spread, told, arguments.out)
     print("\n".join(told))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -51,6 +52,17 @@ class Spread:
     of_runs: str
 
 
+STATED = "as stated"
+USUAL = Spread(
+    cases=0.12,
+    correlation=0.8,
+    runs=0.006,
+    of_cases="usual of skin lesions",
+    of_correlation="usual of skin lesions",
+    of_runs="usual of such networks",
+)
+
+
 @dataclass(frozen=True)
 class Printed:
     """A claimed pair of a printed table: the better method, the worse, and their figures."""
@@ -74,7 +86,7 @@ def claimed(file: PaperFile, path: str) -> list[Printed]:
     if paper.cases is None or paper.cases < 2:
         raise UserError(
             f"{path}: paper.cases must be the number of test cases behind a row, two at least, got "
-            f"{'nothing' if paper.cases is None else paper.cases}"
+            f"{'nothing' if paper.cases is None else paper.cases}; write it there, or give --cases"
         )
     orders = [[name for name in order if name in values] for order in paper.orderings()]
     pairs = dict.fromkeys(pair for order in orders for pair in pairwise(order))
@@ -141,25 +153,32 @@ def spreads_of(results: Results) -> Spread:
     )
 
 
+def choose_spread(file: PaperFile, measured: Spread | None) -> Spread:
+    """What the paper's file states, else what a study of ours measured, else what is usual."""
+    base = measured or USUAL
+    stated: dict[str, Any] = {
+        name: value for name, value in file.spreads.model_dump().items() if value is not None
+    }
+    return replace(base, **stated | {f"of_{name}": STATED for name in stated})
+
+
 def sentences(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> list[str]:
     """What a reviewer can paste, a claim a sentence or two."""
     paper = file.paper
     cases, runs = paper.cases or 0, paper.runs or 1
+    behind = "one run" if runs == 1 else f"the mean of {runs} runs"
+    if paper.runs is None:
+        behind = "of a number of runs that is not said, which we take for one"
     told = [
-        f"{paper.title} ({paper.reference}) reports each figure on {cases:,} test cases and "
-        + (
-            "does not say of how many runs; we take it for one."
-            if paper.runs is None
-            else f"as the mean of {quantity(runs, 'run')}."
-        )
+        f"{paper.title} ({paper.reference}) gives each figure on {cases:,} test cases, {behind}."
     ]
     for pair in pairs:
         alone = false_of_means(pair.gap, cases, spread.cases, spread.correlation)
         seeds = false_of_means(pair.gap, cases, spread.cases, spread.correlation, spread.runs, runs)
         told.append(
-            f"It claims that {_label(file, pair.better)} ({pair.figures[0]}) is better than "
-            f"{_label(file, pair.worse)} ({pair.figures[1]}). From the printed figures alone this "
-            f"is false with a probability of {probability(alone)} over the test cases, and of "
+            f"The claim that {_label(file, pair.better)} ({pair.figures[0]}) is better than "
+            f"{_label(file, pair.worse)} ({pair.figures[1]}) is, from these figures alone, false "
+            f"with a probability of {probability(alone)} over the test cases, and of "
             f"{probability(seeds)} if both networks were trained anew with other seeds, too."
         )
     told += [
@@ -167,8 +186,7 @@ def sentences(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> list
         f"({spread.of_cases}); two methods' correlate by {spread.correlation:.2f} over cases "
         f"({spread.of_correlation}); a run's mean has a standard deviation of {spread.runs:.3g} "
         f"over seeds ({spread.of_runs}); nothing was known of the difference beforehand.",
-        "To settle it the paper would have to give the scores of each case and several runs of "
-        "each network.",
+        "The scores of each case, of several runs of each network, would settle it.",
     ]
     return told
 

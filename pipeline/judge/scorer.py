@@ -19,7 +19,7 @@ from pipeline.study.values import shown
 
 KIND = "the ISIC challenge's scorer's JSON"
 MEANS = "macro_average"  # the key of the means over images
-DECIMALS = 6
+DECIMALS = 4
 
 
 def is_scorers(source: Source) -> bool:
@@ -68,8 +68,8 @@ def as_paper(sources: Sequence[Source], cases: int | None) -> PaperFile:
         variances = [np.var(list(own.values()), ddof=1) for own in runs.values()]
         deviation = float(np.sqrt(np.mean(variances)))
     paper = Paper(
-        title="The scores",
-        reference=KIND,
+        title="The ISIC challenge's scorer",
+        reference="isic-challenge-scoring",
         averaging="cases",
         cases=cases,
         runs=number,

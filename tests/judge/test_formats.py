@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,6 +14,7 @@ from conftest import REPOSITORY
 from made_results import make_results
 from PIL import Image
 
+from pipeline.judge import scorer
 from pipeline.judge.formats import Scores, parse_source, read_scores
 from pipeline.statistics.results import save_results
 from pipeline.study.errors import UserError
@@ -83,7 +85,7 @@ def test_two_formats_at_once_are_refused(every):
         (b'{"metric_per_case": [', "a is no whole JSON: .*; write it anew"),
         (b"[" * 100_000, "a is no whole JSON: "),
         (b'{"metric_per_case": 3}', "a: metric_per_case: input should be a valid list, got '3'"),
-        (b'{"schema_version": 2, "study": 3, "cases": 4}', "a: study: .*run the stage compare"),
+        (b'{"schema_version": 3, "study": 3, "cases": 4}', "a: study: .*run the stage compare"),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_one_clear_line(content, told):
@@ -121,6 +123,11 @@ def test_the_isic_scorers_means_are_no_table(output):
     assert b"dice" in done.stdout
     with pytest.raises(UserError, match="a is the ISIC challenge's scorer's: it holds means over"):
         read_scores([Path("a")])
+    assert scorer.is_scorers(parse_source("a")) == (output == "json")
+    if output == "json":  # what it really writes is read as printed means
+        paper = scorer.as_paper([parse_source("x=a"), parse_source("y=a")], 2).paper
+        dice = json.loads(done.stdout)["macro_average"]["dice"]
+        assert paper.values("dice") == {"x": round(dice, 4), "y": round(dice, 4)}
 
 
 def examples() -> list[tuple[str, str]]:
@@ -141,12 +148,17 @@ def test_the_pages_examples_are_read():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
         assert 3 <= len(content.splitlines()) <= 6, name
-        kinds.append(read_scores([path]).kind)
+        if scorer.is_scorers(parse_source(name)):
+            assert scorer.as_paper([parse_source(name), parse_source(f"b={name}")], 9).paper.rows
+            kinds.append(scorer.KIND)
+        else:
+            kinds.append(read_scores([path]).kind)
     assert kinds == [
         "a table with a row a case and run",
         "a table with a column a method",
         "nnU-Net's summary.json",
         "MONAI's raw metrics",
+        "the ISIC challenge's scorer's JSON",
     ]
 
 
