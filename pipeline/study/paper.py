@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from pipeline.study.blocks import Block
-from pipeline.study.values import Count, Name, Printed, expect, unique
+from pipeline.study.values import Count, Printed, expect, unique
 
 DiceAveraging = Literal["cases", "pixels"]
 Factor = Annotated[str, Field(min_length=1), expect("a name that is not empty")]
-Factors = dict[Name, Annotated[list[Factor], AfterValidator(unique)]]
+Factors = dict[str, Annotated[list[Factor], AfterValidator(unique)]]
 
 # What every protocol decides, and a paper may leave open; beside these the keys of networks.
 TOPICS = ("optimisation", "select", "split", "resize", "focal", "averaging", "seeds", "failures")
@@ -43,7 +43,7 @@ class Paper(Block):
     averaging: DiceAveraging | None = None
     cases: Count | None = None
     runs: Count | None = None
-    rows: dict[Name, PaperRow] = Field(default_factory=dict)
+    rows: dict[str, PaperRow] = Field(default_factory=dict)
     claims: list[str] = Field(default_factory=list)
     leaves_open: dict[str, str] = Field(default_factory=dict)
 

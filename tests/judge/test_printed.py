@@ -137,8 +137,8 @@ def test_a_reviewer_is_given_the_claim_and_what_it_assumes():
     )
     assert told[1] == (
         "The claim that A net (0.8660) is better than B net (86.15 %) is, from these figures "
-        "alone, false with a probability of 3 % over the test cases, and of 30 % if both networks were "
-        "trained anew with other seeds, too."
+        "alone, false with a probability of 3 % over the test cases, and of 30 % if both networks "
+        "were trained anew with other seeds, too."
     )
     assert "standard deviation of 0.12 over cases" in told[2]
 
