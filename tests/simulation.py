@@ -13,7 +13,7 @@ import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -166,6 +166,19 @@ STEPS = [
     Truth("10% of the first's runs fail by 0.13", variants=7, step=STEP, fails=0.1),
 ]
 
+CLAIMS = [  # of two variants, that the one found better is
+    Truth("nothing fails", variants=2),
+    Truth("nothing fails, seeds correlate 0.5", variants=2, correlation=0.5),
+    Truth("10% fail by 0.13", variants=2, fails=0.1),
+    Truth("skewed cases", variants=2, cases="skewed"),
+    Truth("heavy-tailed runs", variants=2, runs="heavy-tailed"),
+    Truth("100 cases", variants=2, number=100),
+    Truth("patients of five photographs", variants=2, photographs=5),
+]
+WIDE = 0.03  # up to which the truth of a claim lies, either way, all alike
+PER_ROW = 10  # times as many studies: most claims of such differences are sure
+TOLD = (0.0, 0.01, 0.05, 0.2, 0.5)  # bounds of the probabilities told
+
 COLUMNS = (
     "pair_alarm", "equal_alarm", "effect_alarm", "paper_alarm", "best_alarm", "found",
     "difference", "typical", "run", "rate", "mean",
@@ -241,6 +254,43 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
         ),
         *alone,
         *plain,
+    ]
+
+
+def claims(truth: Truth, seeds: int, studies: int, seed: int) -> pd.DataFrame:
+    """A row a study: of the claim that the variant found better is, the probability told that it is
+    false with `seeds` and over `cases` alone, and whether it `false`ly is claimed."""
+    gc.freeze()  # as in rates
+    rng = np.random.default_rng([seeds, seed, *truth.name.encode(), 1])
+    rows = []
+    for _ in range(studies):
+        one = replace(truth, step=rng.uniform(-WIDE, WIDE))
+        values, typical, _ = one.draw(rng, seeds)
+        runs = values.mean(axis=2)
+        index = pd.MultiIndex.from_product([["a", "b"], range(seeds)], names=["variant", "seed"])
+        failures = failure_rates(pd.Series(runs.ravel(), index), DROP)
+        failed = np.array([[seed in each.failed for seed in range(seeds)] for each in failures])
+        if (~failed).sum(axis=1).min() < 2:
+            continue
+        (pair,) = compare_pairs(
+            values, failed, ["a", "b"], True, margin=MARGIN, groups=truth.groups()
+        )
+        better = pair.difference > 0
+        told = (pair.false or 0.0, pair.false_over_cases or 0.0)
+        rows.append(
+            (*(each if better else 1 - each for each in told), (typical[0] > typical[1]) != better)
+        )
+    return pd.DataFrame(rows, columns=["seeds", "cases", "false"])
+
+
+def calibration(found: pd.DataFrame, told: str) -> list[tuple[int, float, float]]:
+    """Within each two bounds of TOLD: how many claims, the mean probability told, the share that is
+    false."""
+    inside = pd.cut(found[told], TOLD, labels=False, include_lowest=True)
+    return [
+        (int((inside == place).sum()), float(own[told].mean()), float(own["false"].mean()))
+        for place in range(len(TOLD) - 1)
+        for own in [found[inside == place]]
     ]
 
 
@@ -340,9 +390,21 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, marks, *rows])
 
 
+def _claim_rows(claimed: Mapping[tuple[Truth, int], pd.DataFrame], told: str) -> list[list[str]]:
+    rows = []
+    for (truth, seeds), found in claimed.items():
+        cells = [
+            f"{100 * mean:.1f}: {100 * false:.1f} of {number:,}" if number else ""
+            for number, mean, false in calibration(found, told)
+        ]
+        rows.append([truth.name.replace("%", " %"), str(seeds), *cells])
+    return rows
+
+
 def markdown(
     truths: Mapping[tuple[Truth, int], Mapping[str, float]],
     steps: Mapping[tuple[Truth, int], Mapping[str, float]],
+    claimed: Mapping[tuple[Truth, int], pd.DataFrame],
     studies: int,
 ) -> str:
     """The tables with their explanation."""
@@ -383,6 +445,9 @@ def markdown(
             for key, found in patients.items()
         ],
     )  # fmt: skip
+    bounds = [f"Told {100 * low:g} to {100 * high:g}" for low, high in pairwise(TOLD)]
+    claim_table = _table(["Truth", "Seeds", *bounds], _claim_rows(claimed, "seeds"))
+    case_table = _table(["Truth", "Seeds", *bounds], _claim_rows(claimed, "cases"))
     found_table = _table(
         ["Truth", "Seeds", "Plain", "Protocol"],
         [row(*key, found, ("plain_found", "found")) for key, found in steps.items()],
@@ -438,6 +503,21 @@ as in the report.
 
 {patient_table}
 
+## Claims: told false with a probability p, false in p of them
+
+Two variants, whose true difference lies anywhere within +- {WIDE:g}, and the claim that the one
+found better is; {PER_ROW * studies:,} studies a row. "0.2: 0.3 of 900": of 900 claims that are told
+to be false with 0.2 % on average, 0.3 % are. Where 10 % fail, the first variant's runs do.
+
+With seeds:
+
+{claim_table}
+
+Over cases alone, as published (arXiv 2505.04720), of the same studies: these very seeds are taken
+for all there are, so that claims are false more often than told.
+
+{case_table}
+
 ## Power: how often a difference of {STEP:g} is shown
 
 Two of seven variants that never fail differ by {STEP:g}.
@@ -459,10 +539,15 @@ def main() -> None:
         found = pool.starmap(
             rates, [(*key, given.studies, given.seed) for key in keys], chunksize=1
         )
-    all_found = dict(zip(keys, found, strict=True))
+        all_found = dict(zip(keys, found, strict=True))
+        of_claims = [(truth, seeds) for truth in CLAIMS for seeds in (7, 10)]
+        claimed = pool.starmap(
+            claims, [(*key, PER_ROW * given.studies, given.seed) for key in of_claims], chunksize=1
+        )
     text = markdown(
         {key: all_found[key] for key in keys if key[0] not in STEPS},
         {key: all_found[key] for key in keys if key[0] in STEPS},
+        dict(zip(of_claims, claimed, strict=True)),
         given.studies,
     )
     print(text)

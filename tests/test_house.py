@@ -144,13 +144,16 @@ def sources(stage: str) -> list[str]:
 
 
 def templates(modules: set[str]) -> set[str]:
-    """Files of other kinds that lie beside one of the modules and are named in its text."""
-    found = set()
-    for module in modules:
-        path = REPOSITORY / f"{module.replace('.', '/')}.py"
+    """Files of other kinds that are named in the text of one of the modules, or of such a file."""
+    found: set[str] = set()
+    left = [REPOSITORY / f"{module.replace('.', '/')}.py" for module in modules]
+    while left:
+        text = left.pop().read_text()
         for other in (REPOSITORY / "pipeline").rglob("*.*"):
-            if other.suffix in (".html", ".js") and f'"{other.name}"' in path.read_text():
-                found.add(str(other.relative_to(REPOSITORY)))
+            name = str(other.relative_to(REPOSITORY))
+            if other.suffix in (".html", ".js") and f'"{other.name}"' in text and name not in found:
+                found.add(name)
+                left.append(other)
     return found
 
 

@@ -6,9 +6,9 @@ from pipeline.study.errors import run_command
 
 
 def main() -> None:
-    from pipeline.judge import command
+    from pipeline.judge import cli
 
-    command.main()
+    cli.main()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from made_results import make_results
 from PIL import Image
 
-from pipeline.judge import scorer
+from pipeline.judge import challenge
 from pipeline.judge.formats import Scores, parse_source, read_scores
 from pipeline.statistics.results import save_results
 from pipeline.study.errors import UserError
@@ -123,9 +123,9 @@ def test_the_isic_scorers_means_are_no_table(output):
     assert b"dice" in done.stdout
     with pytest.raises(UserError, match="a is the ISIC challenge's scorer's: it holds means over"):
         read_scores([Path("a")])
-    assert scorer.is_scorers(parse_source("a")) == (output == "json")
+    assert challenge.is_scorers(parse_source("a")) == (output == "json")
     if output == "json":  # what it really writes is read as printed means
-        paper = scorer.as_paper([parse_source("x=a"), parse_source("y=a")], 2).paper
+        paper = challenge.as_paper([parse_source("x=a"), parse_source("y=a")], 2).paper
         dice = json.loads(done.stdout)["macro_average"]["dice"]
         assert paper.values("dice") == {"x": round(dice, 4), "y": round(dice, 4)}
 
@@ -148,9 +148,9 @@ def test_the_pages_examples_are_read():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
         assert 3 <= len(content.splitlines()) <= 6, name
-        if scorer.is_scorers(parse_source(name)):
-            assert scorer.as_paper([parse_source(name), parse_source(f"b={name}")], 9).paper.rows
-            kinds.append(scorer.KIND)
+        if challenge.is_scorers(parse_source(name)):
+            assert challenge.as_paper([parse_source(name), parse_source(f"b={name}")], 9).paper.rows
+            kinds.append(challenge.KIND)
         else:
             kinds.append(read_scores([path]).kind)
     assert kinds == [

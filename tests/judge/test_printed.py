@@ -9,7 +9,7 @@ import pytest
 from made_results import make_results
 from scipy import stats
 
-from pipeline.judge import command
+from pipeline.judge import cli
 from pipeline.judge.arguments import parse_source
 from pipeline.judge.paper_file import PaperFile
 from pipeline.judge.printed import (
@@ -21,7 +21,7 @@ from pipeline.judge.printed import (
     sentences,
     spreads_of,
 )
-from pipeline.judge.scorer import as_paper, is_scorers
+from pipeline.judge.challenge import as_paper, is_scorers
 from pipeline.statistics.claims import false_over_cases
 from pipeline.study.errors import UserError
 
@@ -174,7 +174,7 @@ def test_the_challenges_scorers_files_are_means_of_runs(tmp_path, monkeypatch, c
     assert file.paper.runs == 2
     assert file.spreads.runs == pytest.approx(np.sqrt((0.0002 + 0.00005) / 2))
     monkeypatch.setattr("sys.argv", ["judge", *named, "--cases", "500"])
-    command.main()
+    cli.main()
     assert "The claim that deep (0.8950) is better than unet (0.8600)" in capsys.readouterr().out
     assert "deep &gt; unet" in (tmp_path / "judged" / "index.html").read_text()
 
@@ -201,7 +201,7 @@ def test_printed_means_give_the_tables_and_a_page(tmp_path, monkeypatch, capsys)
     (tmp_path / "p.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["judge", "--means", "p.yaml", "--cases", "200"])
-    command.main()
+    cli.main()
     assert "on 200 test cases" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "judged").iterdir()}
     assert names == {"index.html", "table.md", "table.tex"}

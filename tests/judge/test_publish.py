@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pipeline.judge import command
+from pipeline.judge import cli
 from pipeline.statistics.results import load_results
 from pipeline.study.errors import UserError
 from studies import as_table, simulate
@@ -34,7 +34,7 @@ def table(folder, seeds=8, effects=(0.80, 0.83)):
 def run(monkeypatch, folder, *arguments):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.argv", ["judge", *map(str, arguments)])
-    command.main()
+    cli.main()
     return folder / "judged"
 
 
