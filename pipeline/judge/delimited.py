@@ -101,7 +101,10 @@ def _separator(line: str) -> str:
 
 
 def _split(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator), [])
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # a cell of more than 131,072 signs
+        return [line]
 
 
 def _clean(names: Sequence[str]) -> list[str]:
@@ -109,15 +112,14 @@ def _clean(names: Sequence[str]) -> list[str]:
 
 
 def numbers(columns: Columns, name: str) -> npt.NDArray[np.float64]:
-    """A column's numbers; NaN where a cell is empty, or says that it has none, or is not finite.
+    """A column's numbers; NaN where a cell is empty, or says that it has none, or infinity.
 
     Raises UserError naming line and column for other text.
     """
     found = np.full(len(columns.lines), np.nan)
     for row, cell in enumerate(columns.cells[name]):
         if NUMBER.fullmatch(cell):
-            value = float(cell)
-            found[row] = value if np.isfinite(value) else np.nan
+            found[row] = float(cell)
         elif cell.lower() not in MISSING:
             if DECIMAL_COMMA.fullmatch(cell):
                 advice = "a decimal comma: write a point"

@@ -108,6 +108,7 @@ def test_a_file_named_twice_is_refused(folder):
         ("a/nnT__P__2d/fold_3/validation/summary.json", "nnT__P__2d", None, "3", "a/nnT__P__2d"),
         ("T/crossval_results_folds_0_1/postprocessed/summary.json", "T", None, None, "T"),
         ("unet/seed_2/fold_0/x_raw.csv", "unet", 2, "0", "unet"),
+        ("unet/seed_2/run5/fold_1/fold_0/x_raw.csv", "unet", 5, "0", "unet"),
         ("unet/run3/x_raw.csv", "unet", 3, None, "unet"),
         ("unet-seed7/metrics/x_raw.csv", "unet", 7, None, "unet-seed7"),
         ("unet_seed7/seed1/x_raw.csv", "unet_seed7", 1, None, "unet_seed7"),

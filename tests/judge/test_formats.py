@@ -79,6 +79,8 @@ def test_two_formats_at_once_are_refused(every):
         (b"PK\x03\x04...", "a is a workbook or an archive; save the table in it as CSV"),
         (b"%PDF-1.7\n", "a is of no known format: its first line is '%PDF-1.7'; expected one of: a "
          "table with columns variant, seed, case and metrics; .*nnU-Net's summary.json; MONAI's"),
+        (b"x" * 200_000, "a is of no known format: its first line is 'xxx"),
+        (b"case,b\n" + b"x" * 200_000 + b",1\n", "a, line 2: field larger than field limit"),
         (b"name,dice\nx,0.5\n", "a is of no known format: its first line is 'name,dice'"),
         (b'{"dice": 0.5, "hd": 3}', "a is of no known format: its keys are 'dice, hd'; expected"),
         (b"[]", "a is of no known format: it is a list or has no key"),

@@ -183,3 +183,9 @@ def test_it_takes_no_name_beside_its_path():
     save("one.json", {"a": {0: [0.1, 0.2]}})
     with pytest.raises(UserError, match=r"one\.json names its variants itself: name none"):
         read_scores([parse_source("a=one.json")])
+
+
+def test_a_case_twice_is_refused():
+    path = save("one.json", {"a": {0: [0.1, 0.2]}}, ids=["x", "x"])
+    with pytest.raises(UserError, match=r"one\.json: case 'x' stands in it twice"):
+        read_scores([path])

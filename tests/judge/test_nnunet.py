@@ -67,7 +67,8 @@ def test_the_same_cases_again_are_another_seed():
         for fold in range(5)
         for folder in (FIRST, SECOND)
     ]
-    for paths in (folds, [FIRST / TINY, SECOND / TINY]):
+    mixed = [folds[0], folds[1], folds[3], folds[2], *folds[4:]]
+    for paths in (folds, mixed, [FIRST / TINY, SECOND / TINY]):
         scores = read_scores(paths)
         assert runs(scores) == {(TINY, 0): DISCS, (TINY, 1): DISCS}
         assert dice(scores, TINY, 0) == dice(read_scores([FIRST / TINY]), TINY, 0)
