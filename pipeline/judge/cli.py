@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.judge.arguments import parse_source
+from pipeline.judge.challenge import as_paper, is_scorers
 from pipeline.judge.collect import Asked, judge
 from pipeline.judge.formats import read_scores
 from pipeline.judge.paper_file import PaperFile, read_paper
 from pipeline.judge.printed import choose_spread, claimed, sentences, spreads_of
 from pipeline.judge.publish import publish, publish_means
-from pipeline.judge.challenge import as_paper, is_scorers
 from pipeline.statistics.results import load_results
 from pipeline.study.values import Count, Positive, option, printable, quantity
 
