@@ -144,7 +144,7 @@ def make_for(folder: Path, data: Path) -> str:
     params["evaluate"]["batch_size"] = chosen["batch_size"]
     params["paper"] = None  # its figures are of other cases
     params["seeds"], params["folds"] = _flow(chosen["seeds"]), _flow(chosen["folds"])
-    study = _make(folder, params, f"The paper's variants on the cases of {data.name}.")
+    study = _make(folder, params, f"The suite's seven variants on the cases of {data.name}.")
     if chosen["least"] < FEW:
         warn(
             f"{folder / 'params.yaml'}: {counted.cases} cases leave {chosen['least']} to a "

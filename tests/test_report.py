@@ -357,11 +357,11 @@ def test_only_synthetic_studies_carry_the_banner(tmp_path, monkeypatch):
         assert report.SYNTHETIC not in real[name]
 
 
-def test_one_seed_shows_a_dash_for_the_deviation(tmp_path, monkeypatch):
+def test_one_seed_has_no_deviation(tmp_path, monkeypatch):
     written = write_reports(make_study(tmp_path, seeds=[3]), monkeypatch)
-    assert re.search(r"0\.\d{4} ± – \|", written["table.md"].replace("*", ""))  # noqa: RUF001
+    main = written["table.md"].split("\n\n")[5]
+    assert re.search(r"\| 0\.\d{4} \| 0\.\d{4} to", main.replace("*", ""))
     assert "nan" not in written["table.md"].lower()
-    assert re.search(r"0\.\d{4} \$\\pm\$ --", written["table.tex"])
     assert "What another seed would give is in no interval" in written["index.html"]
     first = next(csv.DictReader(io.StringIO(written["table.csv"])))
     assert first["dice_standard_deviation"] == ""

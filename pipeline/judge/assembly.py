@@ -255,12 +255,16 @@ def _copies(table: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     notes = []
     for variant, own in table.groupby("variant", sort=False):
         seen: dict[bytes, int] = {}
+        same: dict[int, list[int]] = {}
         for seed, run in own.groupby("seed", sort=False):
             values = run.sort_values("case")[list(metrics)].to_numpy(dtype=np.float64).tobytes()
             first = seen.setdefault(values, int(str(seed)))
-            if first != seed:
+            same.setdefault(first, []).append(int(str(seed)))
+        for seeds in same.values():
+            if len(seeds) > 1:
+                told = f"{', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
                 notes.append(
-                    f"{variant}: seeds {first} and {seed} have the same numbers; one run that is "
-                    "named twice tells nothing of seeds."
+                    f"{variant}: seeds {told} have the same numbers; one run "
+                    "that is named twice tells nothing of seeds."
                 )
     return notes

@@ -45,6 +45,8 @@ def as_paper(sources: Sequence[Source], cases: int | None) -> PaperFile:
     runs: dict[str, dict[int, float]] = {}
     for source in sources:
         variant = source.variant or source.path.stem
+        if ">" in variant:  # an ordering could not be told from a name
+            raise UserError(f"{shown(variant)}: a variant's name must have no >; name it otherwise")
         own = runs.setdefault(variant, {})
         seed = len(own) if source.seed is None else source.seed
         if seed in own:

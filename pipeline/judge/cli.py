@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.judge.arguments import parse_source
-from pipeline.judge.challenge import as_paper, is_scorers
+from pipeline.judge.challenge import KIND, as_paper, is_scorers
 from pipeline.judge.collect import Asked, judge
 from pipeline.judge.formats import read_scores
 from pipeline.judge.paper_file import PaperFile, read_paper
-from pipeline.judge.printed import choose_spread, claimed, sentences, spreads_of
+from pipeline.judge.printed import STATED, choose_spread, claimed, sentences, spreads_of
 from pipeline.judge.publish import publish, publish_means
 from pipeline.statistics.results import load_results
+from pipeline.study.errors import UserError
 from pipeline.study.values import Count, Positive, option, printable, quantity
 
 OUT = Path("judged")
+TABLES = ("paper", "metric", "better", "baseline", "margin", "failure_drop")  # options of tables
+MEANS = ("like", "cases")  # of printed means
 
 
 def main() -> None:
@@ -98,8 +101,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def judge_table(arguments: argparse.Namespace) -> None:
     sources = [parse_source(text) for text in arguments.table]
     if all(is_scorers(source) for source in sources):
-        told_means(as_paper(sources, arguments.cases), "the scores", arguments)
+        _refuse(arguments, TABLES, f"goes with a table of cases, not with {KIND}")
+        if arguments.cases is None:
+            raise UserError(
+                f"--cases must be the number of test images, which {KIND} does not tell"
+            )
+        file = as_paper(sources, arguments.cases)
+        told_means(file, "the scores", arguments, "measured over these seeds")
         return
+    _refuse(arguments, MEANS, "goes with --means, or with " + KIND)
     scores = read_scores(sources)
     paper = None if arguments.paper is None else read_paper(arguments.paper)
     results = judge(
@@ -123,6 +133,13 @@ def judge_table(arguments: argparse.Namespace) -> None:
     )
 
 
+def _refuse(arguments: argparse.Namespace, options: Sequence[str], told: str) -> None:
+    """Raise UserError for an option that would do nothing."""
+    for name in options:
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} {told}: take it out")
+
+
 def name_of(tables: Sequence[str]) -> str:
     """The first table's file without ending, or its folder's."""
     path = parse_source(tables[0]).path
@@ -130,6 +147,7 @@ def name_of(tables: Sequence[str]) -> str:
 
 
 def judge_means(arguments: argparse.Namespace) -> None:
+    _refuse(arguments, TABLES, "goes with a table of cases, not with --means")
     file = read_paper(arguments.means)
     if arguments.cases is not None:
         paper = file.paper.model_copy(update={"cases": arguments.cases})
@@ -137,11 +155,14 @@ def judge_means(arguments: argparse.Namespace) -> None:
     told_means(file, str(arguments.means), arguments)
 
 
-def told_means(file: PaperFile, name: str, arguments: argparse.Namespace) -> None:
-    """Of printed means: the claims' probabilities, on the page and printed."""
+def told_means(
+    file: PaperFile, name: str, arguments: argparse.Namespace, source: str = STATED
+) -> None:
+    """Of printed means: the claims' probabilities, on the page and printed. source: of the spreads
+    in `file`."""
     pairs = claimed(file, name)
     measured = None if arguments.like is None else spreads_of(load_results(arguments.like))
-    spread = choose_spread(file, measured)
+    spread = choose_spread(file, measured, source)
     told = sentences(pairs, file, spread)
     publish_means(pairs, file, spread, told, arguments.out)
     print("\n".join(told))

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.judge.assembly import Scores
 from pipeline.statistics.analysis import FailedRuns, Protocol, estimate
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.definitions import Better, metric_of
+from pipeline.statistics.definitions import Better, metric_of, names_dice
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.results import (
     SCHEMA_VERSION,
@@ -32,7 +32,8 @@ from pipeline.study.errors import UserError
 from pipeline.study.paper import Paper
 from pipeline.study.values import quantity
 
-DICE = re.compile(r"(.*[^a-z])?(dice|dsc|dice_?score|dice_?coefficient|f1)([^a-z].*)?")
+PLAIN_DICE = ("dice", "dsc", "dicescore", "dicecoefficient", "meandice")
+LARGEST = 1e12  # of a score: above it sums of squares lose what they count
 DROP = 0.03  # as of a study's compare.failure_drop
 MARGIN = 0.005  # of equivalence, likewise
 WORST = 0.0  # a Dice can be
@@ -67,14 +68,18 @@ def judge(
     metric = choose_metric(scores.metrics, asked.metric)
     variants = list(dict.fromkeys(scores.table["variant"]))
     _check_names(variants, asked.baseline, paper)
-    table, notes = complete(scores.table, metric)
+    scores = with_seeds_in_common(as_shares(scores))
+    whole, aborted = without_aborted(scores, metric)
+    table, notes = complete(whole.table, metric)
+    notes = aborted + notes
     better = asked.better or metric_of(metric).better
     is_dice = _is_dice(table, metric) and better == "higher"
     failures = find_failures(table, metric, asked.failure_drop) if is_dice else []
     failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
     own = None if paper is None else as_named(paper.among(variants), scores.metrics)
+    notes += _not_answered(variants, paper, factors or {}, metric)
     comparison = compare_available(
-        table.rename(columns={metric: "value"})[["variant", "seed", "case", "value"]],
+        table[["variant", "seed", "case", metric]].rename(columns={metric: "value"}),
         Protocol(
             metric=metric,
             margin=asked.margin or (MARGIN if is_dice else None),
@@ -92,7 +97,7 @@ def judge(
     estimates = [
         summary
         for each in dict.fromkeys([metric, *scores.metrics])
-        for summary in estimate_all(scores.table, each, failed_runs, own)
+        for summary in estimate_all(whole.table, each, failed_runs, own)
     ]
     ids = list(dict.fromkeys(table["case"]))
     return Results(
@@ -116,7 +121,7 @@ def judge(
         averaged=[],
         comparison=comparison,
         tails=[], groupings={}, subgroups=[], calibration=[], thresholds=[],
-        runs=_runs(scores),
+        runs=_runs(whole),
         costs=[],
         cases=_cases(table, metric, ids),
         histories={},
@@ -136,10 +141,11 @@ def as_named(paper: Paper, metrics: Sequence[str]) -> Paper:
     """The paper with its metrics named as the table's, whose letters and digits are the same."""
 
     def plain(name: str) -> str:
-        letters = re.sub(r"[^a-z0-9]", "", name.lower())
-        return "dice" if letters in ("dsc", "dicescore", "dicecoefficient") else letters
+        return "dice" if _plain(name) in PLAIN_DICE else _plain(name)
 
     names = {plain(metric): metric for metric in metrics}
+    if paper.averaging == "pixels":  # no table of cases has that
+        names["dice"] = "dice of all pixels"
     rows = {
         variant: row.model_copy(
             update={"figures": {names.get(plain(key), key): f for key, f in row.figures.items()}}
@@ -149,10 +155,104 @@ def as_named(paper: Paper, metrics: Sequence[str]) -> Paper:
     return paper.model_copy(update={"rows": rows})
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def as_shares(scores: Scores) -> Scores:
+    """Dice from 0 to 100 as shares. Raises UserError for scores too large to compute with."""
+    table, notes = scores.table.copy(), list(scores.notes)
+    for metric in scores.metrics:
+        values = table[metric].dropna()
+        if len(values) and values.abs().max() > LARGEST:
+            raise UserError(
+                f"{metric}: scores must be within +- {LARGEST:g}, got {values.abs().max():g}; "
+                "leave the cell empty where there is no score"
+            )
+        if names_dice(metric) and len(values) and values.max() > 1 and values.between(0, 100).all():
+            table[metric] /= 100
+            notes.append(f"{metric} goes up to {values.max():g}: it is taken for percent.")
+    return replace(scores, table=table, notes=notes)
+
+
+def with_seeds_in_common(scores: Scores) -> Scores:
+    """Variants that have as many runs each, and not one seed in common, as runs 0, 1, ...: they are
+    of other trainings, which pair nothing and are paired in the order given."""
+    seeds = {
+        str(name): sorted(set(own["seed"]))
+        for name, own in scores.table.groupby("variant", sort=False)
+    }
+    numbers = {len(own) for own in seeds.values()}
+    common = set.intersection(*(set(own) for own in seeds.values()))
+    if len(seeds) < 2 or common or len(numbers) > 1:
+        return scores
+    places = {(name, seed): at for name, own in seeds.items() for at, seed in enumerate(own)}
+    table = scores.table.assign(
+        seed=[
+            places[row] for row in zip(scores.table["variant"], scores.table["seed"], strict=True)
+        ]
+    )
+    told = (
+        "The variants have no seed in common: their runs are numbered from 0, in the order given."
+    )
+    return replace(scores, table=table, notes=[*scores.notes, told])
+
+
+def without_aborted(scores: Scores, metric: str) -> tuple[Scores, list[str]]:
+    """Without runs that have a number for fewer than half as many cases as the fullest: one that
+    broke off would leave few cases to all others. What was left out, in words."""
+    known = scores.table[np.isfinite(scores.table[metric])]
+    keys = [scores.table["variant"], scores.table["seed"]]
+    counts = known.groupby(["variant", "seed"], sort=False).size()
+    runs = pd.MultiIndex.from_frame(scores.table[["variant", "seed"]].drop_duplicates())
+    counts = counts.reindex(runs, fill_value=0)
+    few = counts[2 * counts < counts.max()]
+    kept = counts.index.difference(few.index)
+    if few.empty or set(kept.get_level_values("variant")) < set(scores.table["variant"]):
+        return scores, []  # a variant of such runs alone is told of by the comparison
+    rows = pd.MultiIndex.from_arrays(keys).isin(kept)
+    told = ", ".join(f"{name} seed {seed} ({number})" for (name, seed), number in few.items())
+    return replace(scores, table=scores.table[rows]), [
+        f"Left out: runs with a number for fewer than half of {counts.max()} cases: {told}."
+    ]
+
+
+def _not_answered(
+    variants: Sequence[str],
+    paper: Paper | None,
+    factors: Mapping[str, Sequence[str]],
+    metric: str,
+) -> list[str]:
+    """What the paper says that this table cannot answer."""
+    notes = []
+    absent = (
+        []
+        if paper is None
+        else [
+            name
+            for name in dict.fromkeys(name for _, name in paper.names())
+            if name not in variants
+        ]
+    )
+    if absent:
+        notes.append(f"Of the paper the table does not have {', '.join(absent)}: nothing is said.")
+    lacking = [name for name in factors if name not in variants]
+    if lacking:
+        notes.append(
+            f"No effect of a factor is told: the table does not have {', '.join(lacking)}."
+        )
+    if paper is not None and paper.averaging == "pixels":
+        notes.append("The paper's Dice is of all pixels together: it is held against no case's.")
+    if paper is not None and paper.claims and not names_dice(metric):
+        notes.append(f"The paper's claims are tested by {metric_of(metric).label}.")
+    return notes
+
+
 def choose_metric(metrics: Sequence[str], wanted: str | None) -> str:
     """The primary one: that asked for, else the Dice, else the first."""
     if wanted is None:
-        return next((name for name in metrics if DICE.fullmatch(name.lower())), metrics[0])
+        exact = [name for name in metrics if _plain(name) in PLAIN_DICE]
+        return next(iter([*exact, *filter(names_dice, metrics), *metrics]))
     if wanted not in metrics:
         raise UserError(
             f"--metric must be one of the table's ({', '.join(metrics)}), got {wanted!r}"
@@ -200,7 +300,7 @@ def complete(table: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]
 def _is_dice(table: pd.DataFrame, metric: str) -> bool:
     """Whether the metric is a Dice from 0 to 1, for which the failure rule and the margin are."""
     values = table[metric].dropna()
-    return bool(DICE.fullmatch(metric.lower())) and bool(values.between(0, 1).all())
+    return names_dice(metric) and bool(values.between(0, 1).all())
 
 
 def find_failures(table: pd.DataFrame, metric: str, drop: float | None) -> list[FailureRate]:
@@ -261,10 +361,7 @@ def _first_the_runs(comparison: Comparison, notes: Sequence[str]) -> list[str]:
 
 
 def _definition(metric: str, better: Better | None) -> str:
-    known = metric_of(metric)
-    if better is None or better == known.better:
-        return known.definition
-    return f"As the table has it; {better} is better."
+    return f"As the table has it; {better or metric_of(metric).better} is taken to be better."
 
 
 def _runs(scores: Scores) -> list[RunResult]:

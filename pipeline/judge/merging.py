@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.judge.arguments import Source, printed
 from pipeline.judge.assembly import KEYS, Scores, check_cases, finish
-from pipeline.statistics.definitions import PRIMARY
+from pipeline.statistics.definitions import PRIMARY, names_dice
 from pipeline.statistics.results import Results, load_results
 from pipeline.study.errors import UserError
 
@@ -41,6 +41,11 @@ def read_results(files: Sequence[tuple[Source, Any]]) -> Scores:
         if source.variant is not None:
             raise UserError(f"{name} names its variants itself: name none beside its path")
         results = load_results(source.path, partial=content.get("partial") is not None)
+        if not names_dice(results.comparison.metric):
+            raise UserError(
+                f"{name} is of {results.comparison.metric!r}, not of the Dice of each case; judge "
+                "the table that it was made from"
+            )
         if not any(results.cases.dice.values()):
             raise UserError(f"{name} has no run; train and compare first")
         if results.partial is not None:

@@ -52,6 +52,11 @@ def read_paper(path: Path) -> PaperFile:
         ) from None
     if isinstance(content, dict) and content.get("paper", ...) is None:
         raise UserError(f"{path}: paper is null: there is nothing to hold the table against")
+    unknown = set(content) - {"paper", "factors", "spreads"} if isinstance(content, dict) else set()
+    if unknown and "models" not in content:  # that a study's params.yaml has
+        raise UserError(
+            f"{path}: {sorted(unknown)[0]} is an unknown key; remove it or correct its spelling"
+        )
     try:
         return PaperFile.model_validate_json(json.dumps(content))
     except ValidationError as invalid:

@@ -13,8 +13,10 @@ from scipy import stats
 from pipeline.judge.paper_file import PaperFile
 from pipeline.reporting.tables import Cell, Row, Table
 from pipeline.statistics.crossed import Values
+from pipeline.statistics.definitions import names_dice
 from pipeline.statistics.power import noise
 from pipeline.statistics.results import Results
+from pipeline.statistics.typical import SAME
 from pipeline.statistics.verdict import probability
 from pipeline.study.errors import UserError
 from pipeline.study.values import quantity
@@ -88,6 +90,12 @@ def claimed(file: PaperFile, path: str) -> list[Printed]:
             f"{path}: paper.cases must be the number of test cases behind a row, two at least, got "
             f"{'nothing' if paper.cases is None else paper.cases}; write it there, or give --cases"
         )
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(
+                f"{path}: paper.rows.{name}.figures.dice must be from 0 to 1, or from 0 % to "
+                f"100 %, got {figures[name]!r}"
+            )
     orders = [[name for name in order if name in values] for order in paper.orderings()]
     pairs = dict.fromkeys(pair for order in orders for pair in pairwise(order))
     if not pairs:
@@ -112,15 +120,19 @@ def false_of_means(
     error (arXiv 2511.02453).
     """
     squared = 2 * spread**2 * (1 - correlation) / cases + 2 * runs**2 / of
-    if squared <= 0:
+    if squared <= SAME**2:
         return 0.5 if gap == 0 else float(gap < 0)
     return float(stats.t.sf(gap / np.sqrt(squared), cases - 1))
 
 
 def spreads_of(results: Results) -> Spread:
     """As measured in a study: over its variants the mean of a run's deviation over cases, of two
-    variants' correlation over cases of the same seed, and the pooled deviation of runs that did not
+    variants' correlation over cases, a run of each, and the pooled deviation of runs that did not
     fail. Raises UserError where it has not two variants of two runs with all scores."""
+    if not names_dice(results.comparison.metric):
+        raise UserError(
+            f"--like must be of a Dice, got a results.json of {results.comparison.metric!r}"
+        )
     failed = {(each.variant, seed) for each in results.failures for seed in each.failed}
     scores: dict[str, Values] = {}
     for variant, runs in results.cases.dice.items():
@@ -153,13 +165,14 @@ def spreads_of(results: Results) -> Spread:
     )
 
 
-def choose_spread(file: PaperFile, measured: Spread | None) -> Spread:
-    """What the paper's file states, else what a study of ours measured, else what is usual."""
+def choose_spread(file: PaperFile, measured: Spread | None, source: str = STATED) -> Spread:
+    """What the paper's file states, which is from `source`, else what a study of ours measured,
+    else what is usual."""
     base = measured or USUAL
     stated: dict[str, Any] = {
         name: value for name, value in file.spreads.model_dump().items() if value is not None
     }
-    return replace(base, **stated | {f"of_{name}": STATED for name in stated})
+    return replace(base, **stated | {f"of_{name}": source for name in stated})
 
 
 def sentences(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> list[str]:

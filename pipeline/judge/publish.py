@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.judge.paper_file import PaperFile
@@ -50,6 +51,7 @@ from pipeline.reporting.writers import (
 from pipeline.statistics.results import Comparison, Results, save_results
 from pipeline.study.files import replacing
 from pipeline.study.paper import Paper
+from pipeline.study.values import cell
 
 TITLE = "Scores of"
 FIGURES = {  # file in figures -> title, what the reader sees, and what he sees of several runs
@@ -120,8 +122,13 @@ def publish_means(
         *(sensitivity(pair, place, file, spread) for place, pair in enumerate(pairs, start=1)),
     ]
     paper = file.paper
+    (folder / "results.json").unlink(missing_ok=True)  # of a table that was judged before
+    for name in FIGURES:
+        for kind in ("svg", "png"):
+            (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     for name, text in {
         "table.md": _markdown(paper, told, tables),
+        "table.csv": _csv(tables[0]),
         "table.tex": _latex(tables),
         "index.html": templates()
         .get_template("judged.html")
@@ -151,6 +158,12 @@ def _markdown(paper: Paper, told: Sequence[str], tables: Sequence[Table]) -> str
         parts += [escape_markdown(table.caption), markdown_table(table)]
     parts += [f"- **{word}**: {escape_markdown(meaning)}" for word, meaning in MEANS_TERMS]
     return "\n\n".join(parts) + "\n"
+
+
+def _csv(table: Table) -> str:
+    rows = [[cell(row.name), *(each.text for each in row.cells)] for row in table.rows]
+    frame = pd.DataFrame(rows, columns=[table.subject, *table.header])
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _latex(tables: Sequence[Table]) -> str:

@@ -272,8 +272,13 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
         told = f"failed, with its seed: over {drop:.4g} {label} below its variant's upper quartile"
         handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
     if any(row.estimate is not None and row.estimate.interval is not None for row in rows):
+        several = any(len(row.sound) + len(row.failed) > 1 for row in rows)
         typical = "typical run (of those that did not fail), 95 % interval"
-        handles.append(handle(typical, "d", linestyle="-", linewidth=1.8))
+        if several:
+            handles.append(handle(typical, "d", linestyle="-", linewidth=1.8))
+        else:
+            told = "95 % interval over cases alone"
+            handles.append(handle(told, "", linestyle="-", linewidth=1.8))
     if any(row.estimate is not None and row.estimate.paper is not None for row in rows):
         handles.append(handle("the paper's figure", "*", color=INK, markersize=8.5))
     return handles
@@ -292,6 +297,9 @@ def draw_forest(results: Results) -> Figure | None:
     groups = [(first, list(pairs)) for first, pairs in groupby(comparison.pairs, _first)]
     rows = len(comparison.pairs) + len(groups)
     width = 7.2 + LETTER * _longest(comparison.variants)  # the plot keeps its own
+    lower = comparison.better == "lower"
+    against = "against" if lower else "minus"
+    better = " (above 0 the first is better)" if lower else ""
     figure = Figure(figsize=(width, 1.5 + 0.24 * rows), layout="constrained")
     ax = figure.subplots()
     if margin is not None:
@@ -300,7 +308,7 @@ def draw_forest(results: Results) -> Figure | None:
     row = 0
     for first, pairs in groups:
         ax.text(
-            -0.012, row, f"{first} minus", transform=ax.get_yaxis_transform(),
+            -0.012, row, f"{first} {against}", transform=ax.get_yaxis_transform(),
             ha="right", va="center", fontsize=9, fontweight="bold",
         )  # fmt: skip
         for pair in pairs:
@@ -310,7 +318,8 @@ def draw_forest(results: Results) -> Figure | None:
     ax.set(
         ylim=(rows - 0.4, -0.6),
         yticks=[],
-        xlabel=f"Difference in {label} between typical runs, 95 % interval over {comparison.over}",
+        xlabel=f"Difference in {label}{better} between typical runs, 95 % interval over "
+        f"{comparison.over}",
     )
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.grid(axis="y", visible=False)

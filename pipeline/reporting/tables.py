@@ -39,6 +39,10 @@ BOLD = (
     "Bold marks the best mean of a column, over all runs, failed ones with them, and the best "
     "typical run. Whether typical runs differ by more than chance, the table of pairs says."
 )
+BOLD_OF_ONE = (
+    "Bold marks the best of a column. Whether runs differ by more than chance, the table of pairs "
+    "says of cases, and nothing says of seeds."
+)
 TYPICAL = (
     "what does a run give that does not fail? It is the mean over those runs; of seven or more a "
     "tenth, one at least, is left out at either end."
@@ -128,6 +132,9 @@ def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
     for metric in dict.fromkeys((*metrics, *printed)):
         label = metric_of(metric).label
         estimates = [results.estimate(variant, metric) for variant in variants]
+        cases = estimates[0].cases
+        if cases != len(results.cases.ids):
+            label += f", {quantity(cases, 'case')}"
         better = _better(results, metric)
         columns[label] = _means(estimates, better)
         if metric == results.comparison.metric:
@@ -339,6 +346,12 @@ def subgroup_tables(results: Results) -> list[Table]:
     return tables
 
 
+def _sign(comparison: Comparison) -> str:
+    """What a difference above 0 says, where lower is better."""
+    lower = comparison.better == "lower"
+    return " Above 0 the first is the better, lower one." if lower else ""
+
+
 def claims_table(comparison: Comparison) -> Table:
     """What the paper claims, and how likely each claim is false; no row without claims."""
     label = metric_of(comparison.metric).label
@@ -362,7 +375,7 @@ def claims_table(comparison: Comparison) -> Table:
         f"95 % interval over {comparison.over}, for itself; the p-value adjusted over all pairs of "
         "variants; whether the claim is shown. How likely is it false? Over cases alone: if these "
         "very runs saw other cases. With seeds: if the networks were trained anew, too. Decided "
-        f"by: {DECIDED}"
+        f"by: {DECIDED}{_sign(comparison)}"
     )
     header = [
         "Difference", "95 % interval", "Adjusted p", "Shown", "False, cases alone",
@@ -387,13 +400,13 @@ def pairs_table(comparison: Comparison) -> Table:
         ]
         rows.append(_row(f"{pair.first} - {pair.second}", cells))
     test = comparison.pairing.test if comparison.pairing else "no test"
+    sign = _sign(comparison)
     margin, equal = comparison.equivalence_margin, ""
     if margin is not None:
         equal = (
             f" Equal: typical runs differ by less than {margin:g}, by two one-sided tests, with "
             "Holm over all pairs."
         )
-    sign = "" if comparison.better == "higher" else " Above 0 the first is the better, lower one."
     caption = (
         f"Do typical runs differ? Differences in {label}, with 95 % intervals over "
         f"{comparison.over}, each for itself.{sign} Failed runs are left out. Adjusted p holds for "
@@ -404,7 +417,7 @@ def pairs_table(comparison: Comparison) -> Table:
     header = [
         "Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal", "Decided by",
     ]  # fmt: skip
-    if len(comparison.seeds) == 1:  # no test over seeds has anything to say
+    if comparison.over == "cases alone":  # no test over seeds has anything to say
         caption = (
             f"Do the runs differ? Differences in {label}, with 95 % intervals over cases alone, "
             f"each for itself.{sign} Adjusted p holds for all pairs together: {test}. Decided by: "
@@ -637,8 +650,14 @@ def _better(results: Results, metric: str) -> Better:
 def _means(estimates: Sequence[Estimate], better: Better) -> list[Cell]:
     """Mean and standard deviation of one metric, the best mean marked."""
     best = _best(estimates, [found.mean for found in estimates], better)
+    several = max(found.seeds for found in estimates) > 1
     return [
-        Cell(f"{number(found.mean)} ± {number(found.standard_deviation)}", best=marked)
+        Cell(
+            f"{number(found.mean)} ± {number(found.standard_deviation)}"
+            if several
+            else number(found.mean),
+            best=marked,
+        )
         for found, marked in zip(estimates, best, strict=True)
     ]
 
@@ -668,6 +687,8 @@ def _best(
 
 def bold_note(results: Results) -> str:
     """What bold means, where there is any."""
+    if max(_seeds(results)) == 1:
+        return BOLD_OF_ONE
     if len(set(_seeds(results))) == 1:
         return BOLD
     return "No best mean is marked: the variants do not have the same number of seeds."

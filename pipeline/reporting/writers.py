@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, label_of
 from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
 from pipeline.statistics.terms import ONE_RUN, state_terms
+from pipeline.study.values import cell
 
 BOOKTABS = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."
 
@@ -40,10 +41,13 @@ def markdown(results: Results, tables: Sequence[Table], title: str = "Study") ->
 
 def all_definitions(results: Results) -> list[tuple[str, str]]:
     """Of the metrics, then of the words that the verdict and the tables use."""
-    terms = ONE_RUN
+    paper = results.paper is not None
     if max(found.seeds for found in results.estimates) > 1:
         drop = results.params["compare"]["failure_drop"]
-        terms = state_terms(drop, paper=results.paper is not None)
+        equal = results.comparison.equivalence_margin is not None
+        terms = state_terms(drop, paper=paper, failures=bool(results.failures), equal=equal)
+    else:
+        terms = ONE_RUN if paper else ONE_RUN[:1]
     return [*results.study.definitions.items(), *terms]
 
 
@@ -80,13 +84,13 @@ def csv(results: Results) -> str:
     rows = []
     for variant in results.study.variants:
         primary = results.estimate(variant, results.comparison.metric)
-        row: dict[str, Any] = {"variant": variant}
+        row: dict[str, Any] = {"variant": cell(variant)}
         if results.partial is not None:
             row["partial"] = f"{results.partial.runs} of {results.partial.of} runs"
         paper = results.paper
         if paper is not None:
             named = label_of(paper, variant)
-            row["paper_row"] = None if named == DASH else named
+            row["paper_row"] = None if named == DASH else cell(named)
         row |= {"seeds": primary.seeds, "cases": primary.cases}
         for metric in scored:
             found = results.estimate(variant, metric)
@@ -160,7 +164,7 @@ def latex_table(table: Table, caption: str, label: str) -> str:
             r"\begin{table}[htbp]",
             r"  \centering",
             rf"  \caption{{{escape_latex(caption)}}}",
-            rf"  \label{{tab:{label}}}",
+            rf"  \label{{tab:{re.sub('[^A-Za-z0-9:_-]+', '-', label)}}}",
             r"  \resizebox{\textwidth}{!}{%",
             rf"  \begin{{tabular}}{{@{{}}{alignments}@{{}}}}",
             r"    \toprule",

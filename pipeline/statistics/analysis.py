@@ -21,7 +21,7 @@ from pipeline.statistics.crossed import (
     count_groups,
     variance_components,
 )
-from pipeline.statistics.definitions import Better
+from pipeline.statistics.definitions import POOLED, Better
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import (
@@ -37,6 +37,7 @@ from pipeline.statistics.power import plan
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
+    Effect,
     Estimate,
     Interval,
     Pairing,
@@ -44,6 +45,7 @@ from pipeline.statistics.results import (
 from pipeline.statistics.typical import (
     Failed,
     more_runs_interval,
+    seeds_alone_interval,
     typical_interval,
     typical_mean,
 )
@@ -203,6 +205,10 @@ def estimate(
         expected = more_runs_interval(
             units, failed, figures=len(printed), runs=paper.runs or 1, cases=theirs
         )
+    elif metric in POOLED and sound > 1 and figure is not None and paper is not None:
+        expected = seeds_alone_interval(
+            values[:, 0], failed, figures=len(printed), runs=paper.runs or 1
+        )
     return Estimate(
         variant=variant,
         metric=metric,
@@ -320,7 +326,9 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
                 pairing.paired,
             )
         ranks = rank_all(means, names)
-        printed = {name: protocol.printed[name] for name in names if name in protocol.printed}
+        sign = 1 if protocol.better == "higher" else -1
+        printed = {n: sign * protocol.printed[n] for n in names if n in protocol.printed}
+        factorial = [turn(effect) for effect in factorial] if sign < 0 else factorial
         ordering = order_all(
             units, failed, names, _best_first(printed), pairing.paired,
             draws=protocol.draws, seed=protocol.seed,
@@ -355,7 +363,21 @@ def _claimed_pairs(claims: Sequence[Sequence[str]], names: Sequence[str]) -> lis
     return list(dict.fromkeys(chain.from_iterable(pairwise(each) for each in orderings)))
 
 
+def turn(effect: Effect) -> Effect:
+    """An effect on the negative of a metric as that on the metric."""
+    bounds = effect.interval
+    return effect.model_copy(
+        update={
+            "difference": -effect.difference,
+            "interval": None if bounds is None else Interval(low=-bounds.high, high=-bounds.low),
+        }
+    )
+
+
 def _best_first(printed: Mapping[str, float]) -> list[str]:
+    """The paper's ordering; none where two of its figures are equal, which orders nothing."""
+    if len(set(printed.values())) < len(printed):
+        return []
     return sorted(printed, key=lambda name: -printed[name])
 
 

@@ -121,18 +121,28 @@ PRIMARY = "dice"  # fixed before looking; the rest is secondary
 
 # Words in the names of metrics of which less is better, as other tools write them.
 LESS = {
-    "hausdorff", "hd", "hd95", "distance", "assd", "asd", "masd", "msd", "loss", "error", "ece",
-    "brier", "fn", "fp", "fpr", "fnr", "mae", "mse", "rmse", "volumedifference", "rvd",
+    "hausdorff", "hd", "distance", "assd", "asd", "masd", "msd", "loss", "error", "ece", "brier",
+    "fn", "fp", "fpr", "fnr", "false", "mae", "mse", "rmse", "rvd",
 }  # fmt: skip
+
+
+# Words beside "dice" in the names of what is no Dice of pixels.
+NOT_DICE = {"surface", "loss", "boundary", "error", "pooled"}
 
 
 def metric_of(name: str) -> Metric:
     """One of METRICS; of another name, which another tool scored by, what the name says of it."""
     if name in METRICS:
         return METRICS[name]
-    words = re.findall(r"[a-z]+[0-9]*", name.lower().replace("_", " "))
-    better: Better = "lower" if LESS & set(words) else "higher"
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+    better: Better = "lower" if LESS & words else "higher"
     return Metric(name, better, f"As the table has it; {better} is taken to be better.")
+
+
+def names_dice(name: str) -> bool:
+    """Whether another tool's metric is the Dice of a case's pixels, by its name."""
+    words = re.sub(r"[^a-z]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()).split()
+    return bool({"dice", "dsc"} & set(words)) and not NOT_DICE & set(words)
 
 
 def metrics_of(study: Study) -> list[str]:

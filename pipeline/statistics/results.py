@@ -319,8 +319,9 @@ class Comparison(Record):
 
     @property
     def over(self) -> str:
-        """What intervals are over, in words."""
-        return "cases alone" if len(self.seeds) == 1 else "seeds and cases"
+        """What the pairs' intervals are over, in words."""
+        one_run = [pair.false is None and pair.false_over_cases is not None for pair in self.pairs]
+        return "cases alone" if one_run and all(one_run) else "seeds and cases"
 
 
 class RunResult(Record):

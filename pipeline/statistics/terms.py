@@ -55,13 +55,22 @@ ONE_RUN = [  # of a table with one run of each variant
         "Of the claim that a beats b, by the mean d of the n cases' differences: Student's t "
         "with n - 1 degrees of freedom below -d / (s / sqrt(n)), s their standard deviation "
         "(arXiv 2505.04720). "
-        "With the seeds' variance in it (arXiv 2511.02453) it is larger: that takes several runs.",
+        "With the seeds' variance in it (arXiv 2511.02453) it is larger, as a rule: that takes "
+        "several runs.",
     ),
 ]
 
 
-def state_terms(drop: float, *, paper: bool) -> list[tuple[str, str]]:
+OF_FAILURES = ("Failed run", "Failure rate", "Mean over all runs")
+
+
+def state_terms(
+    drop: float, *, paper: bool, failures: bool = True, equal: bool = True
+) -> list[tuple[str, str]]:
     """Each word with its meaning; drop: the study's compare.failure_drop. paper: whether there is
-    one to be held against."""
+    one to be held against; failures, equal: whether runs are called failed, and variants equal."""
     terms = TERMS | OF_A_PAPER if paper else TERMS
-    return [(word, meaning.format(drop=drop)) for word, meaning in terms.items()]
+    left_out = [*([] if failures else OF_FAILURES), *([] if equal else ["Equal"])]
+    return [
+        (word, meaning.format(drop=drop)) for word, meaning in terms.items() if word not in left_out
+    ]

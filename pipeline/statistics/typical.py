@@ -238,6 +238,18 @@ def _alone(run: TypicalRun) -> Contrast:
     return found
 
 
+def seeds_alone_interval(
+    means: Values, failed: Failed, *, figures: int = 1, runs: int = 1
+) -> Interval:
+    """The same on these very cases, of figures that no case has a part of its own in, as a Dice of
+    all pixels; means (S,), failed (S,), two runs at least that did not fail. No other cases are in
+    it."""
+    own = means[~failed]
+    variance = float(own.var(ddof=1))
+    found = Contrast(float(own.mean()), variance / len(own) + variance / runs, 0.0, len(own) - 1)
+    return found.interval(1 - (1 - CONFIDENCE) / figures)
+
+
 def more_runs_interval(
     values: Values,
     failed: Failed,

@@ -17,6 +17,10 @@ from pipeline.statistics.pairs import (
 )
 from pipeline.statistics.results import Comparison, Pair, Pairing
 
+ONE_SEED = (
+    "No two variants have two seeds in common: what follows is of the one seed that all have, over "
+    "cases alone. What another seed would give is in no interval, so no difference is called shown."
+)
 TEST = (
     "Student's t of typical runs, paired by the seeds that both have, over seeds and cases; Holm "
     "over all pairs"
@@ -48,6 +52,8 @@ def compare_available(
             design.scores, design.failed, names, paired=True, margin=protocol.margin,
             groups=design.groups,
         )  # fmt: skip
+    if not pairs and whole.pairs:  # over cases alone, of the one seed that all have
+        return whole.model_copy(update={"notes": [ONE_SEED, *whole.notes[1:]]})
     pairs = _adjusted(pairs)
     return whole.model_copy(
         update={
@@ -63,14 +69,19 @@ def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
     if not pairs:
         return []
     p_values = holm([1.0 if p is None else p for p in (each.adjusted_p_value for each in pairs)])
-    equal = holm([1.0 if p is None else p for p in (each.equivalence_p_value for each in pairs)])
+    equal: Sequence[float | None] = [None for _ in pairs]
+    tested = [pair.equivalence_p_value for pair in pairs]
+    if any(p is not None for p in tested):  # none where no margin is known
+        equal = holm([1.0 if p is None else p for p in tested]).tolist()
     return [
         pair.model_copy(
             update={
                 "adjusted_p_value": float(p_value),
                 "shown": None if pair.shown is None else bool(p_value < ALPHA),
-                "equivalence_p_value": float(equivalence),
-                "equivalent": None if pair.equivalent is None else bool(equivalence < ALPHA),
+                "equivalence_p_value": equivalence,
+                "equivalent": None
+                if pair.equivalent is None or equivalence is None
+                else equivalence < ALPHA,
             }
         )
         for pair, p_value, equivalence in zip(pairs, p_values, equal, strict=True)

@@ -234,6 +234,11 @@ def describe_pair(pair: Pair, metric: str) -> str:
 def _describe_runs(pair: Pair, label: str) -> str:
     """The same of one run each: `The run of a beats that of b by 0.0040 Dice, 95 % interval over
     cases alone -0.0020 to 0.0100.`"""
+    if round(pair.difference, DECIMALS) == 0:
+        return (
+            f"The runs of {pair.first} and {pair.second} have the same {label} to {DECIMALS} "
+            "decimals."
+        )
     how = "beats" if pair.difference >= 0 else "falls behind"
     text = f"The run of {pair.first} {how} that of {pair.second} by "
     text += f"{_number(abs(pair.difference))} {label}"

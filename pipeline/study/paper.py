@@ -58,6 +58,10 @@ class Paper(Block):
                 )
             if len(set(names)) < len(names):
                 raise ValueError(f"must name each variant once in an ordering, got {claim!r}")
+        pairs = {pair for claim in claims for pair in combinations(ordering(claim), 2)}
+        for a, b in pairs:
+            if (b, a) in pairs:
+                raise ValueError(f"must not contradict each other, got {a} > {b} and {b} > {a}")
         return claims
 
     def figures(self, metric: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from papers import printing
 from pipeline.judge.assembly import Scores
 from pipeline.judge.collect import Asked, choose_metric, complete, judge
 from pipeline.statistics.analysis import Protocol, compare
+from pipeline.statistics.definitions import metric_of
 from pipeline.statistics.typical import typical_interval
 from pipeline.study.errors import UserError
 from studies import as_table, simulate
@@ -113,6 +114,9 @@ def test_where_lower_is_better_the_lowest_is_the_best():
 def test_the_dice_is_the_primary_metric_whatever_it_is_called():
     assert choose_metric(["IoU", "Dice (label 1)", "dice_x"], None) == "Dice (label 1)"
     assert choose_metric(["iou", "mean_dice"], None) == "mean_dice"
+    assert choose_metric(["surface_dice", "dice_loss", "dice"], None) == "dice"
+    assert choose_metric(["nsd", "dice_loss", "SurfaceDice"], None) == "nsd"
+    assert choose_metric(["dice_x", "DiceScore"], None) == "DiceScore"
     assert choose_metric(["iou", "DSC"], None) == "DSC"
     assert choose_metric(["iou", "nsd"], None) == "iou"
     assert choose_metric(["iou", "dice"], "iou") == "iou"
@@ -158,3 +162,70 @@ def test_a_design_of_factors_is_told_of_tables_too():
     factors = {"a": [], "b": ["x"], "c": ["y"], "d": ["x", "y"]}
     found = judged(table, factors=factors)
     assert [each.factors for each in found.comparison.factorial] == [["x"], ["y"], ["x", "y"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("HD95", "lower"), ("hausdorff95", "lower"), ("HausdorffDistance95", "lower"),
+        ("MeanSurfaceDistance", "lower"), ("val_loss2", "lower"), ("false_negatives", "lower"),
+        ("Dice (label 1)", "higher"), ("NSD", "higher"), ("mean_iou", "higher"),
+    ],
+)  # fmt: skip
+def test_a_metrics_name_tells_which_values_are_better(name, better):
+    assert metric_of(name).better == better
+
+
+def test_a_dice_in_percent_is_taken_as_a_share():
+    values = drawn()
+    found = judged(long(values * 100), paper=printing(a="0.80"))
+    assert found.estimate("a", "dice").mean == pytest.approx(values[0].mean())
+    assert found.comparison.equivalence_margin == 0.005
+    assert "it is taken for percent" in " ".join(found.verdict)
+
+
+def test_runs_of_other_seeds_are_paired_as_they_stand():
+    table = long(drawn(effects=(0.80, 0.83)))
+    other = table.copy()
+    other.loc[other["variant"] == "b", "seed"] += 10
+    found = judged(other)
+    assert found.comparison.pairs == judged(table).comparison.pairs
+    assert "The variants have no seed in common" in " ".join(found.verdict)
+
+
+def test_a_run_that_broke_off_takes_no_cases_from_the_others():
+    table = long(drawn())
+    broken = (table["variant"] == "b") & (table["seed"] == 7)
+    found = judged(table[~broken | table["case"].isin(["case-1", "case-2"])])
+    assert found.comparison.cases == 40
+    assert "Left out: runs with a number for fewer than half of 40 cases: b seed 7 (2)." in (
+        found.verdict
+    )
+    assert found.comparison.pairs == judged(table[~broken]).comparison.pairs
+
+
+def test_variants_of_one_and_of_several_seeds_are_compared_where_they_can_be():
+    table = long(drawn())
+    found = judged(table[(table["variant"] != "c") | (table["seed"] == 0)])
+    assert found.comparison.over == "seeds and cases"
+    (pair,) = found.comparison.pairs
+    assert (pair.first, pair.second, pair.shown) == ("a", "b", True)
+    assert "No test, for want of two common seeds" in " ".join(found.verdict)
+
+
+def test_what_the_paper_says_and_the_table_cannot_answer_is_told():
+    paper = printing(a="0.80", zz="0.9").model_copy(update={"claims": ["zz > a"]})
+    told = " ".join(judged(long(drawn()), paper=paper, factors={"a": [], "q": ["x"]}).verdict)
+    assert "Of the paper the table does not have zz: nothing is said." in told
+    assert "No effect of a factor is told: the table does not have q." in told
+
+
+def test_a_metric_beside_one_called_value_is_compared():
+    assert judged(long(drawn()).assign(value=1.0), "dice", "value").comparison.metric == "dice"
+
+
+def test_scores_too_large_to_compute_with_are_refused():
+    table = long(drawn())
+    table.loc[0, "dice"] = 1e300
+    with pytest.raises(UserError, match=r"dice: scores must be within .* got 1e\+300"):
+        judged(table)

@@ -206,7 +206,7 @@ def test_printed_means_give_the_tables_and_a_page(tmp_path, monkeypatch, capsys)
     cli.main()
     assert "on 200 test cases" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "judged").iterdir()}
-    assert names == {"index.html", "table.md", "table.tex"}
+    assert names == {"index.html", "table.csv", "table.md", "table.tex"}
     page = (tmp_path / "judged" / "index.html").read_text()
     assert "How likely is a &gt; b false" in page
     assert "95 % interval" not in page

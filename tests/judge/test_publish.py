@@ -115,7 +115,8 @@ def test_names_from_a_table_are_escaped(tmp_path, monkeypatch):
     [
         (None, "paper.yaml is missing: name a YAML file with a block paper"),
         ("paper: null\n", "paper.yaml: paper is null: there is nothing to hold the table against"),
-        ("papier: {}\n", "paper.yaml: paper is missing"),
+        ("factors: {}\n", "paper.yaml: paper is missing"),
+        ("papier: {}\n", "paper.yaml: papier is an unknown key"),
         ("paper: {title: T, reference: R, cases: few}\n", "paper.cases must be a whole number"),
         (PAPER + "factors: {a: [x]}\n", "factors must be crossed"),
         (PAPER.replace("b > a", "b"), "paper.claims must be orderings of two variants or more"),
@@ -136,7 +137,7 @@ def test_a_paper_with_a_mistake_is_one_clear_line_and_writes_nothing(
 
 def test_a_studys_params_are_a_paper_file_too(tmp_path, monkeypatch):
     table(tmp_path)
-    (tmp_path / "params.yaml").write_text("name: x\nseeds: [1]\n" + PAPER)
+    (tmp_path / "params.yaml").write_text("name: x\nmodels: {}\n" + PAPER)
     run(monkeypatch, tmp_path, "scores.csv", "--paper", "params.yaml")
 
 

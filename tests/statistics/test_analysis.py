@@ -74,6 +74,48 @@ def test_runs_without_a_difference_are_compared_over_cases_too():
     assert (pair.difference, pair.p_value, pair.false_over_cases) == (0, 1, 0.5)
 
 
+def test_where_lower_is_better_the_papers_lowest_figure_is_its_best():
+    values = simulate(np.random.default_rng(0), (1.0, 2.0, 3.0), seeds=8, cases=30)
+    printed = {"a": 15.0, "b": 16.5, "c": 19.0}
+    found = run(as_table(values), better="lower", margin=None, printed=printed, factors={})
+    assert found.ordering.paper == ["a", "b", "c"]
+    assert found.ordering.paper_share == 1
+    assert found.power.gap == pytest.approx(1.5)
+
+
+def test_where_lower_is_better_an_effect_is_told_on_the_metric_itself():
+    values = simulate(np.random.default_rng(0), (1.0, 1.6), seeds=8, cases=30)
+    factors = {"a": [], "b": ["x"]}
+    asked = {"printed": {}, "factors": factors, "baseline": None}
+    (effect,) = run(as_table(values), better="lower", margin=None, **asked).factorial
+    (same,) = run(as_table(values), **asked).factorial
+    assert effect.difference == pytest.approx(same.difference)
+    assert effect.difference == pytest.approx(0.6, abs=0.05)
+    assert effect.interval.low < effect.difference < effect.interval.high
+    assert effect.interval.low == pytest.approx(same.interval.low)
+
+
+def test_a_paper_with_two_equal_figures_orders_nothing():
+    _, scores = two()
+    assert run(scores, printed={"a": 0.84, "b": 0.84}, baseline=None).ordering.paper == []
+
+
+def test_a_dice_of_all_pixels_is_held_against_other_runs_on_these_cases():
+    """Student's prediction interval over seeds: a pooled Dice has no case of its own."""
+    means = np.array([0.80, 0.82, 0.85, 0.81, 0.83])
+    paper = printing(a="0.950").model_copy(update={"averaging": "pixels", "runs": 2})
+    lost = np.array([False, False, True, False, False])
+    found = estimate(means[:, None], lost, variant="a", metric="pooled_dice", paper=paper)
+    own = means[~lost]
+    reach = stats.t.ppf(0.975, 3) * own.std(ddof=1) * np.sqrt(1 / 4 + 1 / 2)
+    assert found.paper == 0.95
+    assert (found.paper_interval.low, found.paper_interval.high) == pytest.approx(
+        (own.mean() - reach, own.mean() + reach)
+    )
+    assert found.paper_lies == "above"
+    assert estimate(means[:, None], lost, variant="a", metric="dice", paper=paper).paper is None
+
+
 def test_where_lower_is_better_the_first_is_better_above_0_and_the_order_turns():
     scores = as_table(simulate(np.random.default_rng(0), (3.0, 2.0), seeds=8, cases=30))
     asked = {"printed": {}, "factors": {}, "baseline": None}

@@ -75,7 +75,7 @@ def test_claims_of_a_given_probability_are_false_in_that_share():
     """Truth drawn widely: of claims about the variant found better, told false with p, p are."""
     rng = np.random.default_rng(7)
     told, false, alone = [], [], []
-    for _ in range(1500):
+    for _ in range(4000):
         truth = rng.uniform(-0.03, 0.03)
         values = simulate(rng, [0.8, 0.8 + truth], seeds=8, cases=400, seed_deviation=0.01)
         (pair,) = compare_pairs(values[::-1], none(values), ["b", "a"], True, margin=0.005)
@@ -85,8 +85,13 @@ def test_claims_of_a_given_probability_are_false_in_that_share():
     told, false, alone = np.array(told), np.array(false), np.array(alone)
     for low, high in ((0, 0.05), (0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1)):
         inside = (told >= low) & (told < high)
-        error = 3 * np.sqrt(0.25 / inside.sum())
-        assert abs(false[inside].mean() - told[inside].mean()) < error
+        share = told[inside].mean()
+        error = 3.3 * np.sqrt(share * (1 - share) / inside.sum())
+        assert abs(false[inside].mean() - share) < error
+    # One that forgets the seeds would not pass.
+    wrong = (alone >= 0.05) & (alone < 0.2)
+    share = alone[wrong].mean()
+    assert false[wrong].mean() - share > 3.3 * np.sqrt(share * (1 - share) / wrong.sum())
     # What is nearly sure over cases alone is less so: these very seeds were lucky.
     sure = alone < 0.01
     assert sure.sum() > 100

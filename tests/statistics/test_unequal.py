@@ -110,7 +110,11 @@ def test_seeds_of_one_number_and_those_that_all_have_are_told():
     ]
     found = available(values, {"a": range(5), "b": range(3, 8)})
     assert found.notes[0].endswith("2 of them; ranks and orderings are of those that all have, 2.")
+    # Of one common seed what can be said is over cases alone.
     found = available(values, {"a": range(5), "b": range(4, 8)})
+    assert (found.over, found.pairs[0].shown) == ("cases alone", None)
+    assert found.notes[0].startswith("No two variants have two seeds in common: what follows is of")
+    found = available(values, {"a": range(5), "b": range(5, 8)})
     assert found.pairs == []
     assert found.notes == [
         "The variants do not have the same seeds: each pair is compared on those that both have; "
