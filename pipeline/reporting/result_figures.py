@@ -298,6 +298,7 @@ def draw_forest(results: Results) -> Figure | None:
     rows = len(comparison.pairs) + len(groups)
     width = 7.2 + LETTER * _longest(comparison.variants)  # the plot keeps its own
     lower = comparison.better == "lower"
+    runs = "the runs" if comparison.over == "cases alone" else "typical runs"
     against = "against" if lower else "minus"
     better = " (above 0 the first is better)" if lower else ""
     figure = Figure(figsize=(width, 1.5 + 0.24 * rows), layout="constrained")
@@ -318,7 +319,7 @@ def draw_forest(results: Results) -> Figure | None:
     ax.set(
         ylim=(rows - 0.4, -0.6),
         yticks=[],
-        xlabel=f"Difference in {label}{better} between typical runs, 95 % interval over "
+        xlabel=f"Difference in {label}{better} between {runs}, 95 % interval over "
         f"{comparison.over}",
     )
     ax.xaxis.set_major_locator(MaxNLocator(6))
