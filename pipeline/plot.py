@@ -20,14 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.evaluation_figures import draw_reliability, draw_thresholds
-from pipeline.reporting.result_figures import (
-    draw_cost,
-    draw_forest,
-    draw_ordering,
-    draw_ranks,
-    draw_runs,
-    draw_variance,
-)
+from pipeline.reporting.result_figures import conclusions, draw_cost
 from pipeline.reporting.style import (
     COLOURS,
     MARKERS,
@@ -98,17 +91,12 @@ def draw(study: Study, results: Results) -> int:
 
 def result_figures(results: Results) -> dict[str, Figure]:
     """The figures of results.json's conclusions that there is something to draw for."""
-    figures = {
-        "runs": draw_runs(results),
-        "forest": draw_forest(results),
-        "ranks": draw_ranks(results),
-        "ordering": draw_ordering(results),
-        "variance": draw_variance(results),
+    more = {
         "cost": draw_cost(results),
         "reliability": draw_reliability(results),
         "thresholds": draw_thresholds(results),
     }
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    return conclusions(results) | {name: drawn for name, drawn in more.items() if drawn is not None}
 
 
 def predicted_masks(

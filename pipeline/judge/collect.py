@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.judge.assembly import Scores
+from pipeline.judge.spreadsheets import UNNAMED, VALUE
 from pipeline.statistics.analysis import FailedRuns, Protocol, estimate
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.definitions import Better, metric_of, names_dice
@@ -29,7 +30,7 @@ from pipeline.statistics.results import (
 from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import verdict
 from pipeline.study.errors import UserError
-from pipeline.study.paper import Paper
+from pipeline.study.paper import Paper, value_of
 from pipeline.study.values import quantity
 
 PLAIN_DICE = ("dice", "dsc", "dicescore", "dicecoefficient", "meandice")
@@ -37,7 +38,6 @@ LARGEST = 1e12  # of a score: above it sums of squares lose what they count
 DROP = 0.03  # as of a study's compare.failure_drop
 MARGIN = 0.005  # of equivalence, likewise
 WORST = 0.0  # a Dice can be
-UNNAMED = "value"  # the metric of a table that does not say which it is
 
 
 class Asked(NamedTuple):
@@ -130,19 +130,27 @@ def judge(
 
 def name_metric(scores: Scores, wanted: str | None) -> Scores:
     """The one metric of a table that does not name it, as the command line does."""
-    if wanted is None or scores.metrics != [UNNAMED]:
+    if wanted is None or scores.metrics != [VALUE]:
         return scores
-    table = scores.table.rename(columns={UNNAMED: wanted})
-    kept = [note for note in scores.notes if "does not name its metric" not in note]
+    table = scores.table.rename(columns={VALUE: wanted})
+    kept = [note for note in scores.notes if note != UNNAMED]
     return replace(scores, table=table, metrics=[wanted], notes=kept)
 
 
 def as_named(paper: Paper, metrics: Sequence[str]) -> Paper:
-    """The paper with its metrics named as the table's, whose letters and digits are the same."""
+    """The paper with its metrics named as the table's, whose letters and digits are the same.
+    Raises UserError for a Dice that is no share."""
 
     def plain(name: str) -> str:
         return "dice" if _plain(name) in PLAIN_DICE else _plain(name)
 
+    for variant, row in paper.rows.items():
+        for key, figure in row.figures.items():
+            if plain(key) == "dice" and not 0 <= value_of(figure) <= 1:
+                raise UserError(
+                    f"--paper: rows.{variant}.figures.{key} must be from 0 to 1, or have a % sign, "
+                    f"got {figure!r}"
+                )
     names = {plain(metric): metric for metric in metrics}
     if paper.averaging == "pixels":  # no table of cases has that
         names["dice"] = "dice of all pixels"

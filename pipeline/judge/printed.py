@@ -125,6 +125,13 @@ def false_of_means(
     return float(stats.t.sf(gap / np.sqrt(squared), cases - 1))
 
 
+def false_both_ways(pair: Printed, file: PaperFile, spread: Spread) -> tuple[float, float]:
+    """The probability that a claim is false, over cases alone and with seeds."""
+    cases, runs = file.paper.cases or 0, file.paper.runs or 1
+    assumed = (pair.gap, cases, spread.cases, spread.correlation)
+    return false_of_means(*assumed), false_of_means(*assumed, spread.runs, runs)
+
+
 def spreads_of(results: Results) -> Spread:
     """As measured in a study: over its variants the mean of a run's deviation over cases, of two
     variants' correlation over cases, a run of each, and the pooled deviation of runs that did not
@@ -186,8 +193,7 @@ def sentences(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> list
         f"{paper.title} ({paper.reference}) gives each figure on {cases:,} test cases, {behind}."
     ]
     for pair in pairs:
-        alone = false_of_means(pair.gap, cases, spread.cases, spread.correlation)
-        seeds = false_of_means(pair.gap, cases, spread.cases, spread.correlation, spread.runs, runs)
+        alone, seeds = false_both_ways(pair, file, spread)
         told.append(
             f"The claim that {_label(file, pair.better)} ({pair.figures[0]}) is better than "
             f"{_label(file, pair.worse)} ({pair.figures[1]}) is, from these figures alone, false "
@@ -210,11 +216,10 @@ def _label(file: PaperFile, variant: str) -> str:
 
 def claims_of_means(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> Table:
     """Each claim's probability to be false, over cases alone and with seeds."""
-    cases, runs = file.paper.cases or 0, file.paper.runs or 1
+    cases = file.paper.cases or 0
     rows = []
     for pair in pairs:
-        alone = false_of_means(pair.gap, cases, spread.cases, spread.correlation)
-        seeds = false_of_means(pair.gap, cases, spread.cases, spread.correlation, spread.runs, runs)
+        alone, seeds = false_both_ways(pair, file, spread)
         cells = [*pair.figures, f"{pair.gap:.4g}", probability(alone), probability(seeds)]
         rows.append(Row(f"{pair.better} > {pair.worse}", None, [Cell(text) for text in cells]))
     caption = (

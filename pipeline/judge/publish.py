@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 import pandas as pd
@@ -20,13 +19,7 @@ from pipeline.judge.printed import (
 )
 from pipeline.reporting.explorer import templates
 from pipeline.reporting.inlined import inline_figure
-from pipeline.reporting.result_figures import (
-    draw_forest,
-    draw_ordering,
-    draw_ranks,
-    draw_runs,
-    draw_variance,
-)
+from pipeline.reporting.result_figures import conclusions
 from pipeline.reporting.style import STYLE
 from pipeline.reporting.tables import (
     Table,
@@ -93,10 +86,7 @@ def publish(results: Results, folder: Path, notes: Sequence[str]) -> None:
     """
     tables = tables_of(results)
     with mpl.rc_context(STYLE):
-        figures = draw(results)
-        for name in FIGURES:
-            for kind in ("svg", "png"):
-                write_figure(figures.get(name), folder / "figures" / f"{name}.{kind}", kind)
+        write_figures(conclusions(results), folder)
     for name, text in {
         "table.md": markdown(results, tables, TITLE),
         "table.csv": csv(results),
@@ -123,9 +113,7 @@ def publish_means(
     ]
     paper = file.paper
     (folder / "results.json").unlink(missing_ok=True)  # of a table that was judged before
-    for name in FIGURES:
-        for kind in ("svg", "png"):
-            (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
+    write_figures({}, folder)
     for name, text in {
         "table.md": _markdown(paper, told, tables),
         "table.csv": _csv(tables[0]),
@@ -185,26 +173,16 @@ def tables_of(results: Results) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def draw(results: Results) -> dict[str, Figure]:
-    """The figures that there is something to draw for."""
-    figures = {
-        "runs": draw_runs(results),
-        "forest": draw_forest(results),
-        "ranks": draw_ranks(results),
-        "ordering": draw_ordering(results),
-        "variance": draw_variance(results),
-    }
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def write_figure(figure: Figure | None, path: Path, kind: Literal["svg", "png"]) -> None:
-    """One file, without a date; of None there is none, nor one of an earlier table."""
-    if figure is None:
-        path.unlink(missing_ok=True)
-        return
-    with replacing(path) as temporary:
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(temporary, format=kind, dpi=120, metadata=metadata)
+def write_figures(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Those of FIGURES that there are, without a date; of the others none of an earlier table."""
+    for name in FIGURES:
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            path = folder / "figures" / f"{name}.{kind}"
+            if name not in figures:
+                path.unlink(missing_ok=True)
+                continue
+            with replacing(path) as temporary:
+                figures[name].savefig(temporary, format=kind, dpi=120, metadata=metadata)
 
 
 def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from pipeline.study.values import shown
 
 LONG, WIDE = "a table with a row a case and run", "a table with a column a method"
 VALUE = "value"  # what a wide table's metric is called: it does not say
+UNNAMED = f"The table does not name its metric: it is called {VALUE}."
 ROLES = {
     "variant": ("variant", "algorithm", "method", "model", "network"),
     "seed": ("seed", "run"),
@@ -83,7 +84,7 @@ def read_wide(files: Sequence[tuple[Source, Columns]]) -> Scores:
     The form that https://claims-reloaded.dkfz.de asks for has case_id and alg_01, alg_02, ...
     Raises UserError likewise, and where columns have the names of metrics.
     """
-    notes = [f"The table does not name its metric: it is called {VALUE}."]
+    notes = [UNNAMED]
     tables = [_wide(source, columns, notes) for source, columns in files]
     _check_once([columns for _, columns in files], tables)
     table = pd.concat(tables, ignore_index=True)

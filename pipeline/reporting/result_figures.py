@@ -39,6 +39,19 @@ class Look(NamedTuple):
     marker: str
 
 
+def conclusions(results: Results) -> dict[str, Figure]:
+    """Runs, differences, ranks, orderings and variance, by name: those that there is something to
+    draw for."""
+    figures = {
+        "runs": draw_runs(results),
+        "forest": draw_forest(results),
+        "ranks": draw_ranks(results),
+        "ordering": draw_ordering(results),
+        "variance": draw_variance(results),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
 def looks(variants: Sequence[str]) -> dict[str, Look]:
     return dict(zip(variants, map(Look, cycle(COLOURS), cycle(MARKERS)), strict=False))
 

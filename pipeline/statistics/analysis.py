@@ -63,11 +63,11 @@ ONE_RUN = (
 class Protocol:
     """What is asked of a table of one metric, fixed before looking at it.
 
-    margin: of equivalence, in the metric's units; None where none is known. better: higher or lower
-    values. printed: a variant's figure in the paper, for
-    those of which it prints one. claims: of the paper, orderings of variants, best first.
-    factors: a crossed design, variant -> those that it has (study/paper.py). draws, seed: of the
-    bootstrap.
+    metric: its name. margin: of equivalence, in the metric's units; None where none is known.
+    baseline: that the others are held against. printed: a variant's figure in the paper, for those
+    of which it prints one. claims: of the paper, orderings of variants, best first. factors: a
+    crossed design, variant -> those that it has (study/paper.py). draws, seed: of the bootstrap.
+    better: higher or lower values.
     """
 
     metric: str

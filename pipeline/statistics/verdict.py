@@ -166,7 +166,8 @@ def _pairs(comparison: Comparison) -> list[str]:
         # Without an ordering of all, which a study that is not done may lack, params.yaml's.
         order = comparison.variants
         if comparison.ordering is not None:
-            order = comparison.ordering.paper or comparison.ordering.observed
+            ranked = comparison.ordering.paper
+            order = ranked if len(ranked) > 1 else comparison.ordering.observed
         told = [pair for names in pairwise(order) if (pair := find_pair(comparison, *names))]
     return [describe_pair(pair, comparison.metric) for pair in told]
 

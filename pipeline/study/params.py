@@ -35,7 +35,8 @@ from pipeline.study.blocks import (
     Train,
 )
 from pipeline.study.errors import UserError
-from pipeline.study.paper import TOPICS, Factors, Paper, check_crossed
+from pipeline.study.paper import TOPICS, Factors, Paper, check_crossed, value_of
+from pipeline.study.run_files import range_of
 from pipeline.study.values import METRIC_NAMES, Averaging, Name, Seed, expect, unique
 
 
@@ -185,6 +186,13 @@ class Study(Block):
                     f"rows.{name}.figures must be of metrics ({', '.join(METRIC_NAMES)}), got "
                     f"{', '.join(unknown)}"
                 )
+            for metric, figure in row.figures.items():
+                low, high = range_of(metric)
+                if not low <= value_of(figure) <= high:
+                    raise ValueError(
+                        f"rows.{name}.figures.{metric} must be from {low:g} to {high:g}, or have a "
+                        f"% sign, got {figure!r}"
+                    )
         kinds = {*families().values(), *(type(network) for network in models.values())}
         keys = {*TOPICS, *chain.from_iterable(kind.__dataclass_fields__ for kind in kinds)}
         if unknown := [repr(choice) for choice in paper.leaves_open if choice not in keys]:

@@ -229,3 +229,10 @@ def test_scores_too_large_to_compute_with_are_refused():
     table.loc[0, "dice"] = 1e300
     with pytest.raises(UserError, match=r"dice: scores must be within .* got 1e\+300"):
         judged(table)
+
+
+def test_a_papers_dice_without_its_percent_sign_is_refused():
+    told = r"--paper: rows.a.figures.dice must be from 0 to 1, or have a % sign, got '80.0'"
+    with pytest.raises(UserError, match=told):
+        judged(long(drawn()), paper=printing(a="80.0"))
+    assert judged(long(drawn()), paper=printing(a="80.0 %")).estimate("a", "dice").paper == 0.8

@@ -201,6 +201,9 @@ def test_of_few_variants_every_pair_is_told_and_of_more_the_papers_neighbours():
     assert neighbours.startswith(
         "A typical run of c falls behind one of a by 0.0100 Dice, 95 % interval 0.0000 to 0.0200"
     )
+    # One figure of the paper ranks nothing: then the order found is told.
+    _, first, *_ = said(ordering=ordering(paper=["c"], paper_share=None), **four)
+    assert first.startswith("A typical run of a beats one of b by 0.0200 Dice")
     # Without an ordering the neighbours are those of params.yaml: a and b, b and c, no c and d.
     assert [sentence.split(" by ")[0] for sentence in said(**four)] == [
         "A typical run of a beats one of b",

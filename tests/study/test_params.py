@@ -380,6 +380,11 @@ TRAIN = demo_params()["train"]
             f"paper.rows.unet.figures must be of metrics ({', '.join(METRICS)}), got 'dcie'",
         ),
         (
+            "paper.rows.unet.figures",
+            {"dice": "86.6"},
+            "paper.rows.unet.figures.dice must be from 0 to 1, or have a % sign, got '86.6'",
+        ),
+        (
             "paper.rows.big",
             {"label": "Big U-Net"},
             f"paper.rows must name entries under models ({VARIANTS}), got 'big'; take it out, or "
