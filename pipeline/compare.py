@@ -55,7 +55,7 @@ from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
 from pipeline.statistics.typical import Failed, typical_interval, typical_mean
 from pipeline.statistics.unequal import compare_available
-from pipeline.statistics.verdict import verdict
+from pipeline.statistics.verdict import answer, verdict
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import write_json
 from pipeline.study.paper import Paper
@@ -94,8 +94,7 @@ def main(partial: bool = False) -> None:
         save_results(part.results_file, results)
         if not partial:
             write_json(study.summary_file, headlines(results))
-    told = results.verdict[0] if results.verdict else "nothing to compare"
-    print(f"compare: {part.results_file}: {told}")
+    print(f"compare: {part.results_file}: {results.answer}")
 
 
 def describe_part(study: Study, part: Study, missing: Sequence[Run]) -> Partial:
@@ -144,6 +143,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         params=study.model_dump(mode="json"),
         paper=paper,
         environment=_environment(facts.values()),
+        answer=answer(comparison, estimates, failures),
         verdict=verdict(comparison, estimates, failures, paper),
         estimates=estimates,
         failures=failures,

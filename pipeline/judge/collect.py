@@ -28,7 +28,7 @@ from pipeline.statistics.results import (
     StudyRecord,
 )
 from pipeline.statistics.unequal import compare_available
-from pipeline.statistics.verdict import verdict
+from pipeline.statistics.verdict import answer, verdict
 from pipeline.study.errors import UserError
 from pipeline.study.paper import Paper, value_of
 from pipeline.study.values import quantity
@@ -115,6 +115,7 @@ def judge(
         params={"compare": {"failure_drop": asked.failure_drop or DROP}},
         paper=own,
         environment={},
+        answer=answer(comparison, estimates, failures),
         verdict=verdict(comparison, estimates, failures, own),
         estimates=estimates,
         failures=failures,

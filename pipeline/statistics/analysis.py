@@ -26,12 +26,10 @@ from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import (
     CASES_ALONE,
-    FEWEST_SEEDS,
     THRESHOLD,
     choose_pairing,
     compare_cases,
     compare_pairs,
-    is_descriptive,
 )
 from pipeline.statistics.power import plan
 from pipeline.statistics.results import (
@@ -294,21 +292,6 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
     elif crossed.fewest_usable < 2:
         notes.append("Of a variant no two runs of these seeds did not fail: nothing is compared.")
     else:
-        if len(crossed.seeds) < FEWEST_SEEDS:
-            notes.append(
-                f"Descriptive only: {len(crossed.seeds)} seeds; below {FEWEST_SEEDS} no difference "
-                "is called shown."
-            )
-        elif is_descriptive(failed):
-            few = [
-                f"{name} {left} of {len(crossed.seeds)}"
-                for name, left in zip(names, (~failed).sum(axis=1), strict=True)
-                if 2 * left < FEWEST_SEEDS
-            ]
-            notes.append(
-                f"Descriptive only: too few runs did not fail ({'; '.join(few)}); no difference is "
-                "called shown."
-            )
         means = values.mean(axis=2)
         pairing = choose_pairing(means)
         pairs = compare_pairs(

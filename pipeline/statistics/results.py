@@ -318,6 +318,12 @@ class Comparison(Record):
     power: Power | None
 
     @property
+    def descriptive(self) -> bool:
+        """Whether there are several seeds, and too few to conclude anything from."""
+        several = len(self.seeds) > 1 and bool(self.pairs)
+        return several and all(pair.shown is None for pair in self.pairs)
+
+    @property
     def over(self) -> str:
         """What the pairs' intervals are over, in words."""
         one_run = [pair.false is None and pair.false_over_cases is not None for pair in self.pairs]
@@ -496,6 +502,7 @@ class Results(Record):
     params: dict[str, Any] = Field(description="params.yaml")
     paper: Paper | None = Field(None, description="what the study is held against")
     environment: dict[str, str]
+    answer: str = Field(description="to the study's question, in one sentence")
     verdict: list[str] = Field(description="sentences generated from the figures")
     estimates: list[Estimate]
     failures: list[FailureRate] = Field(description="of each variant, in the primary metric")
