@@ -22,11 +22,14 @@ from pipeline.reporting.heatmaps import CAPTION
 from pipeline.reporting.inlined import InlineFigure, inline_figure
 from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
+from pipeline.reporting.run_chart import colours_of, run_chart
+from pipeline.reporting.sections import sections
 from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note, number
 from pipeline.reporting.writers import all_definitions, csv, latex, markdown
 from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases
+from pipeline.statistics.verdict import question
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing
 from pipeline.study.params import Study
@@ -34,15 +37,6 @@ from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
-    "runs.svg": (
-        "Every run",
-        "A dot a run: its mean per-case Dice on the test cases. Hollow: a run that failed, with "
-        "its seed. A run has failed if it lies more than {drop} Dice below the upper quartile of "
-        "its variant's runs. Where runs spread widely it takes more: the table of failed runs has "
-        "the drop. Of fewer than five runs none is called failed. Bar: the typical run, of those "
-        "that did not fail, with its 95 % interval over seeds and cases. "
-        "{star}Runs far below stand at the left, on another scale.",
-    ),
     "forest.svg": (
         "Differences between variants",
         "Every two variants' difference in the Dice of a typical run, with its 95 % interval over "
@@ -110,7 +104,7 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
 
 # Those that not every study has: of one seed, of one variant, or without a Dice.
 SOMETIMES = (
-    "runs.svg", "forest.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg",
+    "forest.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg",
     "disputed.png",
 )  # fmt: skip
 
@@ -157,6 +151,8 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
     # That most variants have; of a whole study the first.
     seed = max(study.seeds, key=[run.seed for run in study.runs()].count)
     predictions = read_predictions(study, cases, results.cases.ids, seed)
+    read = readings(study)
+    others = ["failures", "data", "protocol", "definitions", *(["readings"] if read else [])]
     return (
         templates()
         .get_template("report.html")
@@ -165,10 +161,12 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             partial=None if results.partial is None else results.partial.sentences(),
             synthetic=SYNTHETIC if results.study.synthetic else None,
             counts=cases.counts(),
-            tables=tables,
+            sections=sections(question(results.comparison), tables, figures(study), others),
+            answer=results.answer,
+            chart=run_chart(results, linked=True),
+            colours=colours_of(results),
             verdict=results.verdict,
             bold=bold_note(results),
-            figures=figures(study),
             attention=attention_figures(study),
             attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
             explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
@@ -176,7 +174,7 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             definitions=all_definitions(results),
             empty=f"{results.study.both_empty} of {results.study.both_empty_of}",
             protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
-            readings=readings(study),
+            readings=read,
             paper=results.paper,
             card=data_card(study),
             environment=results.environment.items(),
@@ -185,20 +183,18 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
     )
 
 
-def figures(study: Study) -> list[InlineFigure]:
-    """The figures that the page shows. Raises UserError if one is missing that is always drawn."""
-    shown = []
+def figures(study: Study) -> dict[str, InlineFigure]:
+    """The figures that the page shows, by name. Raises UserError if one is missing that is always
+    drawn."""
+    shown = {}
     for name, (title, caption) in FIGURES.items():
         if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
             continue  # there was nothing to draw
-        caption = caption.format(
-            loss=LOSSES[study.train.loss],
-            drop=f"{study.compare.failure_drop:g}",
-            star="" if study.paper is None else "Star: the paper's figure. ",
-        )
+        caption = caption.format(loss=LOSSES[study.train.loss])
         if study.train.early_stopping is not None and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."
-        shown.append(inline_figure(study.reports_dir / "figures" / name, title, caption, "plot"))
+        path = study.reports_dir / "figures" / name
+        shown[path.stem] = inline_figure(path, title, caption, "plot")
     return shown
 
 

@@ -20,6 +20,8 @@ from pipeline.judge.printed import (
 from pipeline.reporting.explorer import templates
 from pipeline.reporting.inlined import inline_figure
 from pipeline.reporting.result_figures import conclusions
+from pipeline.reporting.run_chart import colours_of, run_chart
+from pipeline.reporting.sections import sections
 from pipeline.reporting.style import STYLE
 from pipeline.reporting.tables import (
     Table,
@@ -42,6 +44,7 @@ from pipeline.reporting.writers import (
     markdown_table,
 )
 from pipeline.statistics.results import Comparison, Results, save_results
+from pipeline.statistics.verdict import question
 from pipeline.study.files import replacing
 from pipeline.study.paper import Paper
 from pipeline.study.values import cell
@@ -128,10 +131,12 @@ def publish_means(
             seeds=[paper.runs or 1],
             cases=paper.cases,
             notes=[],
-            tables=tables,
-            verdict=told,
+            sections=sections("Do the paper's claims hold?", tables, {}, ["definitions"]),
+            answer=told[0],
+            chart=None,
+            colours={},
+            verdict=told[1:],
             bold="",
-            figures=[],
             definitions=MEANS_TERMS,
         ),
     }.items():
@@ -187,11 +192,12 @@ def write_figures(figures: Mapping[str, Figure], folder: Path) -> None:
 
 def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequence[str]) -> str:
     """index.html: every text from the table is escaped by the template."""
-    shown = [
-        inline_figure(path, title, _caption(text, more, results.comparison), "plot")
+    shown = {
+        name: inline_figure(path, title, _caption(text, more, results.comparison), "plot")
         for name, (title, text, more) in FIGURES.items()
         if (path := folder / "figures" / f"{name}.svg").is_file()
-    ]
+    }
+    others = ["definitions", *(["table"] if notes else [])]
     seeds = sorted({found.seeds for found in results.estimates})
     return (
         templates()
@@ -204,10 +210,12 @@ def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequenc
             seeds=seeds,
             cases=len(results.cases.ids),
             notes=notes,
-            tables=tables,
+            sections=sections(question(results.comparison), tables, shown, others),
+            answer=results.answer,
+            chart=run_chart(results, linked=False),
+            colours=colours_of(results),
             verdict=results.verdict,
             bold=bold_note(results),
-            figures=shown,
             definitions=all_definitions(results),
         )
     )

@@ -11,11 +11,14 @@ from pipeline.study.errors import UserError
 
 @dataclass(frozen=True)
 class InlineFigure:
-    """A figure inside the page: `source` is a data URI."""
+    """A figure inside the page: `source` is a data URI. name: of its file. photographs: whether it
+    holds any."""
 
+    name: str
     title: str
     caption: str
     source: str
+    photographs: bool = False
 
 
 def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFigure:
@@ -28,4 +31,5 @@ def inline_figure(path: Path, title: str, caption: str, stage: str) -> InlineFig
         content = base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
         raise UserError(f"{path} is missing ({error.strerror}); run the stage {stage}") from None
-    return InlineFigure(title, caption, f"data:{types[path.suffix]};base64,{content}")
+    source = f"data:{types[path.suffix]};base64,{content}"
+    return InlineFigure(path.stem, title, caption, source, photographs=path.suffix != ".svg")

@@ -86,11 +86,11 @@ def draw_runs(results: Results) -> Figure | None:
     Hollow, with its seed: a run that failed. Those far below the others stand in a part of the axis
     with a scale of its own. None where no run has a figure.
     """
-    rows = _run_rows(results)
+    rows = run_rows(results)
     if not any(row.sound or row.failed for row in rows):
         return None
     label, look = metric_of(results.comparison.metric).label, looks(results.study.variants)
-    low, high = _span([value for row in rows for value in row.bounds()])
+    low, high = span([value for row in rows for value in row.bounds()])
     failed = [value for row in rows for value in row.failed.values()]
     far = [value for value in failed if value < low - FAR * (high - low)]
     near = (min([low, *(value for value in failed if value not in far)]), high)
@@ -99,7 +99,7 @@ def draw_runs(results: Results) -> Figure | None:
         figsize=(PLOT + 2.3 + LETTER * _longest(names), 1.75 + ROW * len(rows)),
         layout="constrained",
     )
-    axes = _run_axes(figure, near, _span(far) if far else None)
+    axes = _run_axes(figure, near, span(far) if far else None)
     for place, row in enumerate(rows):
         for ax, (start, end), inches in axes:
             within = [
@@ -118,7 +118,7 @@ def draw_runs(results: Results) -> Figure | None:
     return figure
 
 
-def _run_rows(results: Results) -> list[RunRow]:
+def run_rows(results: Results) -> list[RunRow]:
     metric = results.comparison.metric
     failed = {(each.variant, seed) for each in results.failures for seed in each.failed}
     rated = {each.variant for each in results.failures if each.interval is not None}
@@ -142,7 +142,7 @@ def _run_rows(results: Results) -> list[RunRow]:
     return rows
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
+def span(values: Sequence[float]) -> tuple[float, float]:
     """The least and the largest, a hundredth apart at least."""
     low, high = min(values), max(values)
     more = max(0.0, 0.01 - (high - low)) / 2
@@ -195,13 +195,13 @@ def _draw_dots(
     each other one above the other."""
     sound, failed = within
     scale = (limits[1] - limits[0]) / inches  # of an inch
-    heights = _apart(list(sound.values()), DOT * scale)
+    heights = apart(list(sound.values()), DOT * scale)
     for value, height in zip(sound.values(), heights, strict=True):
         ax.plot(
             value, place - 0.1 + height, marker=look.marker, color=look.colour, markersize=6,
             alpha=0.75, markeredgecolor="white", markeredgewidth=0.5, clip_on=False,
         )  # fmt: skip
-    heights = _apart(list(failed.values()), DOT * scale)
+    heights = apart(list(failed.values()), DOT * scale)
     for value, height in zip(failed.values(), heights, strict=True):
         ax.plot(
             value, place - 0.1 + height, marker=look.marker, color=look.colour, markersize=6.5,
@@ -224,7 +224,7 @@ def _draw_dots(
         )  # fmt: skip
 
 
-def _apart(values: Sequence[float], width: float) -> list[float]:
+def apart(values: Sequence[float], width: float) -> list[float]:
     """How far above or below its row each dot goes, values ascending: to the nearest of seven
     heights where no other within `width` is."""
     heights = (0.0, 0.075, -0.075, 0.15, -0.15, 0.225, -0.225)

@@ -26,6 +26,7 @@ def markdown(results: Results, tables: Sequence[Table], title: str = "Study") ->
     if results.paper is not None:
         held = f"Held against: {results.paper.title} ({results.paper.reference})."
         parts.append(escape_markdown(held))
+    parts.append(f"**{escape_markdown(results.answer)}**")
     parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
     for table in tables:
         parts += [escape_markdown(table.caption), markdown_table(table)]
