@@ -101,13 +101,14 @@ def _of_claims(comparison: Comparison) -> str | None:
             text += f"; of its {counted(number)} claims {_listed(parts)}"
         return f"{text}."
     if not left_open:
+        every = "both" if number == 2 else f"all {counted(number)}"
         if number == 1:
             pair = shown[0]
             return (
                 f"The paper's claim holds: {pair.first} is {_more(comparison)} than "
                 f"{pair.second}, by {_number(pair.difference)} {label}."
             )
-        return f"The paper's ordering holds: all {counted(number)} of its claims are shown."
+        return f"The paper's ordering holds: {every} of its claims are shown."
     if number == 1:
         pair = left_open[0]
         return (
@@ -115,9 +116,9 @@ def _of_claims(comparison: Comparison) -> str | None:
             f"{pair.second} stays open."
         )
     return (
-        f"The paper's ordering is not shown: {_of(len(shown), number)} of its claims "
-        f"{'is' if len(shown) == 1 else 'are'}, {counted(len(left_open))} "
-        f"{'stays' if len(left_open) == 1 else 'stay'} open."
+        f"The paper's ordering is not shown: of its {counted(number)} claims "
+        f"{counted(len(shown)) if shown else 'none'} {'is' if len(shown) == 1 else 'are'}, and "
+        f"{counted(len(left_open))} {'stays' if len(left_open) == 1 else 'stay'} open."
     )
 
 
@@ -184,11 +185,6 @@ def counted(number: int, noun: str = "") -> str:
     """`two seeds`; numbers above ten in figures."""
     word = WORDS[number] if number < len(WORDS) else f"{number:,}"
     return f"{word} {noun}{'' if number == 1 else 's'}" if noun else word
-
-
-def _of(number: int, total: int) -> str:
-    """`two of six`, `none of six`"""
-    return f"{'none' if number == 0 else counted(number)} of {counted(total)}"
 
 
 def verdict(

@@ -174,6 +174,10 @@ class Study(Block):
         models = fields.data.get("models")  # absent if it has errors of its own
         if paper is None or models is None:
             return paper
+        if getattr(fields.data.get("data"), "source", None) == "synthetic":
+            raise ValueError(
+                "must be null where data.source is synthetic: drawn lesions say nothing of a paper"
+            )
         for key, name in paper.names():
             if name not in models:
                 raise ValueError(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from papers import keep_paper_of
+from papers import PAPER, keep_paper_of
 
 from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases, seal
@@ -41,7 +41,7 @@ def make_study(
     epochs: int = 3,
     test_ids: Sequence[str] = NASTY_IDS,
     side: int = 32,
-    source: str = "synthetic",
+    source: str = "directory",
     draw: Draw | None = None,
     folds: int = 0,
     averaging: Sequence[str] = (),
@@ -78,6 +78,8 @@ def _write_params(
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
     params["models"] = {name: params["models"].get(name, {}) for name in variants}
+    if source != "synthetic":
+        params["paper"] = PAPER.model_dump(mode="json")
     keep_paper_of(params)
     params["averaging"] = list(averaging)
     params["compare"] |= {"baseline": "resunet" if "resunet" in variants else None, "draws": 1000}

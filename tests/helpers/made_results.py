@@ -79,6 +79,7 @@ def make_results(
         params={},
         paper=PAPER.among(variants),
         environment={},
+        answer="Nobody knows.",
         verdict=[],
         estimates=[
             Estimate(

@@ -68,6 +68,7 @@ def results(
         study=record,
         params={},
         environment={},
+        answer="Nobody knows.",
         verdict=[],
         estimates=[],
         averaged=[],

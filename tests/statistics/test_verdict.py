@@ -22,11 +22,20 @@ from pipeline.statistics.results import (
     Pair,
     Power,
 )
-from pipeline.statistics.verdict import describe_pair, find_pair, percent, verdict
+from pipeline.statistics.verdict import (
+    answer,
+    counted,
+    describe_pair,
+    find_pair,
+    percent,
+    question,
+    verdict,
+)
 from pipeline.study.paper import Paper
 from studies import as_table, simulate
 
 REPORTED = list(PAPER.figures("dice"))
+BARE = results({"a": [0.8], "b": [0.7]}).comparison  # of two variants, with nothing in it
 
 
 def pair(difference, low, high, shown, p_value=0.03):
@@ -43,18 +52,18 @@ def pair(difference, low, high, shown, p_value=0.03):
     [
         (
             pair(0.004, -0.002, 0.01, False, 0.3),
-            "A typical run of a beats one of b by 0.0040 Dice, 95 % interval -0.0020 to 0.0100: "
-            "not shown (p = 0.3000, adjusted).",
+            "A typical run of a is higher than one of b by 0.0040 Dice, 95 % interval -0.0020 to "
+            "0.0100: not shown (p = 0.3000, adjusted).",
         ),
         (
             pair(-0.02, -0.03, -0.01, True, 0.00001),
-            "A typical run of a falls behind one of b by 0.0200 Dice, 95 % interval 0.0100 to "
+            "A typical run of b is higher than one of a by 0.0200 Dice, 95 % interval 0.0100 to "
             "0.0300: shown (p < 0.0001, adjusted).",
         ),
         (
             pair(0.02, 0.01, 0.03, None),
-            "A typical run of a beats one of b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: "
-            "descriptive only.",
+            "A typical run of a is higher than one of b by 0.0200 Dice, 95 % interval 0.0100 to "
+            "0.0300: descriptive only.",
         ),
         (
             pair(0, 0, 0, False, 1.0),
@@ -64,7 +73,7 @@ def pair(difference, low, high, shown, p_value=0.03):
     ],
 )
 def test_a_pair_in_words(found, sentence):
-    assert describe_pair(found, "dice") == sentence
+    assert describe_pair(found, BARE) == sentence
 
 
 @pytest.mark.parametrize(
@@ -88,30 +97,35 @@ def whole(effects, seeds=10):
         estimate(each, np.zeros(seeds, dtype=bool), variant=name, metric="dice", paper=PAPER)
         for name, each in zip(names, values, strict=True)
     ]
-    return found, verdict(found, estimates, [], PAPER)
+    return found, [answer(found, estimates, []), *verdict(found, estimates, [], PAPER)]
 
 
 @pytest.mark.slow
 def test_the_papers_ordering_is_confirmed_where_it_is_the_truth():
-    _, sentences = whole([0.90, 0.87, 0.84, 0.80, 0.80, 0.80, 0.70])
+    # Four figures in the paper's order, and what it claims of its baselines.
+    _, sentences = whole([0.90, 0.87, 0.84, 0.80, 0.75, 0.70, 0.65])
     text = "\n".join(sentences)
+    assert sentences[0] == "The paper's ordering holds: all six of its claims are shown."
     assert f"The paper's ordering ({' > '.join(REPORTED)}) came out in 100 % of" in text
     assert "Kendall's tau to it is 1.00" in text
-    assert "A typical run of limit_encoder_attention beats one of encoder_attention by 0.0" in text
-    assert "not shown" not in sentences[2]
+    assert "Of the paper's claims shown: limit_encoder_attention > encoder_attention, +0.0" in text
+    assert "Open:" not in text
     assert (
         "Against the baseline resunet, shown to be better: limit_encoder_attention, "
-        "encoder_attention, gated_attention" in text
+        "encoder_attention, gated_attention, encoder_and_gated_attention; shown to be worse: "
+        "attention_unet, unet; neither: none." in text
     )
-    assert "shown to be worse: unet; neither: " in text
 
 
 @pytest.mark.slow
 def test_nothing_is_claimed_where_all_are_equal():
     _, sentences = whole([0.8] * 7)
     text = "\n".join(sentences)
+    assert sentences[0] == (
+        "The paper's ordering is not shown: of its six claims none are, and six stay open."
+    )
     assert "100 %" not in text
-    assert ": shown" not in text
+    assert "claims shown" not in text
     assert "Against the baseline resunet, shown to be better: none; shown to be worse: none" in text
 
 
@@ -121,10 +135,14 @@ def test_the_papers_figure_is_held_against_a_single_run():
     assert "The paper's 0.8660 for limit_encoder_attention lies above where a run that does" in text
 
 
-def test_few_seeds_are_told_first():
-    _, sentences = whole([0.8] * 7, seeds=3)
-    assert sentences[0].startswith("Descriptive only: 3 seeds")
-    assert "not shown" not in "\n".join(sentences)
+def test_of_few_seeds_the_verdict_is_three_lines_and_says_what_is_needed():
+    _, sentences = whole([0.9, *[0.8] * 6], seeds=3)
+    first, so_far, needed = sentences
+    assert first == "Three seeds: no conclusion can be drawn yet; at least seven are needed."
+    assert so_far.startswith("So far limit_encoder_attention is highest (mean Dice 0.")
+    assert needed.startswith("By the spread of these runs, to show a difference of 0.005 takes ")
+    text = " ".join(sentences)
+    assert not any(word in text for word in ("interval", "p =", "p <", "paper", "shown to"))
 
 
 def test_a_pair_is_found_from_either_side():
@@ -172,42 +190,39 @@ def test_nothing_compared_says_nothing_but_the_notes():
 def test_an_ordering_in_words():
     assert said(ordering=ordering()) == [
         "The paper's ordering (c > a) came out in 3 % of 10,000 draws of seeds and cases; "
-        "Kendall's tau to it is -0.50 (95 % of draws: -1.00 to 0.33).",
-        "b was the best of all variants in 70 % of draws of seeds and cases, a share that tests "
-        "nothing.",
+        "Kendall's tau to it is -0.50 (95 % of draws: -1.00 to 0.33)."
     ]
     assert "tau to it is 0.00 (95 %" in said(ordering=ordering(kendall_tau=0.0))[0]
+    # Which variant is first in most draws tests nothing: the figure alone has it.
     bare = {"paper": [], "paper_share": None, "kendall_tau": None, "kendall_tau_interval": None}
-    tied = ordering(best={"a": 0.5, "b": 0.5, "c": 0.0}, **bare)
-    assert said(ordering=tied) == [
-        "a and b were the best equally often, each in 50 % of draws of seeds and cases."
-    ]
+    assert said(ordering=ordering(**bare)) == []
 
 
-def test_of_few_variants_every_pair_is_told_and_of_more_the_papers_neighbours():
+def test_of_few_variants_every_pair_is_told_and_of_more_the_neighbours_or_the_baselines():
     pairs = [between("a", "b", 0.02), between("a", "c", 0.01), between("b", "c", -0.01)]
     equal = {"equivalence_margin": 0.005, "baseline": None}
     first, second, third = said(variants=["a", "b", "c"], pairs=pairs, **equal)
     assert first == (
-        "A typical run of a beats one of b by 0.0200 Dice, 95 % interval 0.0100 to 0.0300: not "
-        "shown (p = 0.2000, adjusted)."
+        "A typical run of a is higher than one of b by 0.0200 Dice, 95 % interval 0.0100 to "
+        "0.0300: not shown (p = 0.2000, adjusted)."
     )
-    assert second.startswith("A typical run of a beats one of c by 0.0100 Dice")
+    assert second.startswith("A typical run of a is higher than one of c by 0.0100 Dice")
     assert third.startswith(
-        "A typical run of b falls behind one of c by 0.0100 Dice, 95 % interval 0.0000 to 0.0200:"
+        "A typical run of c is higher than one of b by 0.0100 Dice, 95 % interval 0.0000 to 0.0200:"
     )
     four = {"variants": ["a", "b", "c", "d"], "pairs": pairs, **equal}
-    _, _, neighbours = said(ordering=ordering(), **four)
-    assert neighbours.startswith(
-        "A typical run of c falls behind one of a by 0.0100 Dice, 95 % interval 0.0000 to 0.0200"
-    )
-    # One figure of the paper ranks nothing: then the order found is told.
-    _, first, *_ = said(ordering=ordering(paper=["c"], paper_share=None), **four)
-    assert first.startswith("A typical run of a beats one of b by 0.0200 Dice")
+    bare = {"paper": [], "paper_share": None, "observed": ["a", "c", "b", "d"]}
+    assert [sentence.split(" by ")[0] for sentence in said(ordering=ordering(**bare), **four)] == [
+        "A typical run of a is higher than one of c",
+        "A typical run of c is higher than one of b",
+    ]
     # Without an ordering the neighbours are those of params.yaml: a and b, b and c, no c and d.
     assert [sentence.split(" by ")[0] for sentence in said(**four)] == [
-        "A typical run of a beats one of b",
-        "A typical run of b falls behind one of c",
+        "A typical run of a is higher than one of b",
+        "A typical run of c is higher than one of b",
+    ]
+    assert said(**four | {"baseline": "a"}) == [
+        "Against the baseline a, shown to be better: none; shown to be worse: none; neither: b, c."
     ]
 
 
@@ -251,29 +266,119 @@ def test_the_designs_effects_in_words():
     ]
 
 
-def test_a_claim_in_words_says_how_likely_it_is_false_and_how_few_cases_decide_it():
-    likely = {"false": 0.31, "false_over_cases": 0.03, "deciding_cases": 12}
-    pairs = [between("a", "b", 0.02, **likely), between("c", "a", -0.02, **likely)]
+def test_claims_are_told_by_what_became_of_them_and_which_of_them_few_cases_decide():
+    likely = {"false": 0.31, "deciding_cases": 12}
+    pairs = [
+        between("a", "b", 0.02, shown=True, adjusted_p_value=0.001, false=0.001),
+        between("c", "a", -0.02, **likely),
+        between("b", "c", -0.03, shown=True, deciding_cases=51),
+    ]
     told = said(
         variants=["a", "b", "c", "d"], pairs=pairs, cases=1000,
-        claims=[("a", "b"), ("a", "c"), ("b", "d")],
+        claims=[("a", "b"), ("a", "c"), ("b", "c"), ("b", "d")],
     )  # fmt: skip
     assert told == [
-        "The paper claims a > b. A typical run of a beats one of b by 0.0200 Dice, 95 % interval "
-        "0.0100 to 0.0300: not shown (p = 0.2000, adjusted). The claim is false with a "
-        "probability of 3 % over cases alone, of 31 % with seeds. 12 cases of 1,000 decide the "
-        "order of the two: without them it turns round.",
+        "Of the paper's claims shown: a > b, +0.0200 Dice (0.0100 to 0.0300, p = 0.0010), false "
+        "with a probability of under 1 %.",
+        "The contrary is shown of: b > c, -0.0300 Dice (-0.0400 to -0.0200, p = 0.2000).",
         # From the other side: what is unlikely of c > a is likely of a > c.
-        "The paper claims a > c. A typical run of a beats one of c by 0.0200 Dice, 95 % interval "
-        "0.0100 to 0.0300: not shown (p = 0.2000, adjusted). The claim is false with a "
-        "probability of 97 % over cases alone, of 69 % with seeds. 12 cases of 1,000 decide the "
-        "order of the two: without them it turns round.",
+        "Open: a > c, +0.0200 Dice (0.0100 to 0.0300, p = 0.2000), false with a probability of "
+        "69 %.",
+        "Without a few of the 1,000 cases the order of the two turns round: a > c (12).",
     ]
-    bare = [between("a", "b", 0.02, deciding_cases=1)]
-    (told,) = said(pairs=bare, claims=[("a", "b")], cases=9)
-    assert told.endswith(
-        "adjusted). 1 case of 9 decides the order of the two: without them it turns round."
+
+
+def outcome(*pairs: Pair, **changes: Any) -> str:
+    variants = list(dict.fromkeys(name for each in pairs for name in (each.first, each.second)))
+    bare = {**dict(BARE), "seeds": list(range(10)), "variants": variants, "pairs": list(pairs)}
+    return answer(Comparison.model_validate(bare | changes), [], [])
+
+
+def test_the_answer_to_whether_the_papers_claims_hold():
+    ab, bc = between("a", "b", 0.02, shown=True), between("b", "c", 0.01, shown=False)
+    cb = between("b", "c", -0.03, shown=True)
+    ac = between("a", "c", 0.03, shown=True)
+    both = {"claims": [("a", "b"), ("b", "c")]}
+    assert outcome(ab, between("b", "c", 0.01, shown=True), ac, **both) == (
+        "The paper's ordering holds: both of its claims are shown."
     )
+    assert outcome(ab, bc, ac, **both) == (
+        "The paper's ordering is not shown: of its two claims one is, and one stays open."
+    )
+    assert outcome(ab, cb, ac, **both) == (
+        "The paper's ordering does not hold: c is higher than b, by 0.0300 Dice; of its two "
+        "claims one is shown and one is turned round."
+    )
+    one = {"claims": [("b", "c")]}
+    assert outcome(ab, bc, ac, **one) == (
+        "The paper's claim is not shown: whether b is higher than c stays open."
+    )
+    assert outcome(ab, cb, ac, **one) == (
+        "The paper's claim does not hold: c is higher than b, by 0.0300 Dice."
+    )
+    assert outcome(ab, cb, ac, claims=[("a", "b")]) == (
+        "The paper's claim holds: a is higher than b, by 0.0200 Dice."
+    )
+
+
+def test_the_answer_to_which_variant_is_best():
+    ab, ac = between("a", "b", 0.02, shown=True), between("a", "c", 0.03, shown=True)
+    bc = between("b", "c", 0.01, shown=True)
+    assert outcome(ab) == "a is higher than b, by 0.0200 Dice."
+    assert outcome(ab, better="lower") == "a is lower than b, by 0.0200 Dice."
+    assert outcome(ab, ac, bc) == "a is higher than every other variant, by 0.0200 Dice or more."
+    unknown = [between("a", "b", 0.02), between("a", "c", 0.03), between("b", "c", 0.01)]
+    assert outcome(unknown[0]) == "No difference is shown between a and b."
+    assert outcome(*unknown) == (
+        "No variant can be called best: a is highest, and no other is shown to be less."
+    )
+    assert outcome(unknown[0], ac, bc) == (
+        "a is highest, but not shown to be higher than b; it is higher than c."
+    )
+    equal = [each.model_copy(update={"equivalent": True}) for each in unknown]
+    assert outcome(*equal) == "The variants are equal within 0.005 Dice."
+
+
+def test_the_answer_where_nothing_can_be_concluded():
+    unclear = between("a", "b", 0.02, shown=None)
+    assert outcome(unclear, seeds=[0, 1]) == (
+        "Two seeds: no conclusion can be drawn yet; at least seven are needed."
+    )
+    several = {**dict(BARE), "seeds": list(range(10)), "pairs": [unclear]}
+    assert answer(
+        Comparison.model_validate(several), [], [failures("a", 10, 1, 2, 3, 4, 5, 6, 7)]
+    ) == (
+        "Too many runs failed (a 7 of 10): no conclusion can be drawn yet; at least seven runs of "
+        "a variant that do not fail are needed."
+    )
+    alone = unclear.model_copy(update={"false_over_cases": 0.1})
+    assert outcome(alone, seeds=[0]) == (
+        "One run of each variant: a is highest on these cases, but what another seed would give is "
+        "not known."
+    )
+    assert answer(BARE.model_copy(update={"notes": ["Nothing."]}), [], []) == "Nothing."
+    estimate = Estimate(
+        variant="a", metric="dice", mean=0.8, standard_deviation=0.01, typical=0.8123,
+        interval=Interval(low=0.79, high=0.83), seeds=8, cases=9,
+    )  # fmt: skip
+    assert answer(BARE, [estimate], []) == (
+        "A typical run of a has Dice 0.8123, 95 % interval 0.7900 to 0.8300; there is no other "
+        "variant to compare it with."
+    )
+
+
+def test_the_question_follows_what_there_is():
+    assert question(BARE) == "Which variant is best?"
+    claimed = BARE.model_copy(update={"claims": [("a", "b")]})
+    assert question(claimed) == "Does the paper's ordering hold?"
+    assert question(BARE.model_copy(update={"variants": ["a"]})) == "How good is it?"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(1, "one seed"), (2, "two seeds"), (11, "11 seeds"), (1200, "1,200 seeds")]
+)
+def test_small_numbers_are_words(number, text):
+    assert counted(number, "seed") == text
 
 
 def test_equivalence_in_words():
@@ -332,8 +437,7 @@ def test_power_in_words():
     ten, takes = list(range(10)), "To be shown, with as many test cases: "
     rate = "a failure rate under 10 % takes 36 seeds of which none of the variant's fails."
     assert said(seeds=ten, power=power()) == [
-        "10 seeds show a difference of 0.0072 between typical runs in 80 % of studies (standard "
-        "deviation over seeds 0.0036).",
+        "10 seeds show a difference of 0.0072 in 80 % of studies.",
         f"{takes}the gap of 0.0045 between the paper's two best of these variants takes more "
         f"cases, or over 1,000 seeds; a difference of 0.005 takes 14 seeds; {rate}",
     ]
@@ -355,42 +459,26 @@ def asked(*given: FailureRate) -> list[str]:
     return verdict(results({"a": [0.8], "b": [0.7]}).comparison, [], given)
 
 
-RULE = (
-    "A run has failed if its Dice is more than {} below the upper quartile of its variant's runs. "
-    "What follows is about a typical run, one that has not failed."
-)
-
-
-def test_which_question_is_answered_is_told_first():
-    assert asked(failures("a", 10), failures("b", 10, low=0.585)) == [
-        "Failed runs: none of any variant, failure rate 0 to 31 % with 10 runs (95 % intervals).",
-        RULE.format("0.03"),
-        "The mean over all runs, failed ones with them, is not compared: failures that were not "
-        "seen could bring a variant's down to 0.58 Dice.",
-    ]
-
-
-def test_failed_runs_are_named_with_their_rate():
+def test_failed_runs_are_named_with_the_interval_of_their_rate():
     first, *_ = asked(failures("a", 10, 3), failures("b", 7, 0, 6), failures("c", 10))
     assert first == (
-        "Failed runs: a 1 of 10 (seed 3), failure rate 0 to 45 %; b 2 of 7 (seeds 0, 6), failure "
-        "rate 3 to 71 %; none of the other variants, failure rate 0 to 31 % with 10 runs (95 % "
-        "intervals)."
+        "Failed runs: a 1 of 10 (seed 3; 95 % interval of the rate 0 to 45 %); b 2 of 7 (seeds 0, "
+        "6; 95 % interval of the rate 3 to 71 %); of the other variants none, which leaves 0 to "
+        "31 %. All else is about runs that did not fail."
     )
     alone, *_ = asked(failures("a", 10, 3))
-    assert alone.endswith("(seed 3), failure rate 0 to 45 % (95 % intervals).")
+    assert alone.endswith("0 to 45 %). All else is about runs that did not fail.")
 
 
-def test_of_fewer_than_five_runs_none_is_called_failed():
-    assert asked(failures("a", 4), failures("b", 2)) == [
-        "Of fewer than five runs of a variant none can be called failed: what follows takes all "
-        "runs for typical ones."
+def test_where_no_run_failed_the_rate_that_is_left_is_told():
+    assert asked(failures("a", 10), failures("b", 7)) == [
+        "No run failed; of 7 runs of a variant that leaves a failure rate of 0 to 41 % (95 % "
+        "interval)."
     ]
-    first, *_ = asked(failures("a", 5), failures("b", 2))
-    assert first.startswith("Failed runs: none of any variant, failure rate 0 to 53 % with 5 runs")
 
 
-def test_one_run_each_says_nothing_of_failures():
+def test_of_fewer_than_five_runs_nothing_is_said_of_failures():
+    assert asked(failures("a", 4), failures("b", 2)) == []
     assert asked(failures("a", 1)) == []
     assert asked() == []
 
@@ -400,7 +488,7 @@ def test_one_run_each_says_nothing_of_failures():
 )
 def test_a_p_value_in_words(p_value, text):
     assert module.p_text(p_value) == text
-    assert describe_pair(pair(0.02, 0.01, 0.03, True, None), "dice").endswith("0.0300: shown.")
+    assert describe_pair(pair(0.02, 0.01, 0.03, True, None), BARE).endswith("0.0300: shown.")
 
 
 def test_a_pair_without_intervals_is_turned_too():
@@ -416,20 +504,20 @@ def test_a_pair_without_intervals_is_turned_too():
     assert whole.superiority == 0.25
     bounds = whole.superiority_interval
     assert (bounds.low, bounds.high) == (pytest.approx(0.1), 0.5)
-    assert describe_pair(bare, "iou").startswith(
-        "A typical run of a beats one of b by 0.0200 IoU: shown (p = 0.0300"
+    assert describe_pair(bare, BARE.model_copy(update={"metric": "iou"})).startswith(
+        "A typical run of a is higher than one of b by 0.0200 IoU: shown (p = 0.0300"
     )
 
 
 def test_a_rounded_difference_of_none_is_told_as_the_same():
-    assert describe_pair(pair(0.00004, -0.01, 0.01, False), "dice").startswith(
+    assert describe_pair(pair(0.00004, -0.01, 0.01, False), BARE).startswith(
         "Typical runs of a and b have the"
     )
-    assert describe_pair(pair(0.00006, -0.01, 0.01, False), "dice").startswith(
-        "A typical run of a beats one of b by 0.0001"
+    assert describe_pair(pair(0.00006, -0.01, 0.01, False), BARE).startswith(
+        "A typical run of a is higher than one of b by 0.0001"
     )
-    assert describe_pair(pair(-0.00004, -0.02, 0.01, False), "dice").startswith(
-        "Typical runs of a and b have the same Dice to 4 decimals, 95 % interval -0.0100 to 0.0200"
+    assert describe_pair(pair(-0.00004, -0.02, 0.01, False), BARE).startswith(
+        "Typical runs of b and a have the same Dice to 4 decimals, 95 % interval -0.0100 to 0.0200"
     )
 
 

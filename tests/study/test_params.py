@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -27,6 +28,8 @@ VARIANTS = (
     "resunet, attention_unet, unet"
 )
 REMOVED = object()
+ROOT = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+DIRECTORY = {"source": "directory", "raw": "raw", "on_problem": "stop"}
 
 
 def demo_params() -> dict[str, Any]:
@@ -50,6 +53,8 @@ def put(params: dict[str, Any], key: str, value: Any) -> None:
 def told(folder: Path, **changes: Any) -> str:
     """What the user is told of the demo study with the changes; keys with dots."""
     params = demo_params()
+    if any(key.startswith("paper.") for key in changes):  # the demo has none
+        params |= {"data": DIRECTORY, "paper": copy.deepcopy(ROOT["paper"])}
     for key, value in changes.items():
         put(params, key, value)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -364,6 +369,12 @@ TRAIN = demo_params()["train"]
         ("name", "a study", f"name {NAME}, got 'a study'"),
         # the paper
         ("paper", REMOVED, "paper is missing"),
+        (
+            "paper",
+            ROOT["paper"],
+            "paper must be null where data.source is synthetic: drawn lesions say nothing of a "
+            "paper",
+        ),
         ("paper.title", REMOVED, "paper.title is missing"),
         ("paper.average", "cases", f"paper.average {UNKNOWN}"),
         ("paper.averaging", "mean", "paper.averaging must be cases or pixels, got 'mean'"),
