@@ -52,6 +52,7 @@ def all_definitions(results: Results) -> list[tuple[str, str]]:
 
 
 def markdown_table(table: Table) -> str:
+    """The table, and below it what its columns mean."""
     titles, *names = zip(*table.texts, strict=True)
     lines = [[escape_markdown(title) for title in (*titles, *table.header)]]
     lines.append(["---"] * len(titles) + ["---:"] * len(table.header))
@@ -59,7 +60,9 @@ def markdown_table(table: Table) -> str:
         lines.append(
             [escape_markdown(text) for text in name] + list(map(_markdown_cell, row.cells))
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    notes = [f"- *{escape_markdown(t)}*: {escape_markdown(meaning)}" for t, meaning in table.notes]
+    return "\n\n".join([text, "\n".join(notes)]) if notes else text
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -152,6 +155,7 @@ def latex(results: Results, tables: Sequence[Table]) -> str:
 
 
 def latex_table(table: Table, caption: str, label: str) -> str:
+    """A float, what its columns mean below it."""
     titles, *names = zip(*table.texts, strict=True)
     alignments = "l" * len(titles) + "r" * len(table.header)
     header = [escape_latex(title) for title in (*titles, *table.header)]
@@ -159,6 +163,14 @@ def latex_table(table: Table, caption: str, label: str) -> str:
         [escape_latex(text) for text in name] + list(map(_latex_cell, row.cells))
         for name, row in zip(names, table.rows, strict=True)
     ]
+    meanings = [rf"\emph{{{escape_latex(t)}}}: {escape_latex(note)}" for t, note in table.notes]
+    notes = []
+    if meanings:
+        notes = [
+            r"  \par\smallskip\begin{minipage}{\textwidth}\footnotesize",
+            *(f"  {meaning}" for meaning in meanings),
+            r"  \end{minipage}",
+        ]
     return "\n".join(
         [
             r"\begin{table}[htbp]",
@@ -173,6 +185,7 @@ def latex_table(table: Table, caption: str, label: str) -> str:
             *("    " + " & ".join(row) + r" \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}}",
+            *notes,
             r"\end{table}",
         ]
     )
