@@ -69,7 +69,7 @@ def draw_thresholds(results: Results) -> Figure | None:
         ax.plot(found.thresholds, found.dice, color=colour, linewidth=1.4)
         ax.plot(
             found.best, found.best_dice, marker=marker, color=colour, markersize=8,
-            markeredgecolor="white", linestyle="none",
+            markeredgecolor="white", markeredgewidth=0.5, linestyle="none",
             label=f"{found.variant} (best {found.best:.2f}: {found.best_dice:.4f})",
         )  # fmt: skip
     ax.set(xlim=(0, 1), xlabel="Threshold", ylabel="Mean Dice over validation cases")

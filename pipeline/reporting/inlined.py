@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pipeline.study.errors import UserError
 
-# A drawing's greys on a dark page, from white's to black's. The paper is so dark that each of
-# style.COLOURS has a contrast of 3 to it.
+# What white and black become on a dark page: on black each of style.COLOURS has a contrast of 3.
 DARK_PAPER, LIGHT_INK = 0x00, 0xE6
 GREY = re.compile(r"#([0-9a-f]{2})\1\1\b")
 
@@ -58,11 +57,12 @@ def follow_scheme(svg: str) -> str:
         f"@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}</style>"
     )
     drawn = GREY.sub(r"var(--grey-\1)", svg)
-    return re.sub(r"(<svg\b[^>]*[^/]>)", lambda opening: f"{opening[1]}\n{style}", drawn, count=1)
+    return re.sub(r"(<svg(?:\s[^>]*[^/>])?>)", lambda opening: f"{opening[1]}\n{style}", drawn, count=1)
 
 
 def _on_dark(grey: int) -> int:
-    return round(LIGHT_INK + (DARK_PAPER - LIGHT_INK) * grey / 0xFF)
+    """The power keeps lines that are a little darker than white apart from black, too."""
+    return round(DARK_PAPER + (LIGHT_INK - DARK_PAPER) * (1 - grey / 0xFF) ** 0.7)
 
 
 def _grey(grey: int) -> str:

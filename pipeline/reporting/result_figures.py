@@ -469,7 +469,10 @@ def _draw_rank(ax: Axes, name: str, rank: float, look: Look, depth: float, *, le
     (low, high) = ax.get_xlim()
     edge = low if left else high
     ax.plot([rank, rank, edge], [0, depth, depth], color=look.colour, linewidth=1.2)
-    ax.plot(rank, 0, marker=look.marker, color=look.colour, markersize=6, markeredgecolor="white")
+    ax.plot(
+        rank, 0, marker=look.marker, color=look.colour, markersize=7, markeredgecolor="white",
+        markeredgewidth=0.5,
+    )  # fmt: skip
     text = f"{name}  {rank:.2f}" if left else f"{rank:.2f}  {name}"
     ax.annotate(
         text, (edge, depth), xytext=(-4 if left else 4, 0), textcoords="offset points",
@@ -519,8 +522,9 @@ def draw_cost(results: Results) -> Figure | None:
             if interval is not None:
                 ax.plot([cost, cost], [interval.low, interval.high], color=colour, linewidth=1.4)
             ax.plot(
-                cost, typical, marker=marker, color=colour, markersize=9, markeredgecolor="white"
-            )
+                cost, typical, marker=marker, color=colour, markersize=9, markeredgecolor="white",
+                markeredgewidth=0.5,
+            )  # fmt: skip
         highest = max(cost for cost, _, _ in points.values())
         ax.set(xlabel=title, xlim=(0, 1.08 * highest or 1))
     label = metric_of(metric).label
@@ -627,7 +631,7 @@ def draw_ordering(results: Results) -> Figure | None:
         for rank, name in enumerate(order.variants, start=1):
             orders.plot(
                 rank, row, marker=look[name].marker, color=look[name].colour, markersize=9,
-                markeredgecolor="white",
+                markeredgecolor="white", markeredgewidth=0.5,
             )  # fmt: skip
         observed = ", observed" if order.variants == ordering.observed else ""
         orders.text(
