@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,13 @@ from pipeline.statistics.results import (
     save_results,
 )
 from pipeline.statistics.runs import (
+    CLOCK,
     Binned,
+    median_facts,
     missing_runs,
     read_averaged,
     read_binned,
     read_histories,
-    read_run_facts,
     read_scores,
     read_thresholds,
 )
@@ -67,7 +69,6 @@ from pipeline.study.stages import at_stage
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
 EXPORTED = ("exported_bytes", "cpu_milliseconds", "cpu")  # of Cost: not of a run's
-CLOCK = ("seconds", "images_per_second")  # columns of history.csv that costs sum up
 
 
 def main(partial: bool = False) -> None:
@@ -112,7 +113,7 @@ def describe_part(study: Study, part: Study, missing: Sequence[Run]) -> Partial:
 def collect(study: Study, cases: PreparedCases) -> Results:
     """Everything that results.json holds. Raises UserError if a run's output is missing."""
     scores = read_scores(study, cases)
-    facts = read_run_facts(study)
+    facts = median_facts(study, cases)
     binned = read_binned(study, cases)
     runs = score_runs(scores, binned)
     group_of = dict(zip(cases.table["id"], cases.table["group"], strict=True))
@@ -380,7 +381,7 @@ def _thresholds(study: Study) -> list[ThresholdSweep]:
 
 
 def _runs(study: Study, metrics: pd.DataFrame, facts: dict[Run, dict[str, Any]]) -> list[RunResult]:
-    """A row a variant and seed; costs of folds are added up or averaged as for a variant."""
+    """A row a variant and seed; its costs are of its folds, as a variant's are of its runs."""
     rows = []
     for variant in study.variants:
         for seed in study.seeds_of(variant):
@@ -421,18 +422,18 @@ def _costs(study: Study, facts: dict[Run, dict[str, Any]]) -> list[Cost]:
 
 
 def _cost(variant: str, facts: list[dict[str, Any]]) -> Cost:
-    """Means over runs, the memory's highest; null where no run.json says, as of exports."""
+    """Medians over runs, the memory's highest; null where no run says, as of exports."""
 
     def numbers(key: str) -> list[float]:
-        return [fact[key] for fact in facts if isinstance(fact.get(key), int | float)]
+        return [float(fact[key]) for fact in facts if isinstance(fact.get(key), int | float)]
 
-    means = {
-        key: sum(found) / len(found) if (found := numbers(key)) else None
+    medians = {
+        key: median(found) if (found := numbers(key)) else None
         for key in Cost.model_fields
         if key not in ("variant", *EXPORTED)
     } | dict.fromkeys(EXPORTED)
     memory = max(numbers("peak_memory_bytes"), default=None)
-    return Cost.model_validate(means | {"variant": variant, "peak_memory_bytes": memory})
+    return Cost.model_validate(medians | {"variant": variant, "peak_memory_bytes": memory})
 
 
 def _cases(cases: PreparedCases, scores: pd.DataFrame) -> Cases:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,15 +18,14 @@ from numpy.typing import NDArray
 
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.evaluation_figures import draw_reliability, draw_thresholds
-from pipeline.reporting.result_figures import conclusions, draw_cost
+from pipeline.reporting.result_figures import conclusions, draw_cost, looks
 from pipeline.reporting.style import (
-    COLOURS,
-    MARKERS,
     PREDICTION_COLOUR,
     STYLE,
     TRUTH_COLOUR,
     TRUTH_RIM,
     draw_contour,
+    legend_columns,
     proportions,
     save,
     shortened,
@@ -63,16 +60,16 @@ def main(partial: bool = False) -> None:
 def draw(study: Study, results: Results) -> int:
     """Draw every figure and write the curves; returns how many figures there are."""
     cases = PreparedCases.open(study.prepared_dir)
-    histories, scores = results.curves(), results.scores()
+    histories, scores, variants = results.curves(), results.scores(), results.study.variants
     examples, disputed = example_cases(scores), disputed_cases(scores)
     ids = list(dict.fromkeys(case.id for case in (*examples, *disputed)))
     masks = predicted_masks(study, cases, ids)
     with mpl.rc_context(STYLE), replacing(study.reports_dir / "figures") as folder:
         folder.mkdir()
         drawn = {
-            "loss_curves": draw_loss_curves(histories),
-            "validation_dice": draw_validation_dice(histories),
-            "dice_by_case": draw_dice_by_case(scores),
+            "loss_curves": draw_loss_curves(histories, variants),
+            "validation_dice": draw_validation_dice(histories, variants),
+            "dice_by_case": draw_dice_by_case(scores, variants),
             **result_figures(results),
         }
         for name, figure in drawn.items():
@@ -80,7 +77,7 @@ def draw(study: Study, results: Results) -> int:
         photographs = {"examples": examples, "disputed": disputed}
         for name, chosen in photographs.items():
             if chosen:
-                figure = draw_examples(chosen, cases, scores, masks, study.prepare.resize)
+                figure = draw_examples(chosen, cases, scores, masks, study.prepare.resize, variants)
                 save(figure, folder / name, photographs=True)
                 drawn[name] = figure
     with replacing(study.reports_dir / "curves") as folder:
@@ -119,13 +116,13 @@ def write_curves(histories: pd.DataFrame, folder: Path) -> None:
         means.to_csv(folder / f"{curve}.csv")
 
 
-def draw_loss_curves(histories: pd.DataFrame) -> Figure:
+def draw_loss_curves(histories: pd.DataFrame, variants: Sequence[str]) -> Figure:
     """A row a loss, training beside validation on one scale; histories as of Results.curves."""
     figure = Figure(figsize=(9, 9.2), layout="constrained")
     axes = figure.subplots(len(LOSSES), len(CURVE_SPLITS), sharex=True, sharey="row", squeeze=False)
     for row, (loss, loss_label) in zip(axes, LOSSES.items(), strict=True):
         for ax, (split, split_label) in zip(row, CURVE_SPLITS.items(), strict=True):
-            _draw_curves(ax, histories, f"{split}_{loss}")
+            _draw_curves(ax, histories, f"{split}_{loss}", variants)
             ax.set(
                 title=f"{loss_label}, {split_label}",
                 xlabel="Epoch",
@@ -133,22 +130,23 @@ def draw_loss_curves(histories: pd.DataFrame) -> Figure:
             )
             ax.set_yscale("log")  # early validation losses can be many times the later ones
             _label_plainly(ax)
-    _add_legend(figure, histories)
+    _add_legend(figure, histories, variants)
     return figure
 
 
-def draw_validation_dice(histories: pd.DataFrame) -> Figure:
+def draw_validation_dice(histories: pd.DataFrame, variants: Sequence[str]) -> Figure:
     """Mean per-case Dice on the validation cases by epoch; histories as of Results.curves."""
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     ax = figure.subplots()
-    _draw_curves(ax, histories, "validation_dice")
+    _draw_curves(ax, histories, "validation_dice", variants)
     ax.set(xlabel="Epoch", ylabel="Mean per-case Dice, validation")
-    _add_legend(figure, histories)
+    _add_legend(figure, histories, variants)
     return figure
 
 
-def _draw_curves(ax: Axes, histories: pd.DataFrame, column: str) -> None:
+def _draw_curves(ax: Axes, histories: pd.DataFrame, column: str, variants: Sequence[str]) -> None:
     """`column` by epoch: each variant's mean over seeds, and the range of its seeds as a band."""
+    look = looks(variants)
     single_epoch = histories["epoch"].max() == 1  # a band has no width there, a bar has height
     sns.lineplot(
         histories,
@@ -156,8 +154,10 @@ def _draw_curves(ax: Axes, histories: pd.DataFrame, column: str) -> None:
         y=column,
         hue="variant",
         style="variant",
-        palette=_by_variant(histories, COLOURS),
-        markers=_by_variant(histories, MARKERS),
+        hue_order=variants,
+        style_order=variants,
+        palette={name: own.colour for name, own in look.items()},
+        markers={name: own.marker for name, own in look.items()},
         dashes=False,
         errorbar=("pi", 100),
         err_style="bars" if single_epoch else "band",
@@ -176,29 +176,23 @@ def _label_plainly(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _by_variant(table: pd.DataFrame, values: Sequence[Any]) -> dict[str, Any]:
-    names = table["variant"].unique()
-    return dict(zip(names, islice(cycle(values), len(names)), strict=True))
-
-
-def _add_legend(figure: Figure, histories: pd.DataFrame) -> None:
-    colours, markers = _by_variant(histories, COLOURS), _by_variant(histories, MARKERS)
+def _add_legend(figure: Figure, histories: pd.DataFrame, variants: Sequence[str]) -> None:
     handles = [
         Line2D(
-            [], [], color=colours[name], marker=markers[name], markeredgecolor="white", label=name
+            [], [], color=own.colour, marker=own.marker, markeredgecolor="white",
+            markeredgewidth=0.5, label=name,
         )
-        for name in colours
-    ]
+        for name, own in looks(variants).items()
+    ]  # fmt: skip
     seeds = histories["seed"].nunique()
     title = "mean over seeds; band: lowest to highest seed" if seeds > 1 else "one seed"
-    columns = min(3, len(handles))
+    columns = legend_columns(variants)
     figure.legend(handles=handles, title=title, loc="outside lower center", ncols=columns)
 
 
-def draw_dice_by_case(scores: pd.DataFrame) -> Figure:
+def draw_dice_by_case(scores: pd.DataFrame, variants: Sequence[str]) -> Figure:
     """Per-case Dice of all seeds by variant, with the seeds' means; scores as of Results."""
     means = scores.groupby(["variant", "seed"], sort=False)["dice"].mean().reset_index()
-    variants = list(scores["variant"].unique())
     figure = Figure(figsize=(9, 1.4 + 0.62 * len(variants)), layout="constrained")
     ax = figure.subplots()
     sns.violinplot(
@@ -206,7 +200,10 @@ def draw_dice_by_case(scores: pd.DataFrame) -> Figure:
         x="dice",
         y="variant",
         hue="variant",
-        palette=_by_variant(scores, COLOURS),
+        order=variants,
+        hue_order=variants,
+        palette={name: own.colour for name, own in looks(variants).items()},
+        saturation=1,
         inner=None,
         cut=0,  # no density where there is no Dice
         density_norm="width",
@@ -227,11 +224,12 @@ def draw_dice_by_case(scores: pd.DataFrame) -> Figure:
         whiskerprops=dark,
         capprops=dark,
         medianprops=dark,
-        flierprops={"marker": ".", "markersize": 3, "markerfacecolor": "0.25", "alpha": 0.5}
+        flierprops={"marker": ".", "markersize": 3, "markerfacecolor": "0.5"}
         | {"markeredgewidth": 0},
     )
     for outliers in boxes["fliers"]:
-        outliers.set_rasterized(True)  # thousands of them would swell the SVG
+        # Thousands of them would swell the SVG; their grey is seen on a dark page, too.
+        outliers.set_rasterized(True)
     below_box = [variants.index(variant) + 0.28 for variant in means["variant"]]
     ax.scatter(
         means["dice"], below_box, marker="D", s=26, color="white", edgecolor="black", zorder=5,
@@ -254,6 +252,7 @@ def draw_examples(
     scores: pd.DataFrame,
     masks: dict[tuple[str, int], dict[str, NDArray[np.uint8]]],
     resize: Resize,
+    variants: Sequence[str],
 ) -> Figure:
     """A column a case: its image with the truth's contour, then a row a variant with every seed's.
 
@@ -263,7 +262,6 @@ def draw_examples(
     table = cases.table.reset_index(drop=True)
     places = [int(table.index[table["id"] == example.id][0]) for example in examples]
     shown = proportions(cases, resize)[places]
-    variants = list(dict.fromkeys(variant for variant, _ in masks))
     dice = scores.groupby(["variant", "id"])["dice"].mean()
 
     cell_height = 1.15  # inches

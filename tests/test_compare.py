@@ -93,6 +93,16 @@ def test_tails_are_the_worst_cases_and_those_below_the_threshold(study):
     assert tail.below_threshold == pytest.approx(0.6)
 
 
+def test_costs_are_medians_over_runs_and_the_highest_memory(study):
+    """Of three seeds one took four times as long."""
+    path = study.run_dir("resunet", 5) / "run.json"
+    slow = {"wall_seconds": 300.0, "peak_memory_bytes": 9e9}
+    path.write_text(json.dumps(json.loads(path.read_text()) | slow))
+    (cost,) = (each for each in results(study).costs if each.variant == "resunet")
+    assert cost.wall_seconds == np.median([75.5, 76.5, 300.0])
+    assert cost.peak_memory_bytes == 9e9
+
+
 def test_the_cases_checksum_changes_with_a_mask_and_not_with_an_image(study):
     before = results(study).study.cases_sha256
     for name, same in (("images", True), ("masks", False)):

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_study import REPOSITORY, make_study
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from pipeline import compare, plot
 from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting.result_figures import looks
+from pipeline.reporting.style import MARKERS
 from pipeline.statistics.runs import read_histories, read_scores
 from pipeline.study.errors import UserError
 
@@ -61,19 +64,46 @@ def test_one_variant_one_seed_one_epoch_one_case_is_drawn(tmp_path, monkeypatch)
 
 def test_a_single_epoch_is_a_visible_point(tmp_path):
     histories = read_histories(make_study(tmp_path, seeds=[0], epochs=1))
-    figure = plot.draw_validation_dice(histories)
-    points = [line for line in figure.axes[0].lines if line.get_marker() in plot.MARKERS]
+    figure = plot.draw_validation_dice(histories, list(histories["variant"].unique()))
+    points = [line for line in figure.axes[0].lines if line.get_marker() in MARKERS]
     assert [len(line.get_xdata()) for line in points] == [1, 1]
 
 
 def test_ten_variants_are_told_apart_by_colour_and_by_marker(tmp_path):
     variants = [f"variant_{number}" for number in range(10)]
     study = make_study(tmp_path, variants=variants, seeds=[0], epochs=2, test_ids=["a"])
-    figure = plot.draw_validation_dice(read_histories(study))
+    figure = plot.draw_validation_dice(read_histories(study), variants)
     handles = figure.legends[0].legend_handles
     assert [text.get_text() for text in figure.legends[0].texts] == variants
     assert len({handle.get_color() for handle in handles}) == 10
     assert len({handle.get_marker() for handle in handles}) == 10
+
+
+def test_a_variant_has_its_colour_and_marker_whatever_stands_first_in_the_table(tmp_path):
+    """And without runs, too: the others keep theirs."""
+    variants = ["unet", "resunet", "gated_attention"]
+    study = make_study(tmp_path, variants=variants, seeds=[0], epochs=2, test_ids=["a"])
+    histories = read_histories(study)[::-1]
+    histories = histories[histories["variant"] != "unet"]
+    (axes,) = plot.draw_validation_dice(histories, variants).axes
+    drawn = {
+        (line.get_marker(), to_rgb(line.get_color()))
+        for line in axes.lines
+        if len(line.get_xdata()) == 2
+    }
+    own = looks(variants)
+    assert drawn == {(own[name].marker, to_rgb(own[name].colour)) for name in variants[1:]}
+
+
+def test_the_violins_stand_in_the_order_of_params_with_their_colours(tmp_path):
+    variants = ["unet", "resunet"]
+    study = make_study(tmp_path, variants=variants, seeds=[0])
+    scores = read_scores(study, PreparedCases.open(study.prepared_dir))[::-1]
+    (axes,) = plot.draw_dice_by_case(scores, variants).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == variants
+    for place, name in enumerate(variants):
+        found = to_rgb(axes.collections[place].get_facecolor()[0])
+        assert found == pytest.approx(to_rgb(looks(variants)[name].colour))
 
 
 def test_masks_are_the_unpacked_predictions_of_the_named_cases(tmp_path):

@@ -126,10 +126,9 @@ def judge_table(arguments: argparse.Namespace) -> None:
         factors=None if paper is None else paper.factors,
     )
     publish(results, arguments.out, [f"Read as {scores.kind}.", *scores.notes])
-    told = results.verdict[0] if results.verdict else "nothing to compare"
     print(
         f"judge: {arguments.out / 'index.html'}, "
-        f"{quantity(len(results.study.variants), 'variant')}: {told}"
+        f"{quantity(len(results.study.variants), 'variant')}: {results.answer}"
     )
 
 

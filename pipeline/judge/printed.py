@@ -182,6 +182,17 @@ def choose_spread(file: PaperFile, measured: Spread | None, source: str = STATED
     return replace(base, **stated | {f"of_{name}": source for name in stated})
 
 
+def answer(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> str:
+    """Whether the claims hold, in one sentence: by the one that is most likely false."""
+    weakest = max(pairs, key=lambda pair: false_both_ways(pair, file, spread)[1])
+    alone, seeds = map(probability, false_both_ways(weakest, file, spread))
+    which = "the claim" if len(pairs) == 1 else "of the claims the weakest,"
+    return (
+        f"By its printed figures alone {which} {weakest.better} > {weakest.worse} is false with a "
+        f"probability of {seeds}, of {alone} over the test cases alone."
+    )
+
+
 def sentences(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> list[str]:
     """What a reviewer can paste, a claim a sentence or two."""
     paper = file.paper

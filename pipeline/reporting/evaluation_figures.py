@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from pipeline.reporting.result_figures import GREY, INK, looks
+from pipeline.reporting.style import legend_columns
 from pipeline.statistics.results import Results
 
 
@@ -48,7 +49,8 @@ def draw_reliability(results: Results) -> Figure | None:
     pixels.yaxis.set_major_formatter("{x:g}")
     pixels.yaxis.set_minor_formatter(NullFormatter())
     handles, labels = curves.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=1)
+    columns = min(2, legend_columns(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -67,9 +69,10 @@ def draw_thresholds(results: Results) -> Figure | None:
         ax.plot(found.thresholds, found.dice, color=colour, linewidth=1.4)
         ax.plot(
             found.best, found.best_dice, marker=marker, color=colour, markersize=8,
-            markeredgecolor="white", linestyle="none",
+            markeredgecolor="white", markeredgewidth=0.5, linestyle="none",
             label=f"{found.variant} (best {found.best:.2f}: {found.best_dice:.4f})",
         )  # fmt: skip
     ax.set(xlim=(0, 1), xlabel="Threshold", ylabel="Mean Dice over validation cases")
-    figure.legend(loc="outside lower center", ncols=2)
+    _, labels = ax.get_legend_handles_labels()
+    figure.legend(loc="outside lower center", ncols=min(2, legend_columns(labels)))
     return figure

@@ -16,9 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.reporting.style import COLOURS, MARKERS
+from pipeline.reporting.style import BLACK_LETTERS, COLOURS, MARKERS, WHITE_LETTERS, legend_columns
 from pipeline.statistics.definitions import metric_of
+from pipeline.statistics.failures import FEWEST_RUNS
 from pipeline.statistics.results import Estimate, Interval, Pair, Ranks, Results
+from pipeline.statistics.rounding import MOST, decimals, decimals_of, width
 from pipeline.statistics.verdict import p_text, percent
 from pipeline.study.values import quantity
 
@@ -56,8 +58,9 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
     return dict(zip(variants, map(Look, cycle(COLOURS), cycle(MARKERS)), strict=False))
 
 
-def _number(value: float, *, sign: bool = False) -> str:
-    return f"{value:{'+' if sign else ''}.4f}".replace("-", MINUS)
+def _number(value: float, digits: int = MOST, *, sign: bool = False) -> str:
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text.lstrip("+-")
 
 
 class RunRow(NamedTuple):
@@ -95,6 +98,7 @@ def draw_runs(results: Results) -> Figure | None:
     far = [value for value in failed if value < low - FAR * (high - low)]
     near = (min([low, *(value for value in failed if value not in far)]), high)
     names = [row.variant for row in rows]
+    digits = decimals_of([row.estimate for row in rows if row.estimate is not None])
     figure = Figure(
         figsize=(PLOT + 2.3 + LETTER * _longest(names), 1.75 + ROW * len(rows)),
         layout="constrained",
@@ -107,7 +111,7 @@ def draw_runs(results: Results) -> Figure | None:
                 for runs in (row.sound, row.failed)
             ]
             _draw_dots(ax, place, within, look[row.variant], (start, end), inches)
-        _draw_typical(axes[-1][0], place, row, look[row.variant])
+        _draw_typical(axes[-1][0], place, row, look[row.variant], digits)
     for ax, _, _ in axes:
         ax.set(ylim=(len(rows) - 0.45, -0.6))
         for place in range(1, len(rows)):
@@ -160,13 +164,13 @@ def _run_axes(
     widths = [PLOT] if far is None else [0.26 * PLOT, 0.74 * PLOT]
     grid = figure.subplots(1, len(spans), sharey=True, squeeze=False, width_ratios=widths)[0]
     axes = []
-    for ax, ((low, high), beside), width in zip(grid, spans, widths, strict=True):
+    for ax, ((low, high), beside), inches in zip(grid, spans, widths, strict=True):
         margin = beside * (high - low)
         limits = (low - margin, high + margin)
         ax.set_xlim(limits)
-        ax.xaxis.set_major_locator(MaxNLocator(6 if width > PLOT / 2 else 2))
+        ax.xaxis.set_major_locator(MaxNLocator(6 if inches > PLOT / 2 else 2))
         ax.grid(axis="y", visible=False)
-        axes.append((ax, limits, width))
+        axes.append((ax, limits, inches))
     if far is not None:
         left, right = grid
         left.set_facecolor("0.96")
@@ -245,7 +249,7 @@ def _seeds_text(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {shown}{rest}"
 
 
-def _draw_typical(ax: Axes, place: int, row: RunRow, look: Look) -> None:
+def _draw_typical(ax: Axes, place: int, row: RunRow, look: Look, digits: int) -> None:
     """Below a row's runs the typical run; right of the axis what it and the failures are."""
     runs, found = len(row.sound) + len(row.failed), row.estimate
     line, place_of_text = place + 0.27, ax.get_yaxis_transform()
@@ -253,10 +257,10 @@ def _draw_typical(ax: Axes, place: int, row: RunRow, look: Look) -> None:
     ax.text(1.012, place - 0.1, told, transform=place_of_text, va="center", fontsize=8.5)
     if found is None or found.typical is None:
         return
-    text = _number(found.typical)
+    text = _number(found.typical, digits)
     if found.interval is not None:
         ends = [found.interval.low, found.interval.high]
-        text += f" ({_number(ends[0])} to {_number(ends[1])})"
+        text += f" ({_number(ends[0], digits)} to {_number(ends[1], digits)})"
         ax.plot(
             ends, [line, line], color=look.colour, linewidth=1.8, marker="|", markersize=7,
             markeredgewidth=1.8, clip_on=False,
@@ -284,14 +288,18 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
         drop = results.failures[0].drop  # one for all variants
         told = f"failed, with its seed: over {drop:.4g} {label} below its variant's upper quartile"
         handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
-    if any(row.estimate is not None and row.estimate.interval is not None for row in rows):
-        several = any(len(row.sound) + len(row.failed) > 1 for row in rows)
-        typical = "typical run (of those that did not fail), 95 % interval"
-        if several:
-            handles.append(handle(typical, "d", linestyle="-", linewidth=1.8))
-        else:
-            told = "95 % interval over cases alone"
-            handles.append(handle(told, "", linestyle="-", linewidth=1.8))
+    bounded = any(row.estimate is not None and row.estimate.interval is not None for row in rows)
+    most = max(len(row.sound) + len(row.failed) for row in rows)
+    typical = "mean of the runs"
+    if most >= FEWEST_RUNS:
+        typical = "typical run (of those that did not fail)"
+    line = {"linestyle": "-", "linewidth": 1.8}
+    if most > 1 and bounded:
+        handles.append(handle(f"{typical}, 95 % interval", "d", **line))
+    elif most > 1:
+        handles.append(handle(typical, "d"))
+    elif bounded:
+        handles.append(handle("95 % interval over cases alone", "", **line))
     if any(row.estimate is not None and row.estimate.paper is not None for row in rows):
         handles.append(handle("the paper's figure", "*", color=INK, markersize=8.5))
     return handles
@@ -309,12 +317,15 @@ def draw_forest(results: Results) -> Figure | None:
     label, margin = metric_of(comparison.metric).label, comparison.equivalence_margin
     groups = [(first, list(pairs)) for first, pairs in groupby(comparison.pairs, _first)]
     rows = len(comparison.pairs) + len(groups)
-    width = 7.2 + LETTER * _longest(comparison.variants)  # the plot keeps its own
+    inches = 7.2 + LETTER * _longest(comparison.variants)  # the plot keeps its own
     lower = comparison.better == "lower"
     runs = "the runs" if comparison.over == "cases alone" else "typical runs"
     against = "against" if lower else "minus"
     better = " (above 0 the first is better)" if lower else ""
-    figure = Figure(figsize=(width, 1.5 + 0.24 * rows), layout="constrained")
+    digits = decimals(width(pair.interval) for pair in comparison.pairs)
+    bounded = any(pair.interval is not None for pair in comparison.pairs)
+    interval = f", 95 % interval over {comparison.over}" if bounded else ""
+    figure = Figure(figsize=(inches, 1.5 + 0.24 * rows), layout="constrained")
     ax = figure.subplots()
     if margin is not None:
         ax.axvspan(-margin, margin, color="0.92", linewidth=0, zorder=0)
@@ -327,14 +338,14 @@ def draw_forest(results: Results) -> Figure | None:
         )  # fmt: skip
         for pair in pairs:
             row += 1
-            _draw_difference(ax, pair, row)
+            _draw_difference(ax, pair, row, digits)
         row += 1
     ax.set(
         ylim=(rows - 0.4, -0.6),
         yticks=[],
-        xlabel=f"Difference in {label}{better} between {runs}, 95 % interval over "
-        f"{comparison.over}",
+        xlabel=f"Difference in {label}{better} between {runs}{interval}",
     )
+    ax.margins(x=0.06)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.grid(axis="y", visible=False)
     figure.legend(
@@ -351,7 +362,7 @@ def _first(pair: Pair) -> str:
     return pair.first
 
 
-def _draw_difference(ax: Axes, pair: Pair, row: int) -> None:
+def _draw_difference(ax: Axes, pair: Pair, row: int, digits: int) -> None:
     """One line of the forest: name at the left, interval, the figures at the right."""
     colour = COLOURS[0] if pair.shown else GREY
     if pair.interval is not None:
@@ -362,31 +373,33 @@ def _draw_difference(ax: Axes, pair: Pair, row: int) -> None:
     )  # fmt: skip
     place = ax.get_yaxis_transform()
     ax.text(-0.012, row, pair.second, transform=place, ha="right", va="center", fontsize=9)
-    ax.text(
-        1.012, row, _difference_text(pair), transform=place, ha="left", va="center", fontsize=8.5
-    )
+    text = _difference_text(pair, digits)
+    ax.text(1.012, row, text, transform=place, ha="left", va="center", fontsize=8.5)
 
 
-def _difference_text(pair: Pair) -> str:
-    text = _number(pair.difference, sign=True)
+def _difference_text(pair: Pair, digits: int) -> str:
+    text = _number(pair.difference, digits, sign=True)
     if pair.interval is not None:
-        text += f" ({_number(pair.interval.low)} to {_number(pair.interval.high)})"
+        low, high = pair.interval.low, pair.interval.high
+        text += f" ({_number(low, digits)} to {_number(high, digits)})"
     if pair.shown is not None and pair.adjusted_p_value is not None:
         text += f", {p_text(pair.adjusted_p_value)}"
     return text
 
 
 def _forest_legend(pairs: Sequence[Pair], margin: float | None) -> list[Line2D | Patch]:
+    bounded = any(pair.interval is not None for pair in pairs)
+
     def marker(text: str, kind: str, *, shown: bool) -> Line2D:
         colour = COLOURS[0] if shown else GREY
         return Line2D(
             [], [], marker=kind, color=colour, markeredgewidth=1.4, markersize=6, label=text,
-            markerfacecolor=colour if shown else "white",
+            markerfacecolor=colour if shown else "white", linestyle="-" if bounded else "none",
         )  # fmt: skip
 
     band = []
     if margin is not None:
-        band.append(Patch(color="0.92", label=f"equivalence margin, {_number(margin)}"))
+        band.append(Patch(color="0.92", label=f"equivalence margin, {margin:g}"))
     if all(pair.shown is None for pair in pairs):
         return [marker("descriptive: too few seeds for a test", "o", shown=False), *band]
     shown = [
@@ -413,8 +426,8 @@ def draw_ranks(results: Results) -> Figure | None:
     )
     first_label = 0.75 + 0.3 * len(groups)
     depth = first_label + 0.55 * ((count + 1) // 2 - 1)
-    width = 5.5 + 2 * LETTER * _longest(names)
-    figure = Figure(figsize=(width, 1.5 + 0.5 * (depth + 1)), layout="constrained")
+    inches = 5.5 + 2 * LETTER * _longest(names)
+    figure = Figure(figsize=(inches, 1.5 + 0.5 * (depth + 1)), layout="constrained")
     ax = figure.subplots()
     end = max(count, 1 + (ranks.critical_difference or 0))
     beside = 0.07 * (end - 1)
@@ -456,7 +469,10 @@ def _draw_rank(ax: Axes, name: str, rank: float, look: Look, depth: float, *, le
     (low, high) = ax.get_xlim()
     edge = low if left else high
     ax.plot([rank, rank, edge], [0, depth, depth], color=look.colour, linewidth=1.2)
-    ax.plot(rank, 0, marker=look.marker, color=look.colour, markersize=6, markeredgecolor="white")
+    ax.plot(
+        rank, 0, marker=look.marker, color=look.colour, markersize=7, markeredgecolor="white",
+        markeredgewidth=0.5,
+    )  # fmt: skip
     text = f"{name}  {rank:.2f}" if left else f"{rank:.2f}  {name}"
     ax.annotate(
         text, (edge, depth), xytext=(-4 if left else 4, 0), textcoords="offset points",
@@ -506,8 +522,9 @@ def draw_cost(results: Results) -> Figure | None:
             if interval is not None:
                 ax.plot([cost, cost], [interval.low, interval.high], color=colour, linewidth=1.4)
             ax.plot(
-                cost, typical, marker=marker, color=colour, markersize=9, markeredgecolor="white"
-            )
+                cost, typical, marker=marker, color=colour, markersize=9, markeredgecolor="white",
+                markeredgewidth=0.5,
+            )  # fmt: skip
         highest = max(cost for cost, _, _ in points.values())
         ax.set(xlabel=title, xlim=(0, 1.08 * highest or 1))
     label = metric_of(metric).label
@@ -533,12 +550,11 @@ def _add_legend(figure: Figure, look: dict[str, Look], names: Sequence[str]) -> 
     handles = [
         Line2D(
             [], [], color=look[name].colour, marker=look[name].marker, linestyle="none",
-            markersize=8, markeredgecolor="white", label=name,
+            markersize=8, markeredgecolor="white", markeredgewidth=0.5, label=name,
         )
         for name in names
     ]  # fmt: skip
-    columns = min(3, len(handles), max(1, 110 // (_longest(names) + 8)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(names))
 
 
 def draw_variance(results: Results) -> Figure | None:
@@ -560,14 +576,14 @@ def draw_variance(results: Results) -> Figure | None:
     ax = figure.subplots()
     start = 0.0
     handles = []
-    fills = (COLOURS[0], COLOURS[1], "0.75", "0.9")
-    for (name, part), fill in zip(parts.items(), fills, strict=True):
+    fills = {COLOURS[0]: WHITE_LETTERS, COLOURS[1]: BLACK_LETTERS, "0.75": "black", "0.9": "black"}
+    for (name, part), (fill, letters) in zip(parts.items(), fills.items(), strict=True):
         share = part / total
         ax.barh(0, 100 * share, left=100 * start, color=fill, edgecolor="white", linewidth=1.5)
         if share > 0.06:  # narrower ones cannot hold their number; the legend has it
             ax.text(
                 100 * (start + share / 2), 0, percent(share), ha="center", va="center",
-                fontsize=10, color="white" if fill == COLOURS[0] else "black",
+                fontsize=10, color=letters,
             )  # fmt: skip
         start += share
         text = f"{name}: {_share(share)}, standard deviation {np.sqrt(part):.4f} {label}"
@@ -615,7 +631,7 @@ def draw_ordering(results: Results) -> Figure | None:
         for rank, name in enumerate(order.variants, start=1):
             orders.plot(
                 rank, row, marker=look[name].marker, color=look[name].colour, markersize=9,
-                markeredgecolor="white",
+                markeredgecolor="white", markeredgewidth=0.5,
             )  # fmt: skip
         observed = ", observed" if order.variants == ordering.observed else ""
         orders.text(

@@ -16,6 +16,7 @@ from pipeline.reporting.result_figures import RunRow, apart, looks, run_rows, sp
 from pipeline.reporting.tables import number
 from pipeline.statistics.definitions import metric_of
 from pipeline.statistics.results import Results
+from pipeline.statistics.rounding import decimals_of
 
 DOT = 1.3  # percent of the axis that a dot takes
 FAR = 0.5  # share of the axis by which a run lies below it that is drawn at its end
@@ -82,9 +83,10 @@ def run_chart(results: Results, *, linked: bool) -> RunChart | None:
     axis = _Axis(low - BESIDE * (high - low), high + BESIDE * (high - low))
     label = metric_of(results.comparison.metric).label
     colours = colours_of(results)
+    digits = decimals_of([row.estimate for row in rows if row.estimate is not None])
     return RunChart(
         caption=f"{label} of each run, mean over the test cases:",
-        rows=[_row(results, row, axis, colours[row.variant], linked) for row in rows],
+        rows=[_row(row, axis, _Words(label, digits), colours[row.variant], linked) for row in rows],
         ticks=axis.ticks(),
         keys=_keys(rows),
     )
@@ -114,7 +116,18 @@ class _Axis:
         return [Tick(self.place(value), f"{value:.{decimals}f}") for value in inside]
 
 
-def _row(results: Results, row: RunRow, axis: _Axis, colour: str, linked: bool) -> ChartRow:
+@dataclass(frozen=True)
+class _Words:
+    """The metric, and how many decimals its figures have."""
+
+    label: str
+    digits: int
+
+    def of(self, value: float) -> str:
+        return number(value, self.digits)
+
+
+def _row(row: RunRow, axis: _Axis, words: _Words, colour: str, linked: bool) -> ChartRow:
     found = row.estimate
     typical = None if found is None else found.typical
     bounds = None if found is None else found.interval
@@ -123,7 +136,7 @@ def _row(results: Results, row: RunRow, axis: _Axis, colour: str, linked: bool) 
     return ChartRow(
         variant=row.variant,
         colour=colour,
-        dots=_dots(results, row, axis, linked),
+        dots=_dots(row, axis, words, linked),
         typical=None if typical is None or runs < 2 else axis.place(typical),
         low=None if bounds is None else axis.place(bounds.low),
         width=None
@@ -131,15 +144,14 @@ def _row(results: Results, row: RunRow, axis: _Axis, colour: str, linked: bool) 
         else round(axis.place(bounds.high) - axis.place(bounds.low), 2),
         paper=None if paper is None else axis.place(paper),
         paper_told="" if paper is None else f"the paper: {paper:g}",
-        told=number(typical) if typical is not None else "no figure",
-        interval=None if bounds is None else f"{number(bounds.low)} to {number(bounds.high)}",
+        told="no figure" if typical is None else words.of(typical),
+        interval=None if bounds is None else f"{words.of(bounds.low)} to {words.of(bounds.high)}",
     )
 
 
-def _dots(results: Results, row: RunRow, axis: _Axis, linked: bool) -> list[Dot]:
+def _dots(row: RunRow, axis: _Axis, words: _Words, linked: bool) -> list[Dot]:
     """The sound runs above the typical one's line, then those that failed."""
     dots = []
-    label = metric_of(results.comparison.metric).label
     for runs, failed in ((row.sound, False), (row.failed, True)):
         places = [axis.place(value) for value in runs.values()]
         heights = apart(places, DOT)
@@ -149,7 +161,7 @@ def _dots(results: Results, row: RunRow, axis: _Axis, linked: bool) -> list[Dot]
                 Dot(
                     place=place,
                     height=round(36 + 100 * height, 1),
-                    told=f"seed {seed}: {label} {number(value)}"
+                    told=f"seed {seed}: {words.label} {number(value)}"
                     + (f", failed{far}" if failed else ""),
                     failed=failed,
                     link=f"#run={quote(row.variant, safe='')},{seed}" if linked else None,

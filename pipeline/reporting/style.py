@@ -5,6 +5,7 @@ The same inputs give the same bytes: no date, no random number, fixed ids in the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,6 +29,8 @@ COLOURS = mpl.color_sequences["petroff10"]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 TRUTH_COLOUR = "white"
 TRUTH_RIM = withStroke(linewidth=1.7, foreground="black")  # white is lost on pale skin
+# Letters on a variant's colour: no greys, which a dark page turns round.
+WHITE_LETTERS, BLACK_LETTERS = "#fffffe", "#000001"
 PREDICTION_COLOUR = "#00d5ff"  # against skin's and lesion's browns
 
 STYLE = {
@@ -51,6 +54,11 @@ STYLE = {
     "svg.hashsalt": "lesion-ablation",
     "text.parse_math": False,  # a $ in an id is a $
 }
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """So many that the labels are not wider than a figure of 9 inches; three at most."""
+    return min(3, len(labels), max(1, 110 // (max(map(len, labels)) + 8)))
 
 
 def show_image(ax: Axes, image: NDArray[np.uint8], proportion: float) -> None:

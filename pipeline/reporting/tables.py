@@ -1,13 +1,16 @@
 """The comparison as tables: what stands in them.
 
-Every number is one of results.json's."""
+Every number is one of results.json's. A column's figures have the same decimals, as many as its
+narrowest interval allows; a column without a figure is left out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.statistics.definitions import AVERAGED, MAIN, PRIMARY, Better, metric_of
+from pipeline.statistics.failures import FEWEST_RUNS
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
@@ -15,14 +18,15 @@ from pipeline.statistics.results import (
     Estimate,
     FailureRate,
     Interval,
+    Pair,
     Results,
 )
+from pipeline.statistics.rounding import MOST, decimals, decimals_of, width
 from pipeline.statistics.verdict import cases_of, find_pair, probability
 from pipeline.study.paper import Paper, levels
 from pipeline.study.values import Averaging, quantity
 
 DASH = "\N{EN DASH}"
-DECIMALS = 4
 BOUNDARY_METRICS = (
     "hausdorff_95", "surface_dice", "boundary_iou", "brier", "expected_calibration_error",
 )  # fmt: skip
@@ -35,23 +39,11 @@ AVERAGINGS: dict[Averaging, str] = {  # averaging in params.yaml -> what a reade
     "seeds_and_flips": "all seeds, four flips",
 }
 
-BOLD = (
-    "Bold marks the best mean of a column, over all runs, failed ones with them, and the best "
-    "typical run. Whether typical runs differ by more than chance, the table of pairs says."
-)
-BOLD_OF_ONE = (
-    "Bold marks the best of a column. Whether runs differ by more than chance, the table of pairs "
-    "says of cases, and nothing says of seeds."
-)
-TYPICAL = (
-    "what does a run give that does not fail? It is the mean over those runs; of seven or more a "
-    "tenth, one at least, is left out at either end."
-)
+BOLD = "Bold marks the best of a column, by the figures as they are shown. "
 DECIDED = (
-    "the fewest cases without which the order of the two turns round; a dash where no removal "
+    "The fewest cases without which the order of the two turns round; a dash where no removal "
     "turns it."
 )
-OVER_SEEDS = ("First wins", "Shown", "Equal")  # columns that one run of each variant cannot fill
 SYNTHETIC = "Synthetic lesions: the figures say nothing about skin lesions."
 
 
@@ -77,7 +69,8 @@ class Row:
 class Table:
     """A table for readers; `caption` names the definition and the sample, `header` the cells.
 
-    subject: the title of the rows' names. bold: whether its best means are marked.
+    subject: the title of the rows' names. bold: whether its best means are marked. notes: a
+    column's title, and what it means.
     """
 
     key: str  # labels it in LaTeX and HTML
@@ -86,6 +79,7 @@ class Table:
     rows: list[Row]
     subject: str = "Variant"
     bold: bool = False
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def texts(self) -> list[list[str]]:
@@ -95,6 +89,42 @@ class Table:
         if papers:
             columns.append(["Paper's row", *papers])
         return columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """A title, a cell a row, and what the column means where the title does not say it."""
+
+    title: str
+    cells: list[Cell]
+    note: str = ""
+
+
+def _column(title: str, texts: Sequence[str], note: str = "") -> Column:
+    return Column(title, [Cell(text) for text in texts], note)
+
+
+def _table(
+    key: str,
+    caption: str,
+    names: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    subject: str = "Variant",
+    told: str = "",
+    papers: Sequence[str | None] | None = None,
+    bold: bool = False,
+) -> Table:
+    """Columns turned into rows; one without any figure is left out, and its note with it. told:
+    what the subject means."""
+    filled = [each for each in columns if any(cell.text != DASH for cell in each.cells)]
+    rows = [
+        Row(name, None if papers is None else papers[place], [own.cells[place] for own in filled])
+        for place, name in enumerate(names)
+    ]
+    notes = [(subject, told), *((each.title, each.note) for each in filled)]
+    notes = [(title, note) for title, note in notes if note]
+    return Table(key, caption, [each.title for each in filled], rows, subject, bold, notes)
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -120,93 +150,139 @@ def all_tables(results: Results) -> list[Table]:
 def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
     """These metrics, and those that the paper prints beside its figures; variants as in
     params.yaml."""
-    variants = results.study.variants
-    ranks = results.comparison.ranks
-    averages = {} if ranks is None else ranks.average
-    columns: dict[str, list[Cell]] = {}
+    variants, paper = results.study.variants, results.paper
+    columns = []
     if len(set(_seeds(results))) > 1:
-        columns["Seeds"] = [Cell(str(number)) for number in _seeds(results)]
-    paper = results.paper
+        columns.append(_column("Seeds", [str(number) for number in _seeds(results)]))
     scored = {found.metric for found in results.estimates}
     printed = [] if paper is None else [name for name in paper.metrics() if name in scored]
+    told = False  # what stands behind the paper's figures
     for metric in dict.fromkeys((*metrics, *printed)):
         label = metric_of(metric).label
         estimates = [results.estimate(variant, metric) for variant in variants]
         cases = estimates[0].cases
         if cases != len(results.cases.ids):
             label += f", {quantity(cases, 'case')}"
-        better = _better(results, metric)
-        columns[label] = _means(estimates, better)
-        if metric == results.comparison.metric:
-            if max(_seeds(results)) > 1:
-                columns["Typical run"] = _typical(estimates, better)
-            columns["95 % interval"] = [Cell(_bounds(found.interval)) for found in estimates]
-            if max(_seeds(results)) > 1:
-                columns["Failed runs"] = [Cell(failed_of(results, name)) for name in variants]
-                columns["Rank"] = [
-                    Cell(f"{averages[name]:.2f}" if name in averages else DASH) for name in variants
-                ]
+        primary = metric == results.comparison.metric
+        note = "What all runs give, failed ones with them." if primary and _several(results) else ""
+        columns.append(_means(label, estimates, _better(results, metric), note))
+        if primary:
+            columns += _of_runs(results, estimates)
         figures = {} if paper is None else paper.figures(metric)
-        if figures:
-            columns[f"{label}, paper"] = [Cell(figures.get(name, DASH)) for name in variants]
+        if paper is not None and figures:
+            note = "" if told else _papers_figures(paper)
+            told = True
+            texts = [figures.get(name, DASH) for name in variants]
+            columns.append(_column(f"{label}, paper", texts, note))
     what = " and ".join(metric_of(metric).label for metric in metrics)
     if metrics == MAIN:
         what = "Per-case Dice and IoU, and focal loss"
-    caption = f"{what}, on {_cases(results)}. Each metric is the {_over_seeds(results)}"
-    if max(_seeds(results)) > 1:
-        caption += (
-            f": what do all runs give, failed ones with them? Typical run: {TYPICAL} 95 % "
-            "interval: where may the typical run lie with other seeds and cases? Failed runs: how "
-            "many lie far below their variant's upper quartile? Rank: the average over seeds, of "
-            "all runs, failed ones with them"
-        )
-    elif any(found.interval is not None for found in results.estimates):
-        caption += ", with its 95 % interval over cases alone: no other seed is in it"
-    caption += "."
-    if paper is not None and paper.metrics():
-        caption += f" {_papers_figures(paper)}"
+    caption = f"{what}, on {_cases(results)}: {_over_seeds(results)}."
     papers = [None if paper is None else label_of(paper, variant) for variant in variants]
-    return _table("comparison", caption, results, papers, columns)
+    return _table("comparison", caption, variants, columns, papers=papers, bold=True)
+
+
+def _of_runs(results: Results, estimates: Sequence[Estimate]) -> list[Column]:
+    """What stands beside the mean of the primary metric, of typical runs and of all of them."""
+    variants, metric = results.study.variants, results.comparison.metric
+    if not _several(results):
+        alone = "Where the run's mean may lie with other cases. No other seed is in it."
+        return [_intervals(estimates, alone)]
+    columns = []
+    if has_typical_runs(results):
+        note = (
+            "What a run gives that does not fail: the mean over those runs. Of seven or more a "
+            "tenth, one at least, is left out at either end."
+        )
+        columns.append(_typical(estimates, _better(results, metric), note))
+    if any(found.interval is not None for found in estimates):
+        note = "Where the typical run may lie with other seeds and cases."
+        columns.append(_intervals(estimates, note))
+    else:
+        own = [_scores(results, variant, metric) for variant in variants]
+        digits = decimals_of(estimates)
+        texts = [
+            f"{number(min(runs), digits)} to {number(max(runs), digits)}" if runs else DASH
+            for runs in own
+        ]
+        columns.append(_column("Lowest to highest run", texts, "Of too few seeds for an interval."))
+    ranks = results.comparison.ranks
+    averages = {} if ranks is None else ranks.average
+    ranked = [f"{averages[name]:.2f}" if name in averages else DASH for name in variants]
+    return [
+        *columns,
+        _column(
+            "Failed runs",
+            [failed_of(results, name) for name in variants],
+            "How many lie far below their variant's upper quartile.",
+        ),
+        _column(
+            "Rank", ranked, "The average over seeds, of all runs, failed ones with them; 1 is best."
+        ),
+    ]
+
+
+def _scores(results: Results, variant: str, metric: str) -> list[float]:
+    """Of the variant's runs that have one."""
+    return [
+        value
+        for run in results.runs
+        if run.variant == variant and (value := run.metrics.get(metric)) is not None
+    ]
 
 
 def failures_table(results: Results) -> Table:
     """How often a variant's runs fail; no row where no variant has five runs."""
-    label = metric_of(results.comparison.metric).label
-    told = any(found.interval is not None for found in results.failures)
-    rows = [
-        _row(
-            found.variant,
+    metric = results.comparison.metric
+    label = metric_of(metric).label
+    rated = any(found.interval is not None for found in results.failures)
+    failures = results.failures if rated else []
+    drop = f"{results.params['compare']['failure_drop']:g}" if rated else ""
+    estimates = [results.estimate(found.variant, metric) for found in failures]
+    own = decimals_of(estimates)
+    of_means = decimals(width(found.mean_interval) for found in failures)
+    columns = [
+        _column(
+            "Failed runs",
+            [DASH if found.interval is None else _failed(found) for found in failures],
+            f"Those whose {label} lies below the upper quartile of the variant's runs by more than "
+            "the drop. Of fewer than five runs none is called failed.",
+        ),
+        _column(
+            "Rate",
+            [_figure(found.rate, 100, ".1f", " %") for found in failures],
+            "The share of runs that failed.",
+        ),
+        _column(
+            "95 % interval of the rate",
             [
-                DASH if found.interval is None else _failed(found),
-                _figure(found.rate, 100, ".1f", " %"),
                 DASH
                 if found.interval is None
-                else f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f} %",
-                number(found.upper_quartile),
-                number(found.drop),
-                number(results.estimate(found.variant, results.comparison.metric).mean),
-                _bounds(found.mean_interval),
+                else f"{100 * found.interval.low:.1f} to {100 * found.interval.high:.1f} %"
+                for found in failures
             ],
-        )
-        for found in results.failures
-        if told
+            "Exact (Clopper and Pearson).",
+        ),
+        _column("Upper quartile", [number(found.upper_quartile, own) for found in failures]),
+        _column(
+            "Drop",
+            [number(found.drop) for found in failures],
+            f"{drop}; where runs spread widely, four robust standard deviations of a run.",
+        ),
+        _column(
+            "Mean over all runs",
+            [number(found.mean, of_means) for found in estimates],
+            "What all runs give, failed ones with them.",
+        ),
+        _column(
+            "95 % interval of the mean",
+            [_bounds(found.mean_interval, of_means) for found in failures],
+            "It admits failures not yet seen: as many as the rate's interval allows, each as deep "
+            f"as {label} goes. Few seeds leave it wide.",
+        ),
     ]
-    drop = results.params["compare"]["failure_drop"]
-    caption = (
-        f"How often does a run fail? A run has failed if its {label} lies below the upper quartile "
-        f"of its variant's runs by more than the drop. The drop is {drop:g}. Where runs spread "
-        "widely it is four robust standard deviations of a run. Of fewer than five runs none is "
-        "called failed. Rate: the share of runs that "
-        "failed, with its exact 95 % interval. What do all runs give, failed ones with them? Mean "
-        "over all runs, with its 95 % interval. That interval admits failures not yet seen: as "
-        f"many as the rate's interval allows, each as deep as {label} goes. So few seeds leave it "
-        "wide."
-    )
-    header = [
-        "Failed runs", "Rate", "95 % interval of the rate", "Upper quartile", "Drop",
-        "Mean over all runs", "95 % interval of the mean",
-    ]  # fmt: skip
-    return Table("failures", caption, header, rows)
+    names = [found.variant for found in failures]
+    return _table("failures", "How often does a run fail?", names, columns)
 
 
 def failed_of(results: Results, variant: str) -> str:
@@ -229,204 +305,196 @@ def _failed(found: FailureRate) -> str:
 def other_table(results: Results) -> Table:
     """The secondary metrics and the hardest cases, variants as in params.yaml."""
     variants = results.study.variants
-    columns = {
-        metric_of(metric).label: _means(
-            [results.estimate(name, metric) for name in variants], _better(results, metric)
-        )
-        for metric in OTHER_METRICS
-    }
     tails = {tail.variant: tail for tail in results.tails}
-    columns["Worst 5 %"] = [Cell(number(tails[name].worst_mean)) for name in variants]
     threshold = results.params["evaluate"]["jaccard_threshold"]
-    columns[f"IoU below {threshold:g}"] = [
-        Cell(_figure(tails[name].below_threshold, 100, ".1f", " %")) for name in variants
+    meanings = {
+        "thresholded_jaccard": f"IoU, where below {threshold:g} counts as 0.",
+        "pooled_dice": "Of the pixels of all cases together.",
+    }
+    columns = [
+        *_metrics(results, OTHER_METRICS, meanings),
+        _column(
+            "Worst 5 %",
+            [number(tails[name].worst_mean, _primary_decimals(results)) for name in variants],
+            "Mean Dice of a variant's hardest cases.",
+        ),
+        _column(
+            f"IoU below {threshold:g}",
+            [_figure(tails[name].below_threshold, 100, ".1f", " %") for name in variants],
+            "Share of the scored cases.",
+        ),
     ]
-    caption = (
-        "Secondary metrics: per-case sensitivity, specificity and thresholded Jaccard (below "
-        f"{threshold:g} counts as 0), and Dice pooled over all pixels, on "
-        f"{_cases(results)}: {_over_seeds(results)}. Worst 5 %: mean Dice of a "
-        f"variant's hardest cases. IoU below {threshold:g}: share of the scored cases."
-    )
-    return _table("secondary", caption, results, [None for _ in variants], columns)
+    caption = f"Secondary metrics, on {_cases(results)}: {_over_seeds(results)}."
+    return _table("secondary", caption, variants, columns, bold=True)
 
 
 def boundary_table(results: Results) -> Table:
     """How well outlines are met and probabilities mean what they say."""
-    variants = results.study.variants
-    columns = {
-        metric_of(metric).label: _means(
-            [results.estimate(name, metric) for name in variants], _better(results, metric)
-        )
-        for metric in BOUNDARY_METRICS
-    }
     evaluation = results.params["evaluate"]
-    caption = (
-        "Boundary and calibration: 95 % Hausdorff distance in pixels of the prepared size (lower "
-        "is better), normalised surface Dice within "
-        f"{evaluation['surface_tolerance']:g} px, boundary IoU; Brier score and expected "
-        f"calibration error in {evaluation['calibration_bins']} bins (lower is better), on "
-        f"{_cases(results)}: mean ± standard deviation over seeds."
-    )
-    return _table("boundary", caption, results, [None for _ in variants], columns)
+    meanings = {
+        "hausdorff_95": "In pixels of the prepared size; lower is better.",
+        "surface_dice": f"Within {evaluation['surface_tolerance']:g} px.",
+        "brier": "Lower is better.",
+        "expected_calibration_error": f"In {evaluation['calibration_bins']} bins; lower is better.",
+    }
+    columns = _metrics(results, BOUNDARY_METRICS, meanings)
+    caption = f"Boundary and calibration, on {_cases(results)}: {_over_seeds(results)}."
+    return _table("boundary", caption, results.study.variants, columns, bold=True)
 
 
 def native_table(results: Results) -> Table:
     """The network's size beside the originals'; no row where a study scores only the first."""
     scored = {found.metric for found in results.estimates}
     variants = results.study.variants if scored >= set(NATIVE_METRICS) else []
-    columns = {
-        metric_of(metric).label: _means(
-            [results.estimate(name, metric) for name in variants], _better(results, metric)
-        )
-        for native in NATIVE_METRICS
-        for metric in (native, native.removeprefix("native_"))
-    }
+    metrics = [m for native in NATIVE_METRICS for m in (native, native.removeprefix("native_"))]
     caption = (
         "At the originals' size, as the ISIC 2018 challenge scores (native), beside the network's "
-        f"own size, on {_cases(results)}: mean ± standard deviation over seeds."
+        f"own size, on {_cases(results)}: {_over_seeds(results)}."
     )
-    if not variants:
-        return Table("native", caption, list(columns), [])
-    return _table("native", caption, results, [None for _ in variants], columns)
+    columns = _metrics(results, metrics, {}) if variants else []
+    return _table("native", caption, variants, columns, bold=True)
 
 
 def thresholds_table(results: Results) -> Table:
     """What the threshold would be if the validation cases chose it."""
-    rows = [
-        _row(
-            found.variant,
-            [
-                f"{found.best:.2f}",
-                number(found.best_dice),
-                number(found.study_dice),
-                number(found.best_dice - found.study_dice, sign=True),
-            ],
-        )
-        for found in results.thresholds
+    threshold, digits = results.params["evaluate"]["threshold"], _primary_decimals(results)
+    found = results.thresholds
+    columns = [
+        _column("Best threshold", [f"{each.best:.2f}" for each in found]),
+        _column("Validation Dice there", [number(each.best_dice, digits) for each in found]),
+        _column(f"At {threshold:g}", [number(each.study_dice, digits) for each in found]),
+        _column("Gain", [number(each.best_dice - each.study_dice, sign=True) for each in found]),
     ]
-    threshold = results.params["evaluate"]["threshold"]
     caption = (
         "Thresholds swept over the validation cases alone: where the mean Dice over cases and "
-        f"seeds is best, and what it gains there over the study's {threshold:g}. The test figures "
-        "use the study's."
+        f"seeds is best. The test figures use the study's, {threshold:g}."
     )
-    header = ["Best threshold", "Validation Dice there", f"At {threshold:g}", "Gain"]
-    return Table("thresholds", caption, header, rows)
+    return _table("thresholds", caption, [each.variant for each in found], columns)
 
 
 def subgroup_tables(results: Results) -> list[Table]:
     """A table a grouping: a row a group, a column a variant."""
     label = metric_of(results.comparison.metric).label
+    digits = decimals(width(found.interval) for found in results.subgroups)
+    if all(found.interval is None for found in results.subgroups):
+        digits = _primary_decimals(results)
     tables = []
     for place, (grouping, told) in enumerate(results.groupings.items(), start=1):
         own = [found for found in results.subgroups if found.grouping == grouping]
         rows: dict[tuple[str, str], list[str]] = {}
         for found in own:
-            text = number(found.typical)
+            text = number(found.typical, digits)
             if found.interval is not None:
-                text += f" ({_bounds(found.interval)})"
+                text += f" ({_bounds(found.interval, digits)})"
             cases = f"{found.cases:,}"
             if found.groups is not None:
                 cases += f" of {quantity(found.groups, 'group')}"
             rows.setdefault((found.group, cases), []).append(text)
-        several = max(_seeds(results)) > 1
-        over = "A typical run's mean over cases, with its 95 % interval over seeds and cases"
-        alone = "Mean over the cases of one seed, with its 95 % interval over cases alone"
-        caption = (
-            f"{label} by {grouping}. {told} {over if several else alone}, each interval for "
-            "itself; a group of fewer than ten cases has none."
-        )
-        if results.comparison.groups is not None:
-            caption += " Near-duplicates, and cases of a known group, count as one case."
-        if several and min(_seeds(results)) == 1:
-            caption += " Of a variant with one seed it is over cases alone."
-        lines = [_row(group, [cases, *texts]) for (group, cases), texts in rows.items()]
-        header = ["Cases", *results.study.variants]
-        tables.append(Table(f"subgroups-{place}", caption, header, lines, subject="Group"))
+        of = "a typical run's mean over cases" if _several(results) else "the mean over cases"
+        if any(found.interval is not None for found in own):
+            over = "seeds and cases" if _several(results) else "cases alone"
+            of += f", with its 95 % interval over {over}, each for itself"
+        many = "Near-duplicates, and cases of a known group, count as one case."
+        note = many if results.comparison.groups is not None else ""
+        names = [group for group, _ in rows]
+        columns = [
+            _column("Cases", [cases for _, cases in rows], note),
+            *(
+                _column(variant, [texts[column] for texts in rows.values()])
+                for column, variant in enumerate(results.study.variants)
+            ),
+        ]
+        caption, key = f"{label} by {grouping}: {of}.", f"subgroups-{place}"
+        tables.append(_table(key, caption, names, columns, subject="Group", told=told))
     return tables
-
-
-def _sign(comparison: Comparison) -> str:
-    """What a difference above 0 says, where lower is better."""
-    lower = comparison.better == "lower"
-    return " Above 0 the first is the better, lower one." if lower else ""
 
 
 def claims_table(comparison: Comparison) -> Table:
     """What the paper claims, and how likely each claim is false; no row without claims."""
+    claimed = [
+        (f"{better} > {worse}", pair)
+        for better, worse in comparison.claims
+        if (pair := find_pair(comparison, better, worse)) is not None
+    ]
+    pairs = [pair for _, pair in claimed]
+    shown = [None if pair.shown is None else pair.shown and pair.difference > 0 for pair in pairs]
+    columns = [
+        *_differences(comparison, pairs),
+        _column(
+            "Shown", [_yes(each) for each in shown], "The better one is above, and p below 0.05."
+        ),
+        _column(
+            "False, cases alone",
+            [_probability(pair.false_over_cases) for pair in pairs],
+            "How likely is the claim false, if these very runs saw other cases?",
+        ),
+        _column(
+            "False, with seeds",
+            [_probability(pair.false) for pair in pairs],
+            "How likely is it false, if the networks were trained anew, too?",
+        ),
+        _column("Decided by", [_count(pair.deciding_cases) for pair in pairs], DECIDED),
+    ]
+    runs = "the runs" if comparison.over == "cases alone" else "typical runs"
     label = metric_of(comparison.metric).label
-    rows = []
-    for better, worse in comparison.claims:
-        pair = find_pair(comparison, better, worse)
-        if pair is None:
-            continue
-        cells = [
-            number(pair.difference, sign=True),
-            _bounds(pair.interval, sign=True),
-            _p_value(pair.adjusted_p_value),
-            DASH if pair.shown is None else _yes(pair.shown and pair.difference > 0),
-            _probability(pair.false_over_cases),
-            _probability(pair.false),
-            _count(pair.deciding_cases),
-        ]
-        rows.append(_row(f"{better} > {worse}", cells))
-    caption = (
-        f"What the paper claims, by {label}: the difference of the two typical runs, with its "
-        f"95 % interval over {comparison.over}, for itself; the p-value adjusted over all pairs of "
-        "variants; whether the claim is shown. How likely is it false? Over cases alone: if these "
-        "very runs saw other cases. With seeds: if the networks were trained anew, too. Decided "
-        f"by: {DECIDED}{_sign(comparison)}"
-    )
-    header = [
-        "Difference", "95 % interval", "Adjusted p", "Shown", "False, cases alone",
-        "False, with seeds", "Decided by",
-    ]  # fmt: skip
-    return Table("claims", caption, header, rows, subject="Claim")
+    caption = f"What the paper claims, by {label} of {runs}."
+    names = [name for name, _ in claimed]
+    return _table("claims", caption, names, columns, subject="Claim")
 
 
 def pairs_table(comparison: Comparison) -> Table:
     """Every two variants: their difference in the primary metric, and what it shows."""
+    pairs, margin = comparison.pairs, comparison.equivalence_margin
+    wins = [DASH if p.superiority is None else f"{100 * p.superiority:.0f} %" for p in pairs]
+    equal = "" if margin is None else f"{margin:g}"
+    columns = [
+        *_differences(comparison, pairs),
+        _column(
+            "First wins",
+            wins,
+            "The share of seeds in which the first's run beats the second's, failed runs with "
+            "them; a tie counts half.",
+        ),
+        _column("Shown", [_yes(pair.shown) for pair in pairs], "Adjusted p below 0.05."),
+        _column(
+            "Equal",
+            [_yes(pair.equivalent) for pair in pairs],
+            f"Typical runs differ by less than {equal}, by two one-sided tests, with Holm over all "
+            "pairs.",
+        ),
+        _column("Decided by", [_count(pair.deciding_cases) for pair in pairs], DECIDED),
+    ]
+    alone = comparison.over == "cases alone"
     label = metric_of(comparison.metric).label
-    rows = []
-    for pair in comparison.pairs:
-        cells = [
-            number(pair.difference, sign=True),
-            _bounds(pair.interval, sign=True),
-            _p_value(pair.adjusted_p_value),
-            DASH if pair.superiority is None else f"{100 * pair.superiority:.0f} %",
-            _yes(pair.shown),
-            _yes(pair.equivalent),
-            _count(pair.deciding_cases),
-        ]
-        rows.append(_row(f"{pair.first} - {pair.second}", cells))
-    test = comparison.pairing.test if comparison.pairing else "no test"
-    sign = _sign(comparison)
-    margin, equal = comparison.equivalence_margin, ""
-    if margin is not None:
-        equal = (
-            f" Equal: typical runs differ by less than {margin:g}, by two one-sided tests, with "
-            "Holm over all pairs."
-        )
-    caption = (
-        f"Do typical runs differ? Differences in {label}, with 95 % intervals over "
-        f"{comparison.over}, each for itself.{sign} Failed runs are left out. Adjusted p holds for "
-        f"all pairs together: {test}. First wins: the share of seeds in which the first's run "
-        "beats the second's, failed runs with them; a tie counts half. Shown: adjusted p below "
-        f"0.05.{equal} Decided by: {DECIDED}"
-    )
-    header = [
-        "Difference", "95 % interval", "Adjusted p", "First wins", "Shown", "Equal", "Decided by",
-    ]  # fmt: skip
-    if comparison.over == "cases alone":  # no test over seeds has anything to say
-        caption = (
-            f"Do the runs differ? Differences in {label}, with 95 % intervals over cases alone, "
-            f"each for itself.{sign} Adjusted p holds for all pairs together: {test}. Decided by: "
-            f"{DECIDED}"
-        )
-        kept = [place for place, title in enumerate(header) if title not in OVER_SEEDS]
-        header = [header[place] for place in kept]
-        rows = [Row(row.name, None, [row.cells[place] for place in kept]) for row in rows]
-    return Table("pairs", caption, header, rows, subject="Pair")
+    caption = f"Do {'the' if alone else 'typical'} runs differ, in {label}?"
+    names = [f"{pair.first} - {pair.second}" for pair in pairs]
+    return _table("pairs", caption, names, columns, subject="Pair")
+
+
+def _differences(comparison: Comparison, pairs: Sequence[Pair]) -> list[Column]:
+    """Of pairs: the difference, its interval, and the p-value that holds for all of them."""
+    digits = decimals(width(pair.interval) for pair in pairs)
+    alone = comparison.over == "cases alone"
+    sign = "Above 0 the first is the better one"
+    sign += ", which is lower." if comparison.better == "lower" else "."
+    test = "no test" if comparison.pairing is None else comparison.pairing.test
+    return [
+        _column(
+            "Difference",
+            [number(pair.difference, digits, sign=True) for pair in pairs],
+            sign if alone else f"{sign} Failed runs are left out.",
+        ),
+        _column(
+            "95 % interval",
+            [_bounds(pair.interval, digits, sign=True) for pair in pairs],
+            f"Over {comparison.over}, each for itself.",
+        ),
+        _column(
+            "Adjusted p",
+            [_p_value(pair.adjusted_p_value) for pair in pairs],
+            f"For all pairs of variants together: {test}.",
+        ),
+    ]
 
 
 def _papers_figures(paper: Paper) -> str:
@@ -442,28 +510,35 @@ def _papers_figures(paper: Paper) -> str:
 
 def effects_table(comparison: Comparison) -> Table:
     """The crossed design's main effects and interactions."""
-    rows = [
-        _row(
-            " x ".join(effect.factors),
-            [
-                number(effect.difference, sign=True),
-                _bounds(effect.interval, sign=True),
-                _p_value(effect.adjusted_p_value),
-                _yes(effect.shown),
-            ],
-        )
-        for effect in comparison.factorial
-    ]
+    effects = comparison.factorial
+    digits = decimals(width(effect.interval) for effect in effects)
     factors = levels(comparison.design.values())
-    caption = (
-        f"The {' x '.join('2' for _ in factors)} design of {', '.join(comparison.design)}: what "
-        "each factor changes, on average over the levels of the others; a x b: by how much the two "
-        "together change more than their sum. Of typical runs: failed ones are left out. The error "
-        "is over seeds and cases. Adjusted p: Holm over all rows."
-    )
     label = metric_of(comparison.metric).label
-    header = [f"Difference in {label}", "95 % interval", "Adjusted p", "Shown"]
-    return Table("effects", caption, header, rows, subject="Effect")
+    columns = [
+        _column(
+            f"Difference in {label}",
+            [number(effect.difference, digits, sign=True) for effect in effects],
+            "Of typical runs, on average over the levels of the other factors; failed runs are "
+            "left out. a x b: by how much the two together change more than their sum.",
+        ),
+        _column(
+            "95 % interval",
+            [_bounds(effect.interval, digits, sign=True) for effect in effects],
+            "Over seeds and cases.",
+        ),
+        _column(
+            "Adjusted p",
+            [_p_value(effect.adjusted_p_value) for effect in effects],
+            "Holm over all rows.",
+        ),
+        _column("Shown", [_yes(effect.shown) for effect in effects], "Adjusted p below 0.05."),
+    ]
+    caption = (
+        f"What each factor changes in the {' x '.join('2' for _ in factors)} design of "
+        f"{', '.join(comparison.design)}."
+    )
+    names = [" x ".join(effect.factors) for effect in effects]
+    return _table("effects", caption, names, columns, subject="Effect")
 
 
 def paper_table(results: Results) -> Table:
@@ -471,27 +546,29 @@ def paper_table(results: Results) -> Table:
     paper = results.paper
     if paper is None:
         return Table("paper", "", [], [])
-    rows = []
-    for found in results.estimates:
-        place = found.paper_lies
-        if place is None:
-            continue
-        name = f"{found.variant}, {metric_of(found.metric).label}"
-        printed = paper.figures(found.metric)[found.variant]
-        bounds = _bounds(found.paper_interval)
-        rows.append(_row(name, [printed, number(found.typical), bounds, place]))
+    held = [found for found in results.estimates if found.paper_lies is not None]
+    digits = decimals(width(found.paper_interval) for found in held)
     several = paper.runs is not None and paper.runs > 1
     more = f"the mean of {paper.runs} more runs" if several else "one more run"
     cases = "as many" if paper.cases is None else f"{paper.cases:,}"
-    caption = (
-        "Could the paper's figure be one of runs such as these? It is held against where "
-        f"{more} would lie, of those that do not fail, on {cases} other cases. That prediction "
-        "interval is 95 % for all the paper's figures of a metric together. A figure lies inside "
-        "where what it was rounded from may."
-    )
-    title = f"{paper.runs} more runs here" if several else "One more run here"
-    header = ["Paper", "Typical run here", title, "The paper's lies"]
-    return Table("paper", caption, header, rows, subject="Figure")
+    columns = [
+        _column("Paper", [paper.figures(found.metric)[found.variant] for found in held]),
+        _column("Typical run here", [number(found.typical, digits) for found in held]),
+        _column(
+            f"{paper.runs} more runs here" if several else "One more run here",
+            [_bounds(found.paper_interval, digits) for found in held],
+            f"Where {more} would lie, of those that do not fail, on {cases} other cases: a "
+            "prediction interval, 95 % for all the paper's figures of a metric together.",
+        ),
+        _column(
+            "The paper's lies",
+            [found.paper_lies or DASH for found in held],
+            "Inside where what it was rounded from may.",
+        ),
+    ]
+    caption = "Could the paper's figure be one of runs such as these?"
+    names = [f"{found.variant}, {metric_of(found.metric).label}" for found in held]
+    return _table("paper", caption, names, columns, subject="Figure")
 
 
 def averaging_table(results: Results) -> Table:
@@ -499,78 +576,104 @@ def averaging_table(results: Results) -> Table:
     averaged: dict[tuple[str, str], dict[str, AveragedEstimate]] = {}
     for found in results.averaged:
         averaged.setdefault((found.variant, found.averaging), {})[found.metric] = found
-    rows = []
+    rows: dict[str, Mapping[str, Estimate | AveragedEstimate]] = {}
+    gains: list[AveragedEstimate | None] = []
     for variant in dict.fromkeys(found.variant for found in results.averaged):
-        single = {metric: results.estimate(variant, metric) for metric in AVERAGED}
-        rows.append(_row(variant, _averaging_cells(single, [DASH, DASH])))
+        rows[variant] = {metric: results.estimate(variant, metric) for metric in AVERAGED}
+        gains.append(None)
         for averaging, name in AVERAGINGS.items():
             own = averaged.get((variant, averaging))
             if own is not None:
-                gain = own[PRIMARY]
-                gains = [
-                    number(gain.difference, sign=True),
-                    _bounds(gain.difference_interval, sign=True),
-                ]
-                rows.append(_row(f"{variant}, {name}", _averaging_cells(own, gains)))
-    caption = (
-        f"Averaged probabilities on {_cases(results)}, at the network's size: over an "
-        "image's four flips (four flips), over the networks of all seeds (all seeds), or both. "
-        "First the variant's single networks: "
-        f"{_over_seeds(results)}, failed runs with them. Difference: in Dice, from the single "
-        "networks, with its 95 % interval, each for itself. With four flips it is that of a "
-        "typical run, over seeds and cases, paired by both; failed runs are left out. Of all "
-        "seeds there is one ensemble, failed runs in it. Its difference is from the mean of all "
-        "runs. Its interval is over cases alone and does not hold what other seeds would have "
-        "given."
-    )
-    label = metric_of(PRIMARY).label
-    others = [metric_of(metric).label for metric in AVERAGED if metric != PRIMARY]
-    header = [label, "Difference", "95 % interval", *others]
-    return Table("averaging", caption, header, rows)
-
-
-def _averaging_cells(
-    found: Mapping[str, Estimate | AveragedEstimate], gains: list[str]
-) -> list[str]:
-    """The mean of each metric of AVERAGED, and its deviation where it has one; `gains` behind the
-    primary one's."""
-    texts = {}
+                rows[f"{variant}, {name}"] = own
+                gains.append(own[PRIMARY])
+    digits = decimals(width(gain.difference_interval) for gain in gains if gain is not None)
+    differences = [
+        _column(
+            "Difference",
+            [
+                DASH if gain is None else number(gain.difference, digits, sign=True)
+                for gain in gains
+            ],
+            "In Dice, from the single networks. With four flips it is that of a typical run; "
+            "failed runs are left out. Of all seeds there is one ensemble, failed runs in it: its "
+            "difference is from the mean of all runs.",
+        ),
+        _column(
+            "95 % interval",
+            [
+                DASH if gain is None else _bounds(gain.difference_interval, digits, sign=True)
+                for gain in gains
+            ],
+            "Of the difference, each for itself. With four flips over seeds and cases, paired by "
+            "both. Of an ensemble over cases alone: it does not hold what other seeds would have "
+            "given.",
+        ),
+    ]
+    columns = []
     for metric in AVERAGED:
-        spread = found[metric].standard_deviation
-        texts[metric] = number(found[metric].mean)
-        if spread is not None:
-            texts[metric] += f" ± {number(spread)}"
-    primary = texts.pop(PRIMARY)
-    return [primary, *gains, *texts.values()]
+        own_metric = [own[metric] for own in rows.values()]
+        columns.append(_column(metric_of(metric).label, _with_deviations(own_metric)))
+        if metric == PRIMARY:
+            columns += differences
+    caption = (
+        f"Averaged probabilities on {_cases(results)}: over an image's four flips, or over the "
+        "networks of all seeds. First the variant's single networks: "
+        f"{_over_seeds(results)}."
+    )
+    return _table("averaging", caption, list(rows), columns)
 
 
 def cost_table(costs: Sequence[Cost]) -> Table:
     """What each variant costs."""
-    columns: dict[str, Callable[[Cost], str]] = {
-        "Parameters": lambda cost: _figure(cost.parameters, 1e-6, ".2f", " M"),
-        "GFLOPs an image": lambda cost: _figure(cost.gflops, 1, ".1f"),
-        "Training, images/s": lambda cost: _figure(cost.images_per_second, 1, ".1f"),
-        "Inference, images/s": lambda cost: _figure(cost.validation_images_per_second, 1, ".1f"),
-        "Seconds an epoch": lambda cost: _figure(cost.seconds_per_epoch, 1, ".1f"),
-        "Training a run": lambda cost: _duration(cost.wall_seconds),
-        "Peak memory": lambda cost: _figure(cost.peak_memory_bytes, 2**-30, ".1f", " GiB"),
-    }
-    exported = ""
-    if any(cost.exported_bytes is not None for cost in costs):
-        columns["ONNX file"] = lambda cost: _figure(cost.exported_bytes, 1e-6, ".1f", " MB")
-        columns["CPU, ms/image"] = lambda cost: _figure(cost.cpu_milliseconds, 1, ".1f")
-        named = " and ".join(dict.fromkeys(cost.cpu for cost in costs if cost.cpu is not None))
-        exported = (
-            " ONNX file: model.onnx of the first seed. CPU: one picture in ONNX Runtime on one "
-            f"thread, the median of 20 calls, on {named}."
-        )
-    rows = [_row(cost.variant, [write(cost) for write in columns.values()]) for cost in costs]
-    caption = (
-        "Efficiency: means over runs, the memory's highest, on the devices under Environment. "
-        "GFLOPs: one forward pass, multiply and add counted apart. Inference: on the validation "
-        f"cases in training's precision, with losses and Dice.{exported}"
-    )
-    return Table("cost", caption, list(columns), rows)
+    named = " and ".join(dict.fromkeys(cost.cpu for cost in costs if cost.cpu is not None))
+
+    def column(title: str, write: Callable[[Cost], str], note: str = "") -> Column:
+        return _column(title, [write(cost) for cost in costs], note)
+
+    epochs = "The median over a run's epochs, then over runs"
+    columns = [
+        column("Parameters", lambda cost: _figure(cost.parameters, 1e-6, ".2f", " M")),
+        column(
+            "GFLOPs an image",
+            lambda cost: _figure(cost.gflops, 1, ".1f"),
+            "One forward pass, multiply and add counted apart.",
+        ),
+        column(
+            "Training, images/s",
+            lambda cost: _figure(cost.images_per_second, 1, ".1f"),
+            f"{epochs}.",
+        ),
+        column(
+            "Inference, images/s",
+            lambda cost: _figure(cost.validation_images_per_second, 1, ".1f"),
+            f"{epochs}; on the validation cases in training's precision, with losses and Dice.",
+        ),
+        column(
+            "Seconds an epoch",
+            lambda cost: _figure(cost.seconds_per_epoch, 1, ".1f"),
+            f"{epochs}; with validation.",
+        ),
+        column(
+            "Training a run", lambda cost: _duration(cost.wall_seconds), "The median over runs."
+        ),
+        column(
+            "Peak memory",
+            lambda cost: _figure(cost.peak_memory_bytes, 2**-30, ".1f", " GiB"),
+            "The highest of all runs.",
+        ),
+        column(
+            "ONNX file",
+            lambda cost: _figure(cost.exported_bytes, 1e-6, ".1f", " MB"),
+            "model.onnx of the first seed.",
+        ),
+        column(
+            "CPU, ms/image",
+            lambda cost: _figure(cost.cpu_milliseconds, 1, ".1f"),
+            f"One picture in ONNX Runtime on one thread, the median of 20 calls, on {named}.",
+        ),
+    ]
+    caption = "Efficiency, on the devices under Environment. Times are medians."
+    return _table("cost", caption, [cost.variant for cost in costs], columns)
 
 
 def _figure(value: float | None, scale: float, form: str, unit: str = "") -> str:
@@ -583,14 +686,11 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _row(name: str, texts: Sequence[str]) -> Row:
-    return Row(name, None, [Cell(text) for text in texts])
-
-
-def _bounds(interval: Interval | None, *, sign: bool = False) -> str:
+def _bounds(interval: Interval | None, digits: int = MOST, *, sign: bool = False) -> str:
     if interval is None:
         return DASH
-    return f"{number(interval.low, sign=sign)} to {number(interval.high, sign=sign)}"
+    low, high = interval.low, interval.high
+    return f"{number(low, digits, sign=sign)} to {number(high, digits, sign=sign)}"
 
 
 def _p_value(p_value: float | None) -> str:
@@ -611,33 +711,16 @@ def _yes(concluded: bool | None) -> str:
     return DASH if concluded is None else "yes" if concluded else "no"
 
 
-def _table(
-    key: str,
-    caption: str,
-    results: Results,
-    papers: Sequence[str | None],
-    columns: dict[str, list[Cell]],
-) -> Table:
-    """Columns of cells turned into rows."""
-    variants = results.study.variants
-    lines = zip(*columns.values(), strict=True)
-    rows = [
-        Row(variant, paper, list(cells))
-        for variant, paper, cells in zip(variants, papers, lines, strict=True)
-    ]
-    return Table(key, caption, list(columns), rows, bold=True)
-
-
 def label_of(paper: Paper, variant: str) -> str:
     """The variant's row in the paper; a dash where it has none."""
     return paper.rows[variant].label if variant in paper.rows else DASH
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
-    """`value` as the tables show it; a dash where there is none."""
+def number(value: float | None, digits: int = MOST, *, sign: bool = False) -> str:
+    """`value` with that many decimals; a dash where there is none."""
     if value is None:
         return DASH
-    text = f"{value:{'+' if sign else ''}.{DECIMALS}f}"
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
     return text if float(text) else text.lstrip("+-")
 
 
@@ -647,51 +730,88 @@ def _better(results: Results, metric: str) -> Better:
     return results.comparison.better if compared else metric_of(metric).better
 
 
-def _means(estimates: Sequence[Estimate], better: Better) -> list[Cell]:
-    """Mean and standard deviation of one metric, the best mean marked."""
-    best = _best(estimates, [found.mean for found in estimates], better)
-    several = max(found.seeds for found in estimates) > 1
+def _metrics(results: Results, metrics: Sequence[str], meanings: Mapping[str, str]) -> list[Column]:
+    """A column a metric, a row a variant."""
     return [
-        Cell(
-            f"{number(found.mean)} ± {number(found.standard_deviation)}"
-            if several
-            else number(found.mean),
-            best=marked,
+        _means(
+            metric_of(metric).label,
+            [results.estimate(variant, metric) for variant in results.study.variants],
+            _better(results, metric),
+            meanings.get(metric, ""),
         )
-        for found, marked in zip(estimates, best, strict=True)
+        for metric in metrics
     ]
 
 
-def _typical(estimates: Sequence[Estimate], better: Better) -> list[Cell]:
-    """Typical runs in one metric, the best marked."""
-    best = _best(estimates, [found.typical for found in estimates], better)
+def _means(title: str, estimates: Sequence[Estimate], better: Better, note: str = "") -> Column:
+    """Mean and standard deviation of one metric, the best mean marked."""
+    digits = decimals_of(estimates, spread=True)
+    best = _best(estimates, [number(found.mean, digits) for found in estimates], better)
+    texts = _with_deviations(estimates)
+    cells = [Cell(text, best=marked) for text, marked in zip(texts, best, strict=True)]
+    return Column(title, cells, note)
+
+
+def _with_deviations(found: Sequence[Estimate | AveragedEstimate]) -> list[str]:
+    """`0.851 ± 0.012`; of one run, or of an ensemble, no deviation."""
+    digits = decimals_of(found, spread=True)
     return [
-        Cell(number(found.typical), best=marked)
-        for found, marked in zip(estimates, best, strict=True)
+        number(each.mean, digits)
+        if each.standard_deviation is None
+        else f"{number(each.mean, digits)} ± {number(each.standard_deviation, digits)}"
+        for each in found
     ]
 
 
-def _best(
-    estimates: Sequence[Estimate], values: Sequence[float | None], better: Better
-) -> list[bool]:
-    """Which of these figures of the estimates is the best; none where that cannot be said."""
-    # Rounded, so that of two figures that read the same not one alone is bold.
-    rounded = [None if value is None else round(value, DECIMALS) for value in values]
-    known = [value for value in rounded if value is not None]
-    best = None
+def _typical(estimates: Sequence[Estimate], better: Better, note: str) -> Column:
+    """Typical runs in one metric, the best marked."""
+    digits = decimals_of(estimates)
+    texts = [number(found.typical, digits) for found in estimates]
+    best = _best(estimates, texts, better)
+    cells = [Cell(text, best=marked) for text, marked in zip(texts, best, strict=True)]
+    return Column("Typical run", cells, note)
+
+
+def _intervals(estimates: Sequence[Estimate], note: str) -> Column:
+    digits = decimals_of(estimates)
+    texts = [_bounds(found.interval, digits) for found in estimates]
+    return _column("95 % interval", texts, note)
+
+
+def _best(estimates: Sequence[Estimate], texts: Sequence[str], better: Better) -> list[bool]:
+    """Which of these figures, as they are shown, is the best: of several that read the same each.
+    None where that cannot be said."""
+    known = [float(text) for text in texts if text != DASH]
     comparable = len({found.seeds for found in estimates}) == 1
-    if len(estimates) > 1 and known and comparable:
-        best = max(known) if better == "higher" else min(known)
-    return [value is not None and value == best for value in rounded]
+    if len(estimates) < 2 or not known or not comparable:
+        return [False for _ in texts]
+    best = max(known) if better == "higher" else min(known)
+    return [text != DASH and float(text) == best for text in texts]
 
 
 def bold_note(results: Results) -> str:
     """What bold means, where there is any."""
-    if max(_seeds(results)) == 1:
-        return BOLD_OF_ONE
-    if len(set(_seeds(results))) == 1:
-        return BOLD
-    return "No best mean is marked: the variants do not have the same number of seeds."
+    if len(set(_seeds(results))) > 1:
+        return "No best mean is marked: the variants do not have the same number of seeds."
+    if not _several(results):
+        return (
+            f"{BOLD}Whether runs differ by more than chance, the table of pairs says of cases, and "
+            "nothing says of seeds."
+        )
+    if all(pair.shown is None for pair in results.comparison.pairs):
+        return f"{BOLD}So few runs cannot say whether it is so by more than chance."
+    return f"{BOLD}Whether typical runs differ by more than chance, the table of pairs says."
+
+
+def has_typical_runs(results: Results) -> bool:
+    """Whether a typical run can be another than the mean: any variant has runs enough to fail."""
+    return max(_seeds(results)) >= FEWEST_RUNS
+
+
+def _primary_decimals(results: Results) -> int:
+    """Of the primary metric, for figures of it that have no interval of their own."""
+    metric = results.comparison.metric
+    return decimals_of([results.estimate(name, metric) for name in results.study.variants])
 
 
 def _cases(results: Results) -> str:
@@ -705,6 +825,11 @@ def _over_seeds(results: Results) -> str:
         return "mean of one seed"
     told = str(low) if low == high else f"{low} to {high}"
     return f"mean ± standard deviation over {told} seeds"
+
+
+def _several(results: Results) -> bool:
+    """Whether any variant has more than one seed."""
+    return max(_seeds(results)) > 1
 
 
 def _seeds(results: Results) -> list[int]:

@@ -53,6 +53,7 @@ def all_definitions(results: Results) -> list[tuple[str, str]]:
 
 
 def markdown_table(table: Table) -> str:
+    """The table, and below it what its columns mean."""
     titles, *names = zip(*table.texts, strict=True)
     lines = [[escape_markdown(title) for title in (*titles, *table.header)]]
     lines.append(["---"] * len(titles) + ["---:"] * len(table.header))
@@ -60,7 +61,9 @@ def markdown_table(table: Table) -> str:
         lines.append(
             [escape_markdown(text) for text in name] + list(map(_markdown_cell, row.cells))
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    notes = [f"- *{escape_markdown(t)}*: {escape_markdown(meaning)}" for t, meaning in table.notes]
+    return "\n\n".join([text, "\n".join(notes)]) if notes else text
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -153,6 +156,7 @@ def latex(results: Results, tables: Sequence[Table]) -> str:
 
 
 def latex_table(table: Table, caption: str, label: str) -> str:
+    """A float, what its columns mean below it."""
     titles, *names = zip(*table.texts, strict=True)
     alignments = "l" * len(titles) + "r" * len(table.header)
     header = [escape_latex(title) for title in (*titles, *table.header)]
@@ -160,6 +164,14 @@ def latex_table(table: Table, caption: str, label: str) -> str:
         [escape_latex(text) for text in name] + list(map(_latex_cell, row.cells))
         for name, row in zip(names, table.rows, strict=True)
     ]
+    meanings = [rf"\emph{{{escape_latex(t)}}}: {escape_latex(note)}" for t, note in table.notes]
+    notes = []
+    if meanings:
+        notes = [
+            r"  \par\smallskip\begin{minipage}{\textwidth}\footnotesize",
+            *(f"  {meaning}" for meaning in meanings),
+            r"  \end{minipage}",
+        ]
     return "\n".join(
         [
             r"\begin{table}[htbp]",
@@ -174,6 +186,7 @@ def latex_table(table: Table, caption: str, label: str) -> str:
             *("    " + " & ".join(row) + r" \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}}",
+            *notes,
             r"\end{table}",
         ]
     )

@@ -340,16 +340,18 @@ class RunResult(Record):
 
 
 class Cost(Record):
-    """A variant's runs: means over runs, the memory's highest."""
+    """A variant's runs: medians over runs, the memory's highest."""
 
     variant: str
     parameters: float | None
     gflops: float | None = Field(description="a forward pass of one image")
-    images_per_second: float | None = Field(description="in training")
-    validation_images_per_second: float | None
-    seconds_per_epoch: float | None
-    wall_seconds: float | None
-    peak_memory_bytes: float | None
+    images_per_second: float | None = Field(
+        description="in training: a run's median epoch, the median over runs"
+    )
+    validation_images_per_second: float | None = Field(description="likewise, with losses and Dice")
+    seconds_per_epoch: float | None = Field(description="likewise, training and validation")
+    wall_seconds: float | None = Field(description="of a whole training, the median over runs")
+    peak_memory_bytes: float | None = Field(description="the highest of all runs")
     exported_bytes: int | None = Field(
         None, description="of model.onnx, of the first seed and fold; null where it is not exported"
     )

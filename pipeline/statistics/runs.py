@@ -29,6 +29,7 @@ HISTORY = (  # columns that the history of every training has
     *(f"{split}_{loss}" for split in ("train", "validation") for loss in LOSSES),
     *("validation_dice", "validation_iou"),
 )
+CLOCK = ("seconds", "images_per_second")  # that most have; no machine repeats them
 
 
 def missing_runs(study: Study) -> list[Run]:
@@ -178,6 +179,33 @@ def test_ids(cases: PreparedCases, fold: int) -> list[str]:
 def read_run_facts(study: Study) -> dict[Run, dict[str, Any]]:
     """Each run's run.json. Raises UserError if one is missing or unusable."""
     return {run: read_run(study.run_dir(*run) / "run.json") for run in study.runs()}
+
+
+def median_facts(study: Study, cases: PreparedCases) -> dict[Run, dict[str, Any]]:
+    """Each run's run.json, its times those of a median epoch of history.csv: one epoch in which the
+    machine stood still says nothing of the others. As run.json has them, the mean's, where an
+    earlier version's history.csv has no times. Raises UserError."""
+    return {
+        run: facts | _median_times(study, run, replace(cases, fold=run.fold))
+        for run, facts in read_run_facts(study).items()
+    }
+
+
+def _median_times(study: Study, run: Run, cases: PreparedCases) -> dict[str, float]:
+    """Seconds an epoch; images a second in training, and in validation, which takes the rest."""
+    history = read_table(study.run_dir(*run) / "history.csv", "train", HISTORY)
+    if not set(CLOCK) <= set(history):
+        return {}
+    seconds, trained = (history[name] for name in CLOCK)
+    validating = seconds - len(cases.indices("training")) / trained
+    times = {
+        "seconds_per_epoch": float(seconds.median()),
+        "images_per_second": float(trained.median()),
+    }
+    if validating.median() > 0:
+        validated = len(cases.indices("validation")) / validating.median()
+        times["validation_images_per_second"] = float(validated)
+    return {name: value for name, value in times.items() if np.isfinite(value)}
 
 
 def read_predictions(

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from made_results import SEVEN, make_results
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
@@ -24,6 +25,7 @@ from pipeline.reporting.result_figures import (
     draw_variance,
 )
 from pipeline.reporting.style import MARKERS, STYLE
+from pipeline.statistics.results import Interval
 
 ALL = ("runs", "forest", "ranks", "cost", "variance", "ordering")
 LONG = tuple(f"a_variant_whose_name_is_{number}_{'long_' * 8}" for number in range(3))
@@ -187,11 +189,71 @@ def test_the_typical_run_stands_below_its_runs_with_interval_and_the_papers_figu
         own = {line.get_marker(): list(line.get_xdata()) for line in rows[place]}
         expected = {"d": [found.typical], "|": [found.interval.low, found.interval.high]}
         assert own == expected | ({} if found.paper is None else {"*": [found.paper]})
-        assert f"{found.typical:.4f} ({found.interval.low:.4f} to {found.interval.high:.4f})" in (
+        # 0.08 wide: three decimals
+        assert f"{found.typical:.3f} ({found.interval.low:.3f} to {found.interval.high:.3f})" in (
             texts(axes)
         )
     told = [text for text in texts(axes) if text.startswith("failed: ")]
     assert told == ["failed: 0 of 10", "failed: 1 of 10", *["failed: 0 of 10"] * 5]
+
+
+def without_intervals(results):
+    """As of too few seeds."""
+    estimates = [each.model_copy(update={"interval": None}) for each in results.estimates]
+    pairs = [each.model_copy(update={"interval": None}) for each in results.comparison.pairs]
+    return change(results, pairs=pairs).model_copy(update={"estimates": estimates})
+
+
+def test_of_few_seeds_the_legend_and_the_axis_name_what_is_drawn():
+    few = without_intervals(make_results(seeds=2))
+    runs = texts(draw_runs(few))
+    assert "mean of the runs" in runs
+    assert not any("interval" in text or "typical" in text for text in runs)
+    assert "0.8618" in runs  # deviation 0.003
+    forest = texts(draw_forest(few))
+    assert "Difference in Dice between typical runs" in forest
+    assert not any("interval" in text for text in forest)
+    assert "equivalence margin, 0.005" in forest
+
+
+def test_the_forests_figures_have_the_decimals_of_their_intervals():
+    results = make_results(SEVEN[:2])
+    (pair,) = results.comparison.pairs
+    for half, shown in ((0.004, "+0.0012 (−0.0028 to 0.0052)"), (0.04, "+0.001 (−0.039 to 0.041)")):  # noqa: RUF001
+        bounds = Interval(low=0.0012 - half, high=0.0012 + half)
+        one = pair.model_copy(update={"difference": 0.0012, "interval": bounds, "shown": None})
+        assert shown in texts(draw_forest(change(results, pairs=[one])))
+
+
+def overlaps(figure, monkeypatch):
+    """Pairs of texts that cover each other, of those that are drawn: ticks beyond the axis are
+    not."""
+    boxes, draw = [], Text.draw
+
+    def noted(text, renderer):
+        draw(text, renderer)
+        if text.get_text().strip():
+            boxes.append((text.get_text(), text.get_window_extent(renderer)))
+
+    FigureCanvasAgg(figure).draw()  # the layout
+    monkeypatch.setattr(Text, "draw", noted)
+    FigureCanvasAgg(figure).draw()
+    return [
+        (a, b)
+        for place, (a, first) in enumerate(boxes)
+        for b, second in boxes[place + 1 :]
+        if min(first.x1, second.x1) - max(first.x0, second.x0) > 1
+        and min(first.y1, second.y1) - max(first.y0, second.y0) > 1
+    ]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("seeds", [2, 10])
+def test_seven_long_names_cover_nothing(name, seeds, monkeypatch):
+    results = make_results([f"{own}_with_a_long_name" for own in SEVEN], seeds=seeds)
+    if seeds < 7:
+        results = without_intervals(results)
+    assert overlaps(draw(name, results), monkeypatch) == []
 
 
 def test_the_legend_says_what_failed_means_where_a_run_did():

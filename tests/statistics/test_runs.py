@@ -237,6 +237,33 @@ def test_thresholds_and_facts_are_those_of_each_run(study):
     assert facts[Run("resunet", 1, 0)]["wall_seconds"] == 76.5
 
 
+def test_one_stalled_epoch_leaves_a_runs_times_as_they_were(study):
+    """Four epochs of 10 s, one of 48 s; the validation cases take what training leaves."""
+    path = study.run_dir("resunet", 1) / "history.csv"
+    table = pd.concat([pd.read_csv(path)] * 2)[:5]
+    seconds = np.array([10.0, 10.4, 48.0, 9.8, 10.2])
+    speeds = np.array([2.0, 1.0, 0.5, 2.5, 2.0])
+    table = table.assign(epoch=range(1, 6), seconds=seconds, images_per_second=speeds)
+    table.to_csv(path, index=False)
+    before = (study.run_dir("resunet", 1) / "run.json").read_bytes()
+    facts = runs.median_facts(study, cases_of(study))
+    found = facts[Run("resunet", 1, 0)]
+    assert found["seconds_per_epoch"] == np.median(seconds) == 10.2
+    assert found["images_per_second"] == np.median(speeds) == 2.0
+    assert found["validation_images_per_second"] == pytest.approx(
+        1 / np.median(seconds - 2 / speeds)  # two training cases, one for validation
+    )
+    assert found["wall_seconds"] == 76.5
+    assert (study.run_dir("resunet", 1) / "run.json").read_bytes() == before
+
+
+def test_a_history_without_times_leaves_those_of_run_json(study):
+    path = study.run_dir("resunet", 1) / "history.csv"
+    pd.read_csv(path).drop(columns=["seconds", "images_per_second"]).to_csv(path, index=False)
+    found = runs.median_facts(study, cases_of(study))[Run("resunet", 1, 0)]
+    assert (found["seconds_per_epoch"], found["images_per_second"]) == (1.5, 64.0)
+
+
 def test_predictions_are_of_one_seed_for_the_ids_asked_in_their_order(study):
     own = np.load(study.evaluation_dir("resunet", 1) / "predictions.npy")
     found = runs.read_predictions(study, cases_of(study), ["4", "001"], 1)

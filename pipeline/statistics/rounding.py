@@ -1,0 +1,49 @@
+"""How many decimals a figure is told with: as many as what it may vary by allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from pipeline.statistics.results import Interval
+
+FEWEST, MOST = 2, 4
+NOTHING = 1e-9  # a width below is one of a sum's last bits
+
+
+class Measured(Protocol):
+    """A mean over seeds, an Estimate or an AveragedEstimate."""
+
+    @property
+    def standard_deviation(self) -> float | None: ...
+    @property
+    def interval(self) -> Interval | None: ...
+
+
+def decimals(widths: Iterable[float | None]) -> int:
+    """Of all figures of a column, so that they compare: two significant digits of the smallest
+    width, but FEWEST at least and MOST at most; MOST where no width is known.
+
+    widths: of the figures' intervals or, where they have none, their standard deviations.
+    """
+    known = [width for width in widths if width is not None and width > NOTHING]
+    if not known:
+        return MOST
+    exponent = int(f"{min(known):.1e}".partition("e")[2])  # of the width as two digits round it
+    return min(max(1 - exponent, FEWEST), MOST)
+
+
+def width(interval: Interval | None) -> float | None:
+    return None if interval is None else interval.high - interval.low
+
+
+def decimals_of(found: Sequence[Measured], *, spread: bool = False) -> int:
+    """Of a metric's figures in one column. With `spread` the deviations stand beside them: the
+    smallest is shown with one digit at least."""
+    deviations = [each.standard_deviation for each in found]
+    widths = [width(each.interval) for each in found]
+    if not any(widths):
+        return decimals(deviations)
+    if spread:
+        widths += [None if each is None else 10 * each for each in deviations]
+    return decimals(widths)
