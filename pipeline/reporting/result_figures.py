@@ -284,14 +284,13 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
         drop = results.failures[0].drop  # one for all variants
         told = f"failed, with its seed: over {drop:.4g} {label} below its variant's upper quartile"
         handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
-    if any(row.estimate is not None and row.estimate.interval is not None for row in rows):
-        several = any(len(row.sound) + len(row.failed) > 1 for row in rows)
-        typical = "typical run (of those that did not fail), 95 % interval"
-        if several:
-            handles.append(handle(typical, "d", linestyle="-", linewidth=1.8))
-        else:
-            told = "95 % interval over cases alone"
-            handles.append(handle(told, "", linestyle="-", linewidth=1.8))
+    bounded = any(row.estimate is not None and row.estimate.interval is not None for row in rows)
+    line = {"linestyle": "-", "linewidth": 1.8} if bounded else {}
+    if any(len(row.sound) + len(row.failed) > 1 for row in rows):
+        typical = "typical run (of those that did not fail)"
+        handles.append(handle(f"{typical}, 95 % interval" if bounded else typical, "d", **line))
+    elif bounded:
+        handles.append(handle("95 % interval over cases alone", "", **line))
     if any(row.estimate is not None and row.estimate.paper is not None for row in rows):
         handles.append(handle("the paper's figure", "*", color=INK, markersize=8.5))
     return handles
@@ -301,10 +300,11 @@ def draw_forest(results: Results) -> Figure | None:
     """Every pair's difference of typical runs with its 95 % interval, grouped by the variant taken
     from.
 
-    Filled: shown; square: equal within the margin, which the band marks. None without pairs.
+    Filled: shown; square: equal within the margin, which the band marks. None without pairs that
+    have an interval.
     """
     comparison = results.comparison
-    if not comparison.pairs:
+    if all(pair.interval is None for pair in comparison.pairs):
         return None
     label, margin = metric_of(comparison.metric).label, comparison.equivalence_margin
     groups = [(first, list(pairs)) for first, pairs in groupby(comparison.pairs, _first)]
@@ -401,10 +401,10 @@ def _forest_legend(pairs: Sequence[Pair], margin: float | None) -> list[Line2D |
 def draw_ranks(results: Results) -> Figure | None:
     """The variants' average ranks; a bar joins those that the critical difference cannot part.
 
-    Source: Demsar 2006, figure 1. None without ranks.
+    Source: Demsar 2006, figure 1. None without it.
     """
     ranks = results.comparison.ranks
-    if ranks is None or len(ranks.average) < 2:
+    if ranks is None or ranks.critical_difference is None or len(ranks.average) < 2:
         return None
     names = sorted(ranks.average, key=lambda name: ranks.average[name])
     count = len(names)
@@ -416,7 +416,7 @@ def draw_ranks(results: Results) -> Figure | None:
     width = 5.5 + 2 * LETTER * _longest(names)
     figure = Figure(figsize=(width, 1.5 + 0.5 * (depth + 1)), layout="constrained")
     ax = figure.subplots()
-    end = max(count, 1 + (ranks.critical_difference or 0))
+    end = max(count, 1 + ranks.critical_difference)
     beside = 0.07 * (end - 1)
     ax.set(xlim=(1 - beside, end + beside), ylim=(depth + 0.4, -1.5))
     ax.axis("off")
@@ -436,13 +436,11 @@ def draw_ranks(results: Results) -> Figure | None:
     return figure
 
 
-def _draw_rank_axis(ax: Axes, count: int, critical_difference: float | None) -> None:
+def _draw_rank_axis(ax: Axes, count: int, critical_difference: float) -> None:
     ax.plot([1, count], [0, 0], color=INK, linewidth=1.2)
     for rank in range(1, count + 1):
         ax.plot([rank, rank], [0, -0.12], color=INK, linewidth=1.2)
         ax.text(rank, -0.2, str(rank), ha="center", va="bottom", fontsize=9)
-    if critical_difference is None:
-        return
     end = 1 + critical_difference
     ax.plot([1, end], [-1.0, -1.0], color=INK, linewidth=1.6)
     for edge in (1, end):

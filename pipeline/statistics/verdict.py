@@ -103,7 +103,7 @@ def _rate(interval: Interval) -> str:
 
 def _ordering(comparison: Comparison) -> list[str]:
     ordering = comparison.ordering
-    if ordering is None:
+    if ordering is None or not ordering.best:
         return []
     sentences = []
     if ordering.paper_share is not None and ordering.kendall_tau_interval is not None:
