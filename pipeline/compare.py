@@ -20,7 +20,14 @@ from pipeline.statistics.analysis import (
     estimate_averaged,
 )
 from pipeline.statistics.crossed import Groups, Values, by_group, count_groups
-from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, PRIMARY, metrics_of, state
+from pipeline.statistics.definitions import (
+    AVERAGED,
+    CASE_METRICS,
+    PRIMARY,
+    SHARE,
+    metrics_of,
+    state,
+)
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.results import (
     SCHEMA_VERSION,
@@ -63,7 +70,6 @@ from pipeline.study.files import write_json
 from pipeline.study.paper import Paper
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, wants_partial
-from pipeline.study.run_files import range_of
 from pipeline.study.stages import at_stage
 
 WORST = 0.05  # share of cases that are the hardest
@@ -176,8 +182,7 @@ def find_failures(
         values = _crossed(scores[scores["variant"] == each.variant], PRIMARY)
         if each.interval is not None and np.isfinite(values).all():
             failed = np.isin(study.seeds_of(each.variant), each.failed)
-            units, worst = by_group(values, groups), range_of(PRIMARY)[0]
-            bounds = mean_with_failures(units, failed, each.interval, worst)
+            bounds = mean_with_failures(by_group(values, groups), failed, each.interval, SHARE)
             each = each.model_copy(update={"mean_interval": bounds})
         found.append(each)
     return found
@@ -319,7 +324,7 @@ def _subgroups(
                 mean = typical_mean(own, failed)
                 interval = None
                 if units >= FEWEST_CASES and np.isfinite(mean):
-                    interval = typical_interval(by_group(own, together), failed)
+                    interval = typical_interval(by_group(own, together), failed, SHARE)
                 found.append(
                     Subgroup(
                         grouping=grouping,

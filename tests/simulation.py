@@ -25,6 +25,7 @@ from scipy.interpolate import RectBivariateSpline
 
 from pipeline.statistics import pairs
 from pipeline.statistics.crossed import by_group, mean_interval, two_way
+from pipeline.statistics.definitions import SHARE
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.ordering import order_all
@@ -247,7 +248,7 @@ def study(truth: Truth, rng: np.random.Generator, seeds: int, *, drawn: bool = T
         _held([each.interval for each in failures], truth.rates()),
         _held(
             [
-                mean_with_failures(each, lost, f.interval, 0.0)
+                mean_with_failures(each, lost, f.interval, SHARE)
                 for each, lost, f in zip(units, failed, failures, strict=True)
             ],
             means,

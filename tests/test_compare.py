@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from conftest import change_params
 from fake_study import NASTY_IDS, make_study
-from scipy.stats import ttest_1samp, ttest_rel
+from scipy.stats import trim_mean, ttest_rel
 
 from pipeline import compare
 from pipeline.reporting.tables import all_tables
-from pipeline.statistics.crossed import by_group, case_interval, mean_interval
-from pipeline.statistics.definitions import METRICS
+from pipeline.statistics.crossed import by_group, case_interval
+from pipeline.statistics.definitions import METRICS, SHARE
 from pipeline.statistics.failures import mean_with_failures
 from pipeline.statistics.results import Interval, load_results
 from pipeline.statistics.typical import typical_interval
@@ -162,7 +162,7 @@ def test_subgroups_hold_the_means_of_their_cases_and_no_interval_below_ten(study
 
 def test_a_group_of_ten_cases_has_the_two_way_interval_of_its_scores(tmp_path, monkeypatch):
     ids = [f"case-{number}" for number in range(12)]
-    study = make_study(tmp_path, variants=["resunet", "own"], seeds=[0, 1, 2], test_ids=ids)
+    study = make_study(tmp_path, variants=["resunet", "own"], seeds=range(7), test_ids=ids)
     monkeypatch.chdir(study.folder)
     found = results(study)
     (row,) = [
@@ -170,6 +170,7 @@ def test_a_group_of_ten_cases_has_the_two_way_interval_of_its_scores(tmp_path, m
     ]
     assert (row.group, row.cases) == ("128 x 96", 12)
     assert row.interval == found.estimate("own", "dice").interval
+    assert row.interval is not None
 
 
 def test_with_one_seed_a_group_has_its_cases_interval_alone(tmp_path, monkeypatch):
@@ -181,9 +182,7 @@ def test_with_one_seed_a_group_has_its_cases_interval_alone(tmp_path, monkeypatc
     assert [row.cases for row in own] == [12] * len(study.variants)
     for row in own:
         scores = pd.read_csv(study.evaluation_dir(row.variant, 3) / "cases.csv")["dice"]
-        told = ttest_1samp(scores, 0).confidence_interval()
-        assert row.interval.low == pytest.approx(told.low)
-        assert row.interval.high == pytest.approx(told.high)
+        assert row.interval == case_interval(scores.to_numpy(), SHARE)
     (table,) = (t for t in all_tables(found) if t.caption.startswith("Dice by image size"))
     assert "interval over cases alone" in table.caption
 
@@ -196,7 +195,7 @@ def test_cases_of_a_group_count_as_one_wherever_an_error_is_over_cases(
     ids = [f"case-{number:02d}" for number in range(24)]
     groups = {id: f"patient-{number % 12}" for number, id in enumerate(ids)}
     study = make_study(
-        tmp_path, variants=["resunet", "own"], seeds=range(5), test_ids=ids, folds=folds,
+        tmp_path, variants=["resunet", "own"], seeds=range(7), test_ids=ids, folds=folds,
         averaging=["flips", "seeds"], groups=groups,
     )  # fmt: skip
     monkeypatch.chdir(study.folder)
@@ -210,17 +209,18 @@ def test_cases_of_a_group_count_as_one_wherever_an_error_is_over_cases(
     )
     table = own.pivot_table(index="seed", columns="id", values="dice", sort=False)
     known = np.unique([groups.get(id, id) for id in table.columns], return_inverse=True)[1]
-    values, sound = table.to_numpy(), np.zeros(5, dtype=bool)
+    values, sound = table.to_numpy(), np.zeros(7, dtype=bool)
     units = by_group(values, known)
     assert found.comparison.groups == units.shape[1] == (15 if folds else 12)
     estimated = found.estimate("own", "dice")
-    assert estimated.interval == typical_interval(units, sound) != typical_interval(values, sound)
+    assert estimated.interval == typical_interval(units, sound, SHARE)
+    assert estimated.interval != typical_interval(values, sound, SHARE)
     assert estimated.mean == pytest.approx(values.mean())
     assert estimated.cases == found.comparison.cases == len(found.cases.ids) == values.shape[1]
     assert found.estimate("own", "pooled_dice").interval is None
     (rate,) = (each for each in found.failures if each.variant == "own")
     assert rate.failed == []
-    assert rate.mean_interval == mean_with_failures(units, sound, rate.interval, 0.0)
+    assert rate.mean_interval == mean_with_failures(units, sound, rate.interval, SHARE)
     averaged = pd.read_csv(study.averaged_file, dtype={"id": str})
     ensemble = averaged[(averaged["variant"] == "own") & (averaged["averaging"] == "seeds")]
     gains = ensemble.set_index("id")["dice"].loc[table.columns].to_numpy() - values.mean(axis=0)
@@ -240,7 +240,7 @@ def test_subgroups_count_the_groups_of_their_own_cases(tmp_path, monkeypatch):
     for each in (2, 3):
         groups = {id: f"patient-{number // each}" for number, id in enumerate(ids)}
         study = make_study(
-            tmp_path / str(each), variants=["own"], seeds=range(3), test_ids=ids, groups=groups
+            tmp_path / str(each), variants=["own"], seeds=range(7), test_ids=ids, groups=groups
         )
         monkeypatch.chdir(study.folder)
         found = results(study)
@@ -258,10 +258,10 @@ def found_interval(root):
     """Of the variant `own` over all cases, by patients of two."""
     own = [
         pd.read_csv(root / f"studies/fake/runs/own/{seed}/0/evaluation/cases.csv")["dice"]
-        for seed in range(3)
+        for seed in range(7)
     ]
     units = by_group(np.array(own), np.arange(24) // 2)
-    return typical_interval(units, np.zeros(3, dtype=bool))
+    return typical_interval(units, np.zeros(7, dtype=bool), SHARE)
 
 
 def test_calibration_is_of_all_pixels_of_all_seeds_and_its_error_a_runs(study):
@@ -303,11 +303,12 @@ def test_bins_of_another_number_are_told(study):
         compare.main()
 
 
+SEVEN = (0, 1, 5, 6, 7, 8, 9)
 EVERY = ["flips", "seeds", "seeds_and_flips"]
 
 
 def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path, monkeypatch):
-    study = make_study(tmp_path, seeds=[0, 1, 5], averaging=EVERY)
+    study = make_study(tmp_path, seeds=SEVEN, averaging=EVERY)
     monkeypatch.chdir(study.folder)
     found = results(study).averaged
     assert [(row.variant, row.averaging, row.metric) for row in found] == [
@@ -319,7 +320,7 @@ def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path,
     table = pd.read_csv(study.averaged_file, dtype={"id": str})
     runs = [
         pd.read_csv(study.evaluation_dir("resunet", seed) / "cases.csv", dtype={"id": str})
-        for seed in (0, 1, 5)
+        for seed in SEVEN
     ]
     for row in found:
         if row.variant != "resunet":
@@ -327,21 +328,23 @@ def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path,
         rows = table[(table["variant"] == "resunet") & (table["averaging"] == row.averaging)]
         single = np.array([run[row.metric] for run in runs])
         values = rows[row.metric].to_numpy().reshape(-1, 5)
-        assert (row.runs, row.cases) == ((3, 5) if row.averaging == "flips" else (1, 5))
+        assert (row.runs, row.cases) == ((7, 5) if row.averaging == "flips" else (1, 5))
         assert row.mean == pytest.approx(values.mean())
-        assert row.difference == pytest.approx(values.mean() - single.mean())
+        difference = values.mean() - single.mean()
         if row.averaging == "flips":
             assert row.standard_deviation == pytest.approx(values.mean(axis=1).std(ddof=1))
-            expected = mean_interval(values - single)
+            difference = trim_mean((values - single).mean(axis=1), 1 / 7)
+            expected = typical_interval(values - single, np.zeros(7, dtype=bool))
         else:
             told = ttest_rel(values[0], single.mean(axis=0)).confidence_interval()
             expected = Interval(low=told.low, high=told.high)
+        assert row.difference == pytest.approx(difference)
         assert row.difference_interval.low == pytest.approx(expected.low)
         assert row.difference_interval.high == pytest.approx(expected.high)
 
 
 def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
-    study = make_study(tmp_path, seeds=[0, 1], folds=3, averaging=["flips", "seeds"])
+    study = make_study(tmp_path, seeds=range(7), folds=3, averaging=["flips", "seeds"])
     monkeypatch.chdir(study.folder)
     found = results(study).averaged
     assert {row.cases for row in found} == {8}
@@ -355,14 +358,14 @@ def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
     )
     flips = table[(table["variant"] == "resunet") & (table["averaging"] == "flips")]
     both = flips.merge(own, on=["seed", "id"], suffixes=("", "_own"))
-    gains = both["dice"] - both["dice_own"]
-    expected = mean_interval(gains.to_numpy().reshape(2, 8))
+    gains = (both["dice"] - both["dice_own"]).to_numpy().reshape(7, 8)
+    expected = typical_interval(gains, np.zeros(7, dtype=bool))
     (row,) = [
         row
         for row in found
         if (row.variant, row.averaging, row.metric) == ("resunet", "flips", "dice")
     ]
-    assert row.difference == pytest.approx(gains.mean())
+    assert row.difference == pytest.approx(trim_mean(gains.mean(axis=1), 1 / 7))
     assert row.difference_interval.low == pytest.approx(expected.low)
 
     seeds = table[(table["variant"] == "resunet") & (table["averaging"] == "seeds")]

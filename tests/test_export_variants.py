@@ -32,7 +32,7 @@ FILES = ["export.json", "model.onnx", "model.pt2"]
 def exported(tmp_path_factory):
     """A fake study in which a small network of the first seed was exported, and that network."""
     root = tmp_path_factory.mktemp("exported")
-    study = make_study(root, variants=["own-variant", "resunet"], seeds=[3, 1])
+    study = make_study(root, variants=["own-variant", "resunet"], seeds=[3, 1, *range(4, 9)])
     run_dir, network = make_run(study.folder, 3, variant="own-variant", size=(32, 32))
     evaluation = study.evaluation_dir("own-variant", 3) / "evaluation.json"
     evaluation.write_text(json.dumps({"weights_sha256": sha256(run_dir / "weights.safetensors")}))

@@ -15,7 +15,7 @@ from pipeline.judge.assembly import Scores
 from pipeline.judge.spreadsheets import UNNAMED, VALUE
 from pipeline.statistics.analysis import FailedRuns, Protocol, estimate
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.definitions import Better, metric_of, names_dice
+from pipeline.statistics.definitions import SHARE, Better, metric_of, names_dice
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.results import (
     SCHEMA_VERSION,
@@ -37,7 +37,6 @@ PLAIN_DICE = ("dice", "dsc", "dicescore", "dicecoefficient", "meandice")
 LARGEST = 1e12  # of a score: above it sums of squares lose what they count
 DROP = 0.03  # as of a study's compare.failure_drop
 MARGIN = 0.005  # of equivalence, likewise
-WORST = 0.0  # a Dice can be
 
 
 class Asked(NamedTuple):
@@ -321,7 +320,7 @@ def find_failures(table: pd.DataFrame, metric: str, drop: float | None) -> list[
         if each.interval is not None and values is not None and np.isfinite(values).all():
             seeds = table.loc[table["variant"] == each.variant, "seed"].drop_duplicates()
             failed = seeds.isin(each.failed).to_numpy()
-            bounds = mean_with_failures(values, failed, each.interval, WORST)
+            bounds = mean_with_failures(values, failed, each.interval, SHARE)
             each = each.model_copy(update={"mean_interval": bounds})
         found.append(each)
     return found

@@ -65,7 +65,7 @@ def follow_scheme(svg: str) -> str:
 
 def _on_dark(grey: int) -> int:
     """The power keeps lines that are a little darker than white apart from black, too."""
-    return round(DARK_PAPER + (LIGHT_INK - DARK_PAPER) * (1 - grey / 0xFF) ** 0.7)
+    return int(DARK_PAPER + (LIGHT_INK - DARK_PAPER) * (1 - grey / 0xFF) ** 0.7 + 0.5)
 
 
 def _grey(grey: int) -> str:

@@ -309,10 +309,11 @@ def draw_forest(results: Results) -> Figure | None:
     """Every pair's difference of typical runs with its 95 % interval, grouped by the variant taken
     from.
 
-    Filled: shown; square: equal within the margin, which the band marks. None without pairs.
+    Filled: shown; square: equal within the margin, which the band marks. None without pairs that
+    have an interval.
     """
     comparison = results.comparison
-    if not comparison.pairs:
+    if all(pair.interval is None for pair in comparison.pairs):
         return None
     label, margin = metric_of(comparison.metric).label, comparison.equivalence_margin
     groups = [(first, list(pairs)) for first, pairs in groupby(comparison.pairs, _first)]
@@ -414,10 +415,10 @@ def _forest_legend(pairs: Sequence[Pair], margin: float | None) -> list[Line2D |
 def draw_ranks(results: Results) -> Figure | None:
     """The variants' average ranks; a bar joins those that the critical difference cannot part.
 
-    Source: Demsar 2006, figure 1. None without ranks.
+    Source: Demsar 2006, figure 1. None without it.
     """
     ranks = results.comparison.ranks
-    if ranks is None or len(ranks.average) < 2:
+    if ranks is None or ranks.critical_difference is None or len(ranks.average) < 2:
         return None
     names = sorted(ranks.average, key=lambda name: ranks.average[name])
     count = len(names)
@@ -429,7 +430,7 @@ def draw_ranks(results: Results) -> Figure | None:
     inches = 5.5 + 2 * LETTER * _longest(names)
     figure = Figure(figsize=(inches, 1.5 + 0.5 * (depth + 1)), layout="constrained")
     ax = figure.subplots()
-    end = max(count, 1 + (ranks.critical_difference or 0))
+    end = max(count, 1 + ranks.critical_difference)
     beside = 0.07 * (end - 1)
     ax.set(xlim=(1 - beside, end + beside), ylim=(depth + 0.4, -1.5))
     ax.axis("off")
@@ -449,13 +450,11 @@ def draw_ranks(results: Results) -> Figure | None:
     return figure
 
 
-def _draw_rank_axis(ax: Axes, count: int, critical_difference: float | None) -> None:
+def _draw_rank_axis(ax: Axes, count: int, critical_difference: float) -> None:
     ax.plot([1, count], [0, 0], color=INK, linewidth=1.2)
     for rank in range(1, count + 1):
         ax.plot([rank, rank], [0, -0.12], color=INK, linewidth=1.2)
         ax.text(rank, -0.2, str(rank), ha="center", va="bottom", fontsize=9)
-    if critical_difference is None:
-        return
     end = 1 + critical_difference
     ax.plot([1, end], [-1.0, -1.0], color=INK, linewidth=1.6)
     for edge in (1, end):

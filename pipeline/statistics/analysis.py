@@ -17,11 +17,10 @@ from pipeline.statistics.crossed import (
     Groups,
     Values,
     by_group,
-    case_interval,
     count_groups,
     variance_components,
 )
-from pipeline.statistics.definitions import POOLED, Better
+from pipeline.statistics.definitions import POOLED, Better, Bounds, metric_of
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import (
@@ -39,9 +38,11 @@ from pipeline.statistics.results import (
     Estimate,
     Interval,
     Pairing,
+    without_inference,
 )
 from pipeline.statistics.typical import (
     Failed,
+    is_descriptive,
     more_runs_interval,
     seeds_alone_interval,
     typical_interval,
@@ -193,33 +194,41 @@ def estimate(
             paper_rounding=rounding, paper_interval=None,
         )  # fmt: skip
     seeds, cases = values.shape
-    units = by_group(values, groups)
-    sound = (~failed).sum()
-    crossed = sound > 1 and units.shape[1] > 1
+    units, bounds = by_group(values, groups), _bounds_of(metric, values)
     expected = None
-    if crossed and figure is not None and paper is not None:
-        # The paper's cases, too, belong together as these do.
-        theirs = None if paper.cases is None else paper.cases * units.shape[1] / cases
-        expected = more_runs_interval(
-            units, failed, figures=len(printed), runs=paper.runs or 1, cases=theirs
-        )
-    elif metric in POOLED and sound > 1 and figure is not None and paper is not None:
-        expected = seeds_alone_interval(
-            values[:, 0], failed, figures=len(printed), runs=paper.runs or 1
-        )
+    if figure is not None and paper is not None:
+        runs = paper.runs or 1
+        if metric in POOLED and cases == 1:
+            expected = seeds_alone_interval(
+                values[:, 0], failed, bounds, figures=len(printed), runs=runs
+            )
+        else:
+            # The paper's cases, too, belong together as these do.
+            theirs = None if paper.cases is None else paper.cases * units.shape[1] / cases
+            expected = more_runs_interval(
+                units, failed, bounds, figures=len(printed), runs=runs, cases=theirs
+            )
     return Estimate(
         variant=variant,
         metric=metric,
         mean=float(values.mean()),
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
         typical=typical_mean(values, failed),
-        interval=typical_interval(units, failed) if sound and units.shape[1] > 1 else None,
+        interval=typical_interval(units, failed, bounds),
         seeds=seeds,
         cases=cases,
         paper=value,
         paper_rounding=rounding,
         paper_interval=expected,
     )
+
+
+def _bounds_of(metric: str, values: Values) -> Bounds | None:
+    """The metric's; None where a value lies beyond them: it is not what its name says."""
+    bounds = metric_of(metric).bounds
+    if bounds is None or values.min() < bounds[0]:
+        return None
+    return None if bounds[1] is not None and values.max() > bounds[1] else bounds
 
 
 def estimate_averaged(
@@ -241,13 +250,10 @@ def estimate_averaged(
     left_out = np.zeros(runs, dtype=bool) if ensemble else failed
     known, known_gains = (bool(np.isfinite(found).all()) for found in (values, gains))
 
-    def interval(found: Values, known: bool) -> Interval | None:
-        if not known or ((~left_out).sum() < 2 and not ensemble):
+    def interval(found: Values, known: bool, bounds: Bounds | None = None) -> Interval | None:
+        if not known or is_descriptive(failed) or (runs < 2 and not ensemble):
             return None
-        units = by_group(found, groups)
-        if units.shape[1] < 2:
-            return None
-        return case_interval(units[0]) if ensemble else typical_interval(units, left_out)
+        return typical_interval(by_group(found, groups), left_out, bounds)
 
     return AveragedEstimate(
         variant=variant,
@@ -258,7 +264,7 @@ def estimate_averaged(
         mean=float(values.mean()) if known else None,
         standard_deviation=float(values.mean(axis=1).std(ddof=1)) if known and runs > 1 else None,
         interval_over="cases" if ensemble else "seeds and cases",
-        interval=interval(values, known),
+        interval=interval(values, known, _bounds_of(metric, values)),
         difference=typical_mean(gains, left_out) if known_gains else None,
         difference_interval=interval(gains, known_gains),
     )
@@ -276,8 +282,8 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
     pairing, pairs, factorial = None, [], []
     design: dict[str, list[str]] = {}
     ranks = ordering = variance = power = None
-    enough = len(names) > 1
-    if not enough:
+    descriptive = is_descriptive(failed)
+    if len(names) < 2:
         notes.append("There are no two variants to compare.")
     elif len(crossed.seeds) == 0:
         notes.append("No seed was run by all variants: nothing can be compared.")
@@ -309,12 +315,14 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
                 pairing.paired,
             )
         ranks = rank_all(means, names)
+        if descriptive:
+            ranks = without_inference(ranks).model_copy(update={"groups": []})
         sign = 1 if protocol.better == "higher" else -1
         printed = {n: sign * protocol.printed[n] for n in names if n in protocol.printed}
         factorial = [turn(effect) for effect in factorial] if sign < 0 else factorial
         ordering = order_all(
             units, failed, names, _best_first(printed), pairing.paired,
-            draws=protocol.draws, seed=protocol.seed,
+            draws=0 if descriptive else protocol.draws, seed=protocol.seed,
         )  # fmt: skip
         variance = variance_components(values)
         power = plan(units, failed, pairing.paired, _first_gap(printed), protocol.margin)
@@ -324,6 +332,7 @@ def compare(table: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns = (
         seeds=crossed.seeds,
         cases=len(crossed.cases),
         groups=None if crossed.groups is None else crossed.units,
+        descriptive=descriptive,
         notes=notes,
         pairing=pairing,
         pairs=pairs,

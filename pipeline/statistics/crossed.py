@@ -7,14 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.weightstats import DescrStatsW
+from scipy.special import expit, logit
 
+from pipeline.statistics.definitions import Bounds
 from pipeline.statistics.results import Interval, Variance
 
 Values = NDArray[np.float64]
 Groups = NDArray[np.int64]  # of each case (C,), equal for cases of one group
 CONFIDENCE = 0.95
 FEW_SEEDS = 5
+FURTHEST = 80.0  # on a log scale: beyond it numbers end before intervals do
 
 
 def by_group(values: Values, groups: Groups | None) -> Values:
@@ -94,21 +96,47 @@ def two_way(values: Values) -> Errors:
     return Errors(seeds, np.maximum(cases, 0.0))
 
 
-def mean_interval(values: Values) -> Interval:
+def around(mean: float, reach: float, bounds: Bounds | None = None) -> Interval:
+    """mean +- reach; within `bounds`, which hold the mean, on the scale of how it lies to them, to
+    first order (the delta method), and back. With 0 and 1:
+
+        logit(mean) +- reach / (mean (1 - mean)),     with 0 alone:  log(mean) +- reach / mean.
+
+    No end leaves the bounds, and the one at the nearer bound is the shorter one, as skewed scores
+    have it: docs/simulation.md has what each scale holds. A mean that is at a bound has no such
+    scale: its plain interval ends there.
+    Source: the logit interval of Brown, Cai and DasGupta 2001, of a proportion.
+    """
+    if bounds is None or reach == 0:
+        return Interval(low=mean - reach, high=mean + reach)
+    low, high = bounds
+    above = mean - low
+    if high is None and above > 0:
+        factor = float(np.exp(min(reach / above, FURTHEST)))
+        return Interval(low=low + above / factor, high=low + above * factor, scale="log")
+    if high is not None and low < mean < high:
+        span = high - low
+        middle, half = logit(above / span), reach * span / (above * (high - mean))
+        ends = low + span * expit([middle - half, middle + half])
+        return Interval(low=float(ends[0]), high=float(ends[1]), scale="logit")
+    highest = mean + reach if high is None else min(high, mean + reach)
+    return Interval(low=max(low, mean - reach), high=highest)
+
+
+def mean_interval(values: Values, bounds: Bounds | None = None) -> Interval:
     """Of the mean of values (S, C) over seeds and cases or groups of cases: +- the t quantile times
-    the two-way error."""
+    the two-way error, within the metric's bounds."""
     errors = two_way(values)
     freedom = errors.freedom(*values.shape)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * errors.total)
-    mean = float(values.mean())
-    return Interval(low=mean - reach, high=mean + reach)
+    return around(float(values.mean()), reach, bounds)
 
 
-def case_interval(values: Values) -> Interval:
-    """Of the mean of values (C,) over cases alone, or groups of cases, C at least 2: Student's, by
-    statsmodels."""
-    low, high = DescrStatsW(values).tconfint_mean(alpha=1 - CONFIDENCE)
-    return Interval(low=float(low), high=float(high))
+def case_interval(values: Values, bounds: Bounds | None = None) -> Interval:
+    """Of the mean of values (C,) over cases alone, or groups of cases, C at least 2: Student's,
+    within the metric's bounds."""
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return around(float(values.mean()), reach, bounds)
 
 
 def variance_components(values: Values) -> Variance:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 
 Better = Literal["higher", "lower"]
+Bounds = tuple[float, float | None]  # the least, and the largest where there is one
+SHARE: Bounds = (0.0, 1.0)
+AMOUNT: Bounds = (0.0, None)
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,13 @@ class Metric:
 
     definition: one sentence; {jaccard_threshold} and the like stand for the study's constants
         (str.format), see state().
+    bounds: of its values; None where they are not known.
     """
 
     label: str
     better: Better
     definition: str
+    bounds: Bounds | None = SHARE
 
 
 METRICS: dict[str, Metric] = {
@@ -44,6 +49,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         "Sigmoid focal loss, alpha {alpha:g}, gamma {gamma:g} (Lin et al. 2017, torchvision's "
         "form), mean over pixels, then over cases. It needs no threshold.",
+        AMOUNT,
     ),
     "sensitivity": Metric(
         "Sensitivity",
@@ -73,6 +79,7 @@ METRICS: dict[str, Metric] = {
         "The larger of the 95th percentiles of the distances from each outline's pixels to the "
         "other outline (MONAI), in pixels of the prepared size, mean over cases. Truth and "
         "prediction both empty: 0; one of them empty: the picture's diagonal, the worst there is.",
+        AMOUNT,
     ),
     "surface_dice": Metric(
         "Normalised surface Dice",
@@ -126,6 +133,10 @@ LESS = {
 }  # fmt: skip
 
 
+# Words in the names of metrics that are shares, if none of LESS is in them.
+SHARES = {"dice", "dsc", "iou", "miou", "jaccard"}
+
+
 # Words beside "dice" in the names of what is no Dice of pixels.
 NOT_DICE = {"surface", "loss", "boundary", "error", "pooled"}
 
@@ -134,9 +145,11 @@ def metric_of(name: str) -> Metric:
     """One of METRICS; of another name, which another tool scored by, what the name says of it."""
     if name in METRICS:
         return METRICS[name]
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name.replace("IoU", " iou "))
+    words = {word.lower() for word in parts}
     better: Better = "lower" if LESS & words else "higher"
-    return Metric(name, better, f"As the table has it; {better} is taken to be better.")
+    bounds = SHARE if SHARES & words and not LESS & words else None
+    return Metric(name, better, f"As the table has it; {better} is taken to be better.", bounds)
 
 
 def names_dice(name: str) -> bool:

@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 
 from pipeline.statistics.crossed import Values
-from pipeline.statistics.pairs import ALPHA, holm, is_descriptive
-from pipeline.statistics.results import Effect
-from pipeline.statistics.typical import Failed, contrasts, typical_run
+from pipeline.statistics.pairs import ALPHA, holm
+from pipeline.statistics.results import Effect, without_inference
+from pipeline.statistics.typical import Failed, contrasts, is_descriptive, typical_run
 from pipeline.study.paper import levels
 
 Cell = tuple[Collection[str], Values, Failed]
@@ -26,8 +26,8 @@ def effects(cells: Mapping[str, Cell], paired: bool) -> list[Effect]:
     variant's (study/paper.py).
     A main effect is the mean with less the mean without, over all levels of the other factors; an
     interaction is what the first factor adds with the second less what it adds without, over all
-    levels of the rest. Tests: each contrast by its error over seeds and cases, Holm over all. With
-    too few runs nothing is shown (pairs.is_descriptive).
+    levels of the rest. Tests: each contrast by its error over seeds and cases, Holm over all.
+    Without inference where runs are too few (typical.is_descriptive).
     """
     having = [cell[0] for cell in cells.values()]
     names = levels(having)
@@ -42,15 +42,16 @@ def effects(cells: Mapping[str, Cell], paired: bool) -> list[Effect]:
     runs = [typical_run(values, failed) for _, values, failed in cells.values()]
     found = contrasts(runs, weights, paired)
     adjusted = holm([contrast.p_value for contrast in found])
-    descriptive = is_descriptive(np.array([failed for _, _, failed in cells.values()]))
-    return [
+    effects_of = [
         Effect(
             factors=list(effect),
             difference=contrast.value,
             interval=contrast.interval(),
             p_value=contrast.p_value,
             adjusted_p_value=float(p_value),
-            shown=None if descriptive else bool(p_value < ALPHA),
+            shown=bool(p_value < ALPHA),
         )
         for effect, contrast, p_value in zip(told, found, adjusted, strict=True)
     ]
+    descriptive = is_descriptive(np.array([failed for _, _, failed in cells.values()]))
+    return [without_inference(each) for each in effects_of] if descriptive else effects_of

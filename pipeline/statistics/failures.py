@@ -22,8 +22,9 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from pipeline.statistics.crossed import CONFIDENCE, Values, mean_interval
+from pipeline.statistics.definitions import Bounds
 from pipeline.statistics.results import FailureRate, Interval
-from pipeline.statistics.typical import Failed
+from pipeline.statistics.typical import Failed, is_descriptive
 
 SPREADS = 4.0  # robust standard deviations
 TO_NORMAL = 2.5057  # times that distance: a normal deviation, by the half-normal's quantiles
@@ -86,22 +87,22 @@ def rate_interval(failed: int, runs: int) -> Interval:
 
 
 def mean_with_failures(
-    values: Values, failed: Failed, rate: Interval, worst: float
+    values: Values, failed: Failed, rate: Interval, bounds: Bounds
 ) -> Interval | None:
     """Of the mean over all runs and cases, failed runs with them; values (S, C) of cases or groups
-    of cases, failed (S,), two runs at least that did not fail, and two cases, else None.
+    of cases, failed (S,), bounds: the metric's. None where there are too few runs
+    (typical.is_descriptive), or one case.
 
     From the lower end of the mean over runs that did not fail (crossed.mean_interval), with as many
-    runs at `worst`, the least that the metric can be, as the failure rate's interval allows, to its
-    upper end. So it holds the truth however deep runs fail that were not seen, at the price of its
+    runs at the least that the metric can be as the failure rate's interval allows, to its upper
+    end. So it holds the truth however deep runs fail that were not seen, at the price of its
     width.
     """
-    own = values[~failed]
-    if min(own.shape) < 2:
+    if min(values.shape) < 2 or is_descriptive(failed):
         return None
-    bounds = mean_interval(own)
-    low = max(worst, bounds.low)
-    return Interval(low=low - rate.high * (low - worst), high=bounds.high)
+    found, worst = mean_interval(values[~failed], bounds), bounds[0]
+    low = found.low - rate.high * (found.low - worst)
+    return found.model_copy(update={"low": low})
 
 
 def runs_for_rate(failed: int = 0, rate: float = RATE_TO_RULE_OUT) -> int:

@@ -86,13 +86,23 @@ def order_all(
     seed: int,
 ) -> Ordering:
     """How often each ordering comes out when seeds and cases are drawn anew: shares of draws, which
-    test nothing.
+    test nothing. With no draws what is observed alone.
 
     values: (V, S, C), C cases or groups of cases (crossed.by_group), which are drawn whole. failed:
     (V, S), runs that have no part in a draw's means. paper: the
     paper's ordering, best first, of those among `names` that it reports. Seeds are drawn for all
     variants together where they pair them, else for each.
     """
+    means = np.array([own[usable].mean() for own, usable in zip(values, ~failed, strict=True)])
+    means = means.round(DIGITS)
+    observed = [names[place] for place in np.argsort(-means, kind="stable")]
+    reported = [names.index(name) for name in paper]
+    tau = float(_kendall(means[reported][:, None])[0]) if len(paper) > 1 else None
+    if draws == 0:
+        return Ordering(
+            draws=0, observed=observed, shares=[], distinct=0, best={}, paper=list(paper),
+            paper_share=None, kendall_tau=tau, kendall_tau_interval=None,
+        )  # fmt: skip
     variants, seeds, cases = values.shape
     rng = np.random.default_rng(seed)
     case_weights = resample(rng, draws, cases)
@@ -113,19 +123,15 @@ def order_all(
     frequent = np.argsort(-counts, kind="stable")[:MOST_SHARES]
     first = drawn == drawn.max(axis=0)
     winners = (first / first.sum(axis=0)).mean(axis=1)  # those that tie share a draw
-    means = np.array([own[usable].mean() for own, usable in zip(values, ~failed, strict=True)])
-    means = means.round(DIGITS)
-    tau = tau_interval = share = None
+    tau_interval = share = None
     if len(paper) > 1:
-        reported = [names.index(name) for name in paper]
         taus = _kendall(drawn[reported])
         low, high = np.quantile(taus, [ALPHA / 2, 1 - ALPHA / 2])
-        tau = float(_kendall(means[reported][:, None])[0])
         tau_interval = Interval(low=float(low), high=float(high))
         share = float((np.diff(drawn[reported], axis=0) < 0).all(axis=0).mean())
     return Ordering(
         draws=draws,
-        observed=[names[place] for place in np.argsort(-means, kind="stable")],
+        observed=observed,
         shares=[
             OrderingShare(
                 variants=[names[place] for place in orders[row]], share=float(counts[row] / draws)

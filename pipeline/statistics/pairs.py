@@ -13,12 +13,18 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from pipeline.statistics.claims import deciding_cases, false_claim, false_over_cases
 from pipeline.statistics.crossed import Groups, Values, by_group
-from pipeline.statistics.results import Interval, Pair, Pairing
-from pipeline.statistics.typical import SAME, Contrast, Failed, contrasts, typical_run
+from pipeline.statistics.results import Interval, Pair, Pairing, without_inference
+from pipeline.statistics.typical import (
+    SAME,
+    Contrast,
+    Failed,
+    contrasts,
+    is_descriptive,
+    typical_run,
+)
 
 ALPHA = 0.05
 THRESHOLD = 0.2  # correlation of seed means from which on seeds pair the variants
-FEWEST_SEEDS = 7  # below, comparisons are descriptive
 ENDLESS = 1000  # degrees of freedom from which on they are taken for infinite: within 0.2 %
 CASES_ALONE = "Student's t of the cases' differences, Holm over all pairs"
 TEST = "Tukey's studentized range of typical runs, each pair with its own error over {over}"
@@ -63,6 +69,7 @@ def compare_pairs(
     The error is that of both, seeds and cases (statistics/typical.py), so that neither lucky seeds
     nor lucky cases show a difference. Over all pairs: Tukey's studentized range with each pair's
     own error and degrees of freedom (Games and Howell 1976); of equivalence Holm's procedure.
+    Without inference where runs are too few (typical.is_descriptive).
     """
     variants = len(values)
     places = list(combinations(range(variants), 2))
@@ -76,7 +83,6 @@ def compare_pairs(
     if margin is not None:
         equivalence = holm([contrast.equivalence(margin) for contrast in found])
     means = values.mean(axis=2)
-    descriptive = is_descriptive(failed)
     pairs = []
     for row, ((a, b), contrast) in enumerate(zip(places, found, strict=True)):
         adjusted = tukey(contrast, variants)
@@ -89,11 +95,9 @@ def compare_pairs(
                 interval=contrast.interval(),
                 p_value=contrast.p_value,
                 adjusted_p_value=adjusted,
-                shown=None if descriptive else adjusted < ALPHA,
+                shown=adjusted < ALPHA,
                 equivalence_p_value=None if equivalence is None else float(equivalence[row]),
-                equivalent=None
-                if descriptive or equivalence is None
-                else bool(equivalence[row] < ALPHA),
+                equivalent=None if equivalence is None else bool(equivalence[row] < ALPHA),
                 superiority=wins[0],
                 superiority_interval=wins[1],
                 false=false_claim(contrast),
@@ -101,7 +105,7 @@ def compare_pairs(
                 deciding_cases=deciding_cases(by_case[a] - by_case[b]),
             )
         )
-    return pairs
+    return [without_inference(pair) for pair in pairs] if is_descriptive(failed) else pairs
 
 
 def compare_cases(values: Values, names: Sequence[str], groups: Groups | None = None) -> list[Pair]:
@@ -144,12 +148,6 @@ def _p_value(differences: DescrStatsW) -> float:
     if differences.std <= SAME:
         return float(abs(differences.mean) <= SAME)
     return float(differences.ttest_mean()[1])
-
-
-def is_descriptive(failed: Failed) -> bool:
-    """Whether runs (V, S) are too few to conclude from: fewer than seven seeds, or of a variant
-    fewer than four, more than half of seven, that did not fail."""
-    return bool(min(failed.shape[1], 2 * (~failed).sum(axis=1).min()) < FEWEST_SEEDS)
 
 
 def tukey(contrast: Contrast, variants: int) -> float:

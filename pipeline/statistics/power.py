@@ -10,9 +10,17 @@ from scipy import optimize, stats
 
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.failures import RATE_TO_RULE_OUT, runs_for_rate
-from pipeline.statistics.pairs import ALPHA, ENDLESS, FEWEST_SEEDS
+from pipeline.statistics.pairs import ALPHA, ENDLESS
 from pipeline.statistics.results import Power
-from pipeline.statistics.typical import SAME, Failed, contrasts, kept, typical_run
+from pipeline.statistics.typical import (
+    FEWEST_SEEDS,
+    SAME,
+    Failed,
+    contrasts,
+    is_descriptive,
+    kept,
+    typical_run,
+)
 
 POWER = 0.8
 SAFETY = 1.15  # what trimming and the larger of two errors add to a variance; simulated
@@ -55,7 +63,7 @@ def plan(
         power=POWER,
         standard_deviation=deviation if noisy or deviation is None else 0.0,
         detectable=smallest_difference(chance, seeds, np.sqrt(by_seed))
-        if noisy and seeds >= FEWEST_SEEDS
+        if noisy and not is_descriptive(failed)
         else None,
         gap=gap,
         seeds_for_gap=seeds_needed(chance, gap, FEWEST_SEEDS) if noisy and gap else None,

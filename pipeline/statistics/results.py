@@ -1,7 +1,8 @@
 """reports/results.json: every number of the report, in a documented form, enough to redraw it.
 
 The schema is docs/results-schema.json, made from the classes below. A null stands where a figure
-cannot be concluded; `notes` say why. Dice points are units of Dice: 0.005 is half a point.
+cannot be concluded; `notes` say why: of two to six runs, or where too few did not fail, nothing is
+(comparison.descriptive). Dice points are units of Dice: 0.005 is half a point.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -20,7 +21,7 @@ from pipeline.study.paper import Paper
 from pipeline.study.params import Run, Study
 from pipeline.study.values import Averaging
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 HEADLINES = ("dice", "iou", "focal_loss")
 
 
@@ -42,6 +43,12 @@ class Interval(Record):
 
     low: float
     high: float
+    scale: Literal["plain", "logit", "log"] = Field(
+        default="plain",
+        description="on which it reaches as far to either side: that of a metric between 0 and 1 "
+        "the logit, of one that is above 0 alone the log (crossed.around); of differences, and of "
+        "what has no known bounds or lies at one, the metric's own",
+    )
 
 
 class Estimate(Record):
@@ -57,7 +64,7 @@ class Estimate(Record):
     )
     interval: Interval | None = Field(
         description="of the typical run over seeds and cases: winsorised two-way error, t; of one "
-        "run over cases alone"
+        "run over cases alone; null for two to six runs, or fewer than four that did not fail"
     )
     seeds: int
     cases: int
@@ -70,7 +77,7 @@ class Estimate(Record):
         description="where the paper's figure would lie if its runs were such as these: prediction "
         "interval of the mean of as many more runs that do not fail, on another test set, of as "
         "many cases as the paper says (else one run, and as many cases as here); 95 % for all the "
-        "paper's figures of the metric together",
+        "paper's figures of the metric together; null likewise, and for one run",
     )
 
     @property
@@ -99,7 +106,7 @@ class FailureRate(Record):
     mean_interval: Interval | None = Field(
         None,
         description="of the mean over all runs, with as many failures as the rate's interval "
-        "allows, each as deep as the metric goes; null without a rate",
+        "allows, each as deep as the metric goes; null below seven runs, or four that did not fail",
     )
 
 
@@ -124,7 +131,10 @@ class AveragedEstimate(Record):
         description="what both intervals are over: as of estimates, of a typical run; or, "
         "of an ensemble, cases alone, Student's t"
     )
-    interval: Interval | None = Field(description="of the mean; null for flips of one seed")
+    interval: Interval | None = Field(
+        description="of the mean; null for flips of one seed, and where the variant's estimate has "
+        "none"
+    )
     difference: float | None = Field(
         description="from the variant's single networks: with flips that of a typical run, else "
         "from their mean"
@@ -132,6 +142,22 @@ class AveragedEstimate(Record):
     difference_interval: Interval | None = Field(
         description="paired by case, and by seed too where it is over seeds; each for itself"
     )
+
+
+# What is concluded of a table, by the names of its records' fields.
+INFERENCE = {
+    "interval", "p_value", "adjusted_p_value", "shown", "equivalence_p_value", "equivalent",
+    "superiority", "superiority_interval", "false", "false_over_cases", "anova_f", "anova_p_value",
+    "friedman_statistic", "friedman_p_value", "critical_difference",
+}  # fmt: skip
+Described = TypeVar("Described", bound=Record)
+
+
+def without_inference(record: Described) -> Described:
+    """The record with a null for each of INFERENCE, as of runs too few to conclude from: what is
+    left describes them."""
+    nulls = dict.fromkeys(INFERENCE & type(record).model_fields.keys())
+    return record.model_copy(update=nulls)
 
 
 class Pairing(Record):
@@ -146,7 +172,9 @@ class Pairing(Record):
 
 
 class Pair(Record):
-    """Two variants; `difference` is that of their typical runs, first less second."""
+    """Two variants; `difference` is that of their typical runs, first less second. With two to six
+    seeds, or fewer than four runs of a variant that did not fail, all else is null but what decides
+    it."""
 
     first: str
     second: str
@@ -162,9 +190,7 @@ class Pair(Record):
         "error and degrees of freedom (Games and Howell 1976); Holm where seeds are not all "
         "common, and with one seed"
     )
-    shown: bool | None = Field(
-        description="adjusted p below 0.05; null below seven seeds, or four that did not fail"
-    )
+    shown: bool | None = Field(description="adjusted p below 0.05; null with one seed")
     equivalence_p_value: float | None = Field(
         description="two one-sided tests with the same error; Holm over all pairs"
     )
@@ -213,7 +239,7 @@ class Ranks(Record):
     average: dict[str, float]
     critical_difference: float | None = Field(description="Nemenyi's at 0.05 (Demsar 2006)")
     groups: list[list[str]] = Field(
-        description="largest sets of variants whose average ranks lie within it"
+        description="largest sets of variants whose average ranks lie within it; empty without it"
     )
 
 
@@ -225,9 +251,10 @@ class OrderingShare(Record):
 
 
 class Ordering(Record):
-    """Bootstrap over seeds and cases of the means of runs that did not fail. Shares, no tests."""
+    """Bootstrap over seeds and cases of the means of runs that did not fail. Shares, no tests. What
+    is observed alone where comparison.descriptive: nothing is drawn."""
 
-    draws: int
+    draws: int = Field(description="0 where nothing is drawn")
     observed: list[str]
     shares: list[OrderingShare] = Field(description="the most frequent, at most ten")
     distinct: int = Field(description="orderings that came out at all")
@@ -268,8 +295,8 @@ class Power(Record):
         "where too few did not fail"
     )
     detectable: float | None = Field(
-        description="smallest difference of typical runs that is shown with that power; null below "
-        "seven seeds"
+        description="smallest difference of typical runs that is shown with that power; null where "
+        "comparison.descriptive"
     )
     gap: float | None = Field(description="between the paper's two best figures of these variants")
     seeds_for_gap: int | None = Field(
@@ -292,6 +319,12 @@ class Comparison(Record):
         None,
         description="of cases that belong together (near-duplicates, prepare.groups): errors over "
         "cases, in all of the file, take those of one as one; null where each is of its own",
+    )
+    descriptive: bool = Field(
+        default=False,
+        description="whether there are several runs of each variant and too few to conclude from: "
+        "two to six seeds, or of a variant fewer than four that did not fail; where not all have "
+        "the same seeds, whether that is so of every pair",
     )
     notes: list[str] = Field(description="what cannot be concluded, and why")
     pairing: Pairing | None
@@ -316,12 +349,6 @@ class Comparison(Record):
     ordering: Ordering | None
     variance: Variance | None
     power: Power | None
-
-    @property
-    def descriptive(self) -> bool:
-        """Whether there are several seeds, and too few to conclude anything from."""
-        several = len(self.seeds) > 1 and bool(self.pairs)
-        return several and all(pair.shown is None for pair in self.pairs)
 
     @property
     def over(self) -> str:
@@ -384,8 +411,9 @@ class Subgroup(Record):
     variant: str
     typical: float | None = Field(description="of a typical run")
     interval: Interval | None = Field(
-        description="of the typical run over seeds and such cases, as of estimates; of one seed "
-        "over cases alone. Each alone, not family-wise. Null below ten cases, or groups of cases"
+        description="of the typical run over seeds and such cases, as of estimates, and null where "
+        "those are; of one seed over cases alone. Each alone, not family-wise. Null below ten "
+        "cases, or groups of cases"
     )
 
 
@@ -496,7 +524,7 @@ def _ranges(noun: str, numbers: Sequence[int]) -> str:
 class Results(Record):
     """reports/results.json."""
 
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     partial: Partial | None = Field(
         default=None, description="absent where the comparison is of the whole study"
     )

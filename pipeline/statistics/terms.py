@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+SCALE = (
+    "Of a score between 0 and 1, as Dice, it reaches as far to either side on the scale of the "
+    "logit, of one above 0 alone on that of the log: so it ends within what the score can be "
+    "(Brown, Cai and DasGupta 2001)."
+)
+
+
 TERMS = {
     "Failed run": "A run whose Dice lies below the upper quartile of its variant's runs by more "
     "than {drop:g} and by more than four robust standard deviations of a run (Iglewicz and "
@@ -17,11 +24,12 @@ TERMS = {
     "Student's t with Welch's degrees of freedom. Cases of one group, as photographs of one "
     "lesion or patient, count as one: the error over cases is the cluster-robust one (Cameron, "
     "Gelbach and Miller 2011). It assumes that the groups of test cases are a random sample of "
-    "such groups, and many.",
+    f"such groups, and many. {SCALE} Two to six runs, or fewer than four that did not fail, have "
+    "none.",
     "Shown": "The p-value is below 0.05 after adjusting for all pairs (Tukey's studentized range, "
     "each pair with its own error: Games and Howell 1976), or for all effects of a crossed "
-    "design (Holm 1979). With fewer than seven seeds nothing is. Seeds pair the variants where the "
-    "mean rank correlation of their runs is 0.2 or more; they always pair two.",
+    "design (Holm 1979). With fewer than seven seeds nothing is tested. Seeds pair the variants "
+    "where the mean rank correlation of their runs is 0.2 or more; they always pair two.",
     "Equal": "Two one-sided tests show that the typical runs differ by less than the margin (Holm "
     "over all pairs).",
     "Mean over all runs": "Failed runs with them. Its interval admits as many failures as the "
@@ -48,7 +56,7 @@ ONE_RUN = [  # of a table with one run of each variant
     (
         "95 % interval",
         "Over cases alone: Student's t, for these very runs. What another seed would give is not "
-        "in it. It assumes that the test cases are a random sample of such cases.",
+        f"in it. It assumes that the test cases are a random sample of such cases. {SCALE}",
     ),
     (
         "Probability that a claim is false",

@@ -33,13 +33,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.statistics.crossed import CONFIDENCE, FEW_SEEDS, Values, case_interval
+from pipeline.statistics.crossed import CONFIDENCE, FEW_SEEDS, Values, around, case_interval
+from pipeline.statistics.definitions import Bounds
 from pipeline.statistics.results import Interval
 
 TRIMMED = 0.1  # of the runs that did not fail, at either end, but one at least
+FEWEST_SEEDS = 7  # below, what is said of several runs is descriptive
 FEWEST_TRIMMED = 7  # of fewer none is trimmed: too few would be left to tell how much runs differ
 SAME = 1e-12  # below it a difference of means is rounding
 Failed = NDArray[np.bool_]  # whether each run did
+
+
+def is_descriptive(failed: Failed) -> bool:
+    """Whether runs (V, S) or (S,), more than one of a variant, are too few to conclude from: fewer
+    than seven seeds, or of a variant fewer than four, more than half of seven, that did not
+    fail."""
+    seeds = failed.shape[-1]
+    sound = (~failed).sum(axis=-1).min(initial=seeds)
+    return bool(seeds > 1 and min(seeds, 2 * sound) < FEWEST_SEEDS)
 
 
 @dataclass(frozen=True)
@@ -125,9 +136,10 @@ class Contrast:
         """Two-sided, that the value is 0: Student's."""
         return float(2 * stats.t.sf(self.distance, self.freedom))
 
-    def interval(self, level: float = CONFIDENCE) -> Interval:
+    def interval(self, level: float = CONFIDENCE, bounds: Bounds | None = None) -> Interval:
+        """bounds: of the metric, where the value is one of it and no difference."""
         reach = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
-        return Interval(low=self.value - reach, high=self.value + reach)
+        return around(self.value, reach, bounds)
 
     def equivalence(self, margin: float) -> float:
         """The p-value of two one-sided tests that the value lies within +- margin."""
@@ -225,12 +237,17 @@ def typical_mean(values: Values, failed: Failed) -> float:
     return float(means[_order(means)].mean() if np.isfinite(means).all() else np.nan)
 
 
-def typical_interval(values: Values, failed: Failed) -> Interval:
-    """Of a variant's typical run over seeds and cases; values (S, C), failed (S,). Of one run that
-    did not fail over cases alone."""
-    if (~failed).sum() < 2:
-        return case_interval(values[~failed].mean(axis=0))
-    return _alone(typical_run(values, failed)).interval()
+def typical_interval(
+    values: Values, failed: Failed, bounds: Bounds | None = None
+) -> Interval | None:
+    """Of a variant's typical run over seeds and cases, within the metric's bounds; values (S, C),
+    failed (S,). Of one run over cases alone. None where there are too few runs (is_descriptive), or
+    one case."""
+    if is_descriptive(failed) or values.shape[1] < 2 or failed.all():
+        return None
+    if len(values) == 1:
+        return case_interval(values[0], bounds)
+    return _alone(typical_run(values, failed)).interval(bounds=bounds)
 
 
 def _alone(run: TypicalRun) -> Contrast:
@@ -239,38 +256,47 @@ def _alone(run: TypicalRun) -> Contrast:
 
 
 def seeds_alone_interval(
-    means: Values, failed: Failed, *, figures: int = 1, runs: int = 1
-) -> Interval:
-    """The same on these very cases, of figures that no case has a part of its own in, as a Dice of
-    all pixels; means (S,), failed (S,), two runs at least that did not fail. No other cases are in
-    it."""
+    means: Values,
+    failed: Failed,
+    bounds: Bounds | None = None,
+    *,
+    figures: int = 1,
+    runs: int = 1,
+) -> Interval | None:
+    """As more_runs_interval on these very cases, of figures that no case has a part of its own in,
+    as a Dice of all pixels; means (S,), failed (S,). No other cases are in it."""
+    if len(means) < 2 or is_descriptive(failed):
+        return None
     own = means[~failed]
     variance = float(own.var(ddof=1))
     found = Contrast(float(own.mean()), variance / len(own) + variance / runs, 0.0, len(own) - 1)
-    return found.interval(1 - (1 - CONFIDENCE) / figures)
+    return found.interval(1 - (1 - CONFIDENCE) / figures, bounds)
 
 
 def more_runs_interval(
     values: Values,
     failed: Failed,
+    bounds: Bounds | None = None,
     *,
     figures: int = 1,
     runs: int = 1,
     cases: float | None = None,
-) -> Interval:
+) -> Interval | None:
     """Where the mean of `runs` more runs lies that do not fail, on another test set, of `cases`
-    cases, as many as here if None; values (S, C), failed (S,). Where C are groups of cases, so are
-    `cases`.
+    cases, as many as here if None, within the metric's bounds; values (S, C), failed (S,). Where C
+    are groups of cases, so are `cases`. None of one run, too few (is_descriptive), or one case.
 
     They have seeds and cases of their own: to the typical run's error come the variance of their
     mean and once more that of the cases. At 95 % for all of `figures` together (Bonferroni). The
     degrees of freedom are those of the runs alone: safe where runs are skewed or heavy-tailed,
     which no few of them show, and a little wide where they are not.
     """
+    if min(values.shape) < 2 or is_descriptive(failed):
+        return None
     own = values[~failed]
     alone = _alone(typical_run(values, failed))
     seeds = alone.seeds + float(own.mean(axis=1).var(ddof=1)) / runs
     share = 1.0 if cases is None else values.shape[1] / cases
     of_cases = (1 + share) * alone.cases
     found = Contrast(alone.value, seeds, of_cases, len(own) - 1)
-    return found.interval(1 - (1 - CONFIDENCE) / figures)
+    return found.interval(1 - (1 - CONFIDENCE) / figures, bounds)

@@ -10,12 +10,12 @@ import pandas as pd
 from pipeline.statistics.analysis import Design, FailedRuns, Protocol, compare
 from pipeline.statistics.pairs import (
     ALPHA,
-    FEWEST_SEEDS,
     THRESHOLD,
     compare_pairs,
     holm,
 )
 from pipeline.statistics.results import Comparison, Pair, Pairing
+from pipeline.statistics.typical import FEWEST_SEEDS
 
 ONE_SEED = (
     "No two variants have two seeds in common: what follows is of the one seed that all have, over "
@@ -55,9 +55,11 @@ def compare_available(
     if not pairs and whole.pairs:  # over cases alone, of the one seed that all have
         return whole.model_copy(update={"notes": [ONE_SEED, *whole.notes[1:]]})
     pairs = _adjusted(pairs)
+    few = any(1 < len(seeds) < FEWEST_SEEDS for seeds in own_seeds)
     return whole.model_copy(
         update={
-            "notes": _notes(whole, shared, untested),
+            "descriptive": few if not pairs else all(pair.shown is None for pair in pairs),
+            "notes": _notes(whole, shared, untested, few=few),
             "pairing": Pairing(correlation=None, threshold=THRESHOLD, paired=True, test=TEST),
             "pairs": pairs,
         }
@@ -65,7 +67,7 @@ def compare_available(
 
 
 def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs compared each alone, with Holm over all of them."""
+    """Pairs compared each alone, with Holm over all of them, those without a test with them."""
     if not pairs:
         return []
     p_values = holm([1.0 if p is None else p for p in (each.adjusted_p_value for each in pairs)])
@@ -77,19 +79,22 @@ def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
         pair.model_copy(
             update={
                 "adjusted_p_value": float(p_value),
-                "shown": None if pair.shown is None else bool(p_value < ALPHA),
+                "shown": bool(p_value < ALPHA),
                 "equivalence_p_value": equivalence,
-                "equivalent": None
-                if pair.equivalent is None or equivalence is None
-                else equivalence < ALPHA,
+                "equivalent": None if equivalence is None else equivalence < ALPHA,
             }
         )
+        if pair.adjusted_p_value is not None
+        else pair
         for pair, p_value, equivalence in zip(pairs, p_values, equal, strict=True)
     ]
 
 
-def _notes(comparison: Comparison, shared: Sequence[int], untested: Sequence[str]) -> list[str]:
-    """What cannot be concluded, in place of what `compare` says of seeds that not all have."""
+def _notes(
+    comparison: Comparison, shared: Sequence[int], untested: Sequence[str], *, few: bool
+) -> list[str]:
+    """What cannot be concluded, in place of what `compare` says of seeds that not all have; few:
+    whether a variant has two to six runs."""
     kept = [
         note
         for note in comparison.notes
@@ -105,10 +110,10 @@ def _notes(comparison: Comparison, shared: Sequence[int], untested: Sequence[str
         else "there are no ranks and orderings, for want of two that all have"
     )
     notes = [f"{told}; {together}."]
-    if any(number < FEWEST_SEEDS for number in shared):
+    if few or any(number < FEWEST_SEEDS for number in shared):
         notes.append(
-            f"Descriptive only: with fewer than {FEWEST_SEEDS} common seeds no difference of a "
-            "pair is called shown."
+            f"Descriptive only: fewer than {FEWEST_SEEDS} seeds allow no interval of a variant, "
+            "and fewer common ones no test of a pair."
         )
     if untested:
         notes.append(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pipeline.statistics.definitions import metric_of
-from pipeline.statistics.pairs import FEWEST_SEEDS
 from pipeline.statistics.results import (
     Comparison,
     Estimate,
@@ -15,10 +14,11 @@ from pipeline.statistics.results import (
     Interval,
     Pair,
 )
+from pipeline.statistics.rounding import MOST, decimals, width
+from pipeline.statistics.typical import FEWEST_SEEDS
 from pipeline.study.paper import Paper
 from pipeline.study.values import quantity
 
-DECIMALS = 4
 NAMED = 3  # variants that a sentence names; of more it gives the number
 FEW_CASES = 0.05  # share of the cases that, alone, decide an order of two
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -60,7 +60,8 @@ def _no_pairs(comparison: Comparison, estimates: Sequence[Estimate]) -> str:
         return next(iter(comparison.notes), "There is nothing to compare.")
     found, label = own[0], metric_of(comparison.metric).label
     several = "a typical run of" if found.seeds > 1 else "the run of"
-    text = f"{several} {found.variant} has {label} {_number(found.typical or 0.0)}"
+    digits = _digits(found.interval)
+    text = f"{several} {found.variant} has {label} {_number(found.typical or 0.0, digits)}"
     if found.interval is not None:
         over = "" if found.seeds > 1 else " over cases alone"
         text += f", 95 % interval{over} {_range(found.interval)}"
@@ -89,7 +90,7 @@ def _of_claims(comparison: Comparison) -> str | None:
         pair = turned(max(turned_round, key=lambda pair: -pair.difference))
         text = (
             f"The paper's {what} does not hold: {pair.first} is {_more(comparison)} than "
-            f"{pair.second}, by {_number(pair.difference)} {label}"
+            f"{pair.second}, by {_difference(pair)} {label}"
         )
         if number > 1:
             told = {"shown": shown, "turned round": turned_round, "open": left_open}
@@ -106,7 +107,7 @@ def _of_claims(comparison: Comparison) -> str | None:
             pair = shown[0]
             return (
                 f"The paper's claim holds: {pair.first} is {_more(comparison)} than "
-                f"{pair.second}, by {_number(pair.difference)} {label}."
+                f"{pair.second}, by {_difference(pair)} {label}."
             )
         return f"The paper's ordering holds: {every} of its claims are shown."
     if number == 1:
@@ -138,7 +139,7 @@ def _of_the_best(comparison: Comparison) -> str:
     other = [pair.second for pair in pairs if not pair.shown]
     more, most = _more(comparison), _more(comparison, "est")
     if not other:
-        least = _number(min(pair.difference for pair in pairs))
+        least = _difference(min(pairs, key=lambda pair: pair.difference))
         if len(worse) == 1:
             return f"{best} is {more} than {worse[0]}, by {least} {label}."
         return f"{best} is {more} than every other variant, by {least} {label} or more."
@@ -299,7 +300,7 @@ def _ordering(comparison: Comparison) -> list[str]:
     ordering = comparison.ordering
     if ordering is None or ordering.paper_share is None or ordering.kendall_tau_interval is None:
         return []
-    agreement = _range(ordering.kendall_tau_interval, decimals=2)
+    agreement = _range(ordering.kendall_tau_interval, 2)
     return [
         f"The paper's ordering ({' > '.join(ordering.paper)}) came out in "
         f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases; "
@@ -338,7 +339,7 @@ def _claims(comparison: Comparison) -> list[str]:
 
 def _claim(pair: Pair, metric: str) -> str:
     """`a > b by 0.0040 Dice (-0.0020 to 0.0100; p = 0.3000), false with a probability of 8 %`"""
-    text = f"{pair.first} > {pair.second}, {_number(pair.difference, sign=True)} "
+    text = f"{pair.first} > {pair.second}, {_difference(pair, sign=True)} "
     text += metric_of(metric).label
     within = [] if pair.interval is None else [_range(pair.interval)]
     within += [] if pair.adjusted_p_value is None else [p_text(pair.adjusted_p_value)]
@@ -415,15 +416,16 @@ def describe_pair(pair: Pair, comparison: Comparison) -> str:
     if pair.difference < 0:
         pair = turned(pair)
     runs, one = ("The run", "that") if alone else ("A typical run", "one")
-    if round(pair.difference, DECIMALS) == 0:
+    digits = _digits(pair.interval)
+    if round(pair.difference, digits) == 0:
         text = (
             f"{runs.removeprefix('A ').capitalize()}s of {pair.first} and {pair.second} have the "
-            f"same {label} to {DECIMALS} decimals"
+            f"same {label} to {digits} decimals"
         )
     else:
         text = (
             f"{runs} of {pair.first} is {_more(comparison)} than {one} of {pair.second} by "
-            f"{_number(pair.difference)} {label}"
+            f"{_difference(pair)} {label}"
         )
     if pair.interval is not None:
         over = " over cases alone" if alone else ""
@@ -460,7 +462,7 @@ def _factorial(comparison: Comparison) -> list[str]:
     label = metric_of(comparison.metric).label
     sentences = []
     for effect in comparison.factorial:
-        number = _number(effect.difference, sign=True)
+        number = _number(effect.difference, _digits(effect.interval), sign=True)
         text = f"The factor {effect.factors[0]} changes {label} by {number}"
         if len(effect.factors) > 1:
             both = " and ".join(effect.factors)
@@ -567,10 +569,20 @@ def probability(share: float) -> str:
     return percent(min(max(share, 1e-9), 1 - 1e-9))
 
 
-def _range(interval: Interval, decimals: int = DECIMALS) -> str:
-    return f"{_number(interval.low, decimals)} to {_number(interval.high, decimals)}"
+def _range(interval: Interval, digits: int | None = None) -> str:
+    digits = _digits(interval) if digits is None else digits
+    return f"{_number(interval.low, digits)} to {_number(interval.high, digits)}"
 
 
-def _number(value: float, decimals: int = DECIMALS, *, sign: bool = False) -> str:
-    text = f"{value:{'+' if sign else ''}.{decimals}f}"
+def _digits(interval: Interval | None) -> int:
+    """How many decimals a figure with that interval is told with."""
+    return decimals([width(interval)])
+
+
+def _difference(pair: Pair, *, sign: bool = False) -> str:
+    return _number(pair.difference, _digits(pair.interval), sign=sign)
+
+
+def _number(value: float, digits: int = MOST, *, sign: bool = False) -> str:
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
     return text.replace("-", "") if not float(text) else text

@@ -144,10 +144,10 @@ def test_a_candidate_without_a_variant_is_refused_with_status_2(folder, monkeypa
         ('{"study": {"name": "\\ud800"}}', "is not JSON"),
         (
             '{"comparison": {}, "schema_version": 1}',
-            "must be 3, got 1; run the stage compare again",
+            "must be 4, got 1; run the stage compare again",
         ),
-        ('{"comparison": {}, "schema_version": true}', "schema_version must be 3, got True"),
-        ('{"comparison": {}, "schema_version": 3}', "not of the schema"),
+        ('{"comparison": {}, "schema_version": true}', "schema_version must be 4, got True"),
+        ('{"comparison": {}, "schema_version": 4}', "not of the schema"),
         ('{"schema_version": true}', "schema_version: value error, input should be a whole number"),
         ('{"schema_version": 1.0}', "schema_version: value error, input should be a whole number"),
         (

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from papers import PAPER
 
+from pipeline.statistics.definitions import SHARE
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.results import (
+    SCHEMA_VERSION,
     Bin,
     Calibration,
     Cases,
@@ -28,6 +30,7 @@ from pipeline.statistics.results import (
     StudyRecord,
     ThresholdSweep,
     Variance,
+    without_inference,
 )
 from pipeline.statistics.typical import typical_interval, typical_mean
 
@@ -43,8 +46,8 @@ def make_results(
     failed: Mapping[str, Sequence[int]] | None = None,
     depth: float = 0.15,
 ) -> Results:
-    """Every part filled in where `seeds` and `variants` allow: none is tested below seven seeds,
-    nothing is concluded from one seed, and nothing compared with one variant.
+    """Every part filled in where `seeds` and `variants` allow: nothing is concluded below seven
+    seeds, and nothing compared with one variant.
 
     failed: variant -> seeds of runs that lie `depth` below the others; of more than three seeds the
     second variant's seed 3, unless given.
@@ -61,7 +64,7 @@ def make_results(
     typical = {
         name: typical_mean(own, lost[name]) for name, own in zip(variants, scores, strict=True)
     }
-    several = len(variants) > 1 and seeds > 1
+    several, descriptive = len(variants) > 1 and seeds > 1, 1 < seeds < 7
     dice = {
         name: {str(seed): run.tolist() for seed, run in enumerate(own)}
         for name, own in zip(variants, scores, strict=True)
@@ -70,7 +73,7 @@ def make_results(
         name: own.mean(axis=0).tolist() for name, own in zip(variants, scores, strict=True)
     }
     return Results(
-        schema_version=3,
+        schema_version=SCHEMA_VERSION,
         study=StudyRecord(
             name="made-up", synthetic=True, variants=list(variants), seeds=list(range(seeds)),
             folds=[0], cases_sha256="0" * 64, definitions={}, both_empty=0,
@@ -85,9 +88,9 @@ def make_results(
             Estimate(
                 variant=name, metric="dice", mean=float(own.mean()),
                 standard_deviation=0.003 if seeds > 1 else None, typical=typical[name],
-                interval=typical_interval(own, lost[name]) if seeds > 1 else None, seeds=seeds,
-                cases=len(ids), paper=PAPER.values("dice").get(name), paper_rounding=None,
-                paper_interval=None,
+                interval=typical_interval(own, lost[name], SHARE) if seeds > 1 else None,
+                seeds=seeds, cases=len(ids), paper=PAPER.values("dice").get(name),
+                paper_rounding=None, paper_interval=None,
             )
             for name, own in zip(variants, scores, strict=True)
         ],
@@ -95,10 +98,11 @@ def make_results(
         averaged=[],
         comparison=Comparison(
             metric="dice", variants=list(variants), seeds=list(range(seeds)), cases=len(ids),
-            notes=[], pairing=None, pairs=_pairs(typical, seeds), baseline=None,
+            descriptive=descriptive, notes=[], pairing=None, pairs=_pairs(typical, seeds),
+            baseline=None,
             equivalence_margin=0.005, factorial=[],
-            ranks=_ranks(variants) if several else None,
-            ordering=_ordering(typical) if several else None,
+            ranks=_ranks(variants, descriptive=descriptive) if several else None,
+            ordering=_ordering(typical, descriptive=descriptive) if several else None,
             variance=Variance(variant=3e-6, seed=9e-6, case=8e-3, rest=2e-3) if several else None,
             power=None,
         ),
@@ -158,7 +162,7 @@ def _failures(
                 "mean_interval": None
                 if each.interval is None
                 else mean_with_failures(
-                    own, np.isin(np.arange(seeds), each.failed), each.interval, 0.0
+                    own, np.isin(np.arange(seeds), each.failed), each.interval, SHARE
                 )
             }
         )
@@ -209,7 +213,7 @@ def _pairs(means: dict[str, float], seeds: int) -> list[Pair]:
         pairs.append(
             Pair(
                 first=first, second=second, difference=difference,
-                interval=_around(difference, 0.004) if seeds > 1 else None,
+                interval=_around(difference, 0.004) if tested else None,
                 p_value=p_value if tested else None,
                 adjusted_p_value=p_value if tested else None,
                 shown=place % 4 == 0 if tested else None,
@@ -220,21 +224,22 @@ def _pairs(means: dict[str, float], seeds: int) -> list[Pair]:
     return pairs
 
 
-def _ranks(variants: Sequence[str]) -> Ranks:
+def _ranks(variants: Sequence[str], *, descriptive: bool) -> Ranks:
     count = len(variants)
     average = {name: 1 + place * (count - 1) / count for place, name in enumerate(variants)}
-    return Ranks(
+    ranks = Ranks(
         anova_f=4.0, anova_p_value=0.003, friedman_statistic=20.0, friedman_p_value=0.00001,
         average=average, critical_difference=2.85,
         groups=[list(variants[:4]), list(variants[2:6]), list(variants[4:])],
     )  # fmt: skip
+    return without_inference(ranks).model_copy(update={"groups": []}) if descriptive else ranks
 
 
-def _ordering(means: dict[str, float]) -> Ordering:
+def _ordering(means: dict[str, float], *, descriptive: bool) -> Ordering:
     observed = sorted(means, key=lambda name: -means[name])
     others = [[*observed[turn:], *observed[:turn]] for turn in range(1, len(observed))]
     shares = 0.5 ** np.arange(1, len(observed) + 1)
-    return Ordering(
+    ordering = Ordering(
         draws=10_000,
         observed=observed,
         shares=[
@@ -248,3 +253,5 @@ def _ordering(means: dict[str, float]) -> Ordering:
         kendall_tau=None,
         kendall_tau_interval=None,
     )
+    nothing = {"draws": 0, "shares": [], "distinct": 0, "best": {}}
+    return ordering.model_copy(update=nothing) if descriptive else ordering

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.gate.baseline import Baseline, RunFigures, baseline_of
-from pipeline.statistics.results import Cases, Comparison, Results, RunResult, StudyRecord
+from pipeline.statistics.results import (
+    SCHEMA_VERSION,
+    Cases,
+    Comparison,
+    Results,
+    RunResult,
+    StudyRecord,
+)
 
 Values = Mapping[str, Sequence[float | None]]  # variant -> a value a seed
 
@@ -64,7 +71,7 @@ def results(
         power=None,
     )
     return Results(
-        schema_version=3,
+        schema_version=SCHEMA_VERSION,
         study=record,
         params={},
         environment={},

@@ -40,7 +40,7 @@ def test_a_table_of_seeds_is_compared_as_a_study_is():
     assert found.comparison.pairs == expected.pairs
     assert found.comparison.ordering == expected.ordering
     none = np.zeros(8, dtype=bool)
-    assert found.estimate("b", "dice").interval == typical_interval(values[1], none)
+    assert found.estimate("b", "dice").interval == typical_interval(values[1], none, (0.0, 1.0))
     assert [each.failed for each in found.failures] == [[], [], []]
     assert found.study.seeds == list(range(8))
     assert "Against the baseline a, shown to be better: b" in " ".join(found.verdict)

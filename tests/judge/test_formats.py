@@ -87,7 +87,7 @@ def test_two_formats_at_once_are_refused(every):
         (b'{"metric_per_case": [', "a is no whole JSON: .*; write it anew"),
         (b"[" * 100_000, "a is no whole JSON: "),
         (b'{"metric_per_case": 3}', "a: metric_per_case: input should be a valid list, got '3'"),
-        (b'{"schema_version": 3, "study": 3, "cases": 4}', "a: study: .*run the stage compare"),
+        (b'{"schema_version": 4, "study": 3, "cases": 4}', "a: study: .*run the stage compare"),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_one_clear_line(content, told):

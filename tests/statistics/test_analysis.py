@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline.statistics.analysis import Design, Protocol, compare, estimate, estimate_averaged
 from pipeline.statistics.crossed import by_group, case_interval, variance_components
+from pipeline.statistics.definitions import SHARE
 from pipeline.statistics.factorial import effects
 from pipeline.statistics.ordering import order_all, rank_all
 from pipeline.statistics.pairs import choose_pairing, compare_cases, compare_pairs
@@ -24,6 +25,18 @@ PRINTED = {"a": 0.866, "b": 0.8615}
 def sound(seeds):
     """None of the runs failed."""
     return np.zeros(seeds, dtype=bool)
+
+
+def on_logit(mean, reach):
+    """mean +- reach of a share, by its odds."""
+    factor = np.exp(reach / (mean * (1 - mean)))
+    odds = mean / (1 - mean)
+    return pytest.approx((odds / factor / (1 + odds / factor), odds * factor / (1 + odds * factor)))
+
+
+def over_cases(scores):
+    """Of one run's scores between 0 and 1."""
+    return on_logit(np.mean(scores), stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores))
 
 
 def table(effects=(0.8, 0.8, 0.9), *, seeds=8, cases=30):
@@ -102,16 +115,15 @@ def test_a_paper_with_two_equal_figures_orders_nothing():
 
 def test_a_dice_of_all_pixels_is_held_against_other_runs_on_these_cases():
     """Student's prediction interval over seeds: a pooled Dice has no case of its own."""
-    means = np.array([0.80, 0.82, 0.85, 0.81, 0.83])
+    means = np.array([0.80, 0.82, 0.85, 0.81, 0.83, 0.84, 0.80, 0.83])
     paper = printing(a="0.950").model_copy(update={"averaging": "pixels", "runs": 2})
-    lost = np.array([False, False, True, False, False])
+    lost = np.arange(8) == 2
     found = estimate(means[:, None], lost, variant="a", metric="pooled_dice", paper=paper)
     own = means[~lost]
-    reach = stats.t.ppf(0.975, 3) * own.std(ddof=1) * np.sqrt(1 / 4 + 1 / 2)
+    reach = stats.t.ppf(0.975, 6) * own.std(ddof=1) * np.sqrt(1 / 7 + 1 / 2)
     assert found.paper == 0.95
-    assert (found.paper_interval.low, found.paper_interval.high) == pytest.approx(
-        (own.mean() - reach, own.mean() + reach)
-    )
+    bounds = found.paper_interval
+    assert (bounds.low, bounds.high) == on_logit(own.mean(), reach)
     assert found.paper_lies == "above"
     assert estimate(means[:, None], lost, variant="a", metric="dice", paper=paper).paper is None
 
@@ -145,7 +157,7 @@ def test_one_case_says_nothing_of_others():
 @pytest.mark.slow
 def test_few_seeds_are_descriptive_only():
     found = run(table(seeds=3))
-    assert found.notes == ["Descriptive only: 3 seeds; below 7 no difference is called shown."]
+    assert found.notes == [TOO_FEW.format(3)]
     assert {pair.shown for pair in found.pairs} == {None}
 
 
@@ -210,7 +222,8 @@ def test_a_metric_without_a_number_has_no_estimate():
     assert (found.mean, found.interval, found.seeds, found.cases) == (None, None, 2, 2)
 
 
-SINGLE = np.array([[0.5, 0.7, 0.9], [0.7, 0.5, 0.6]])  # 2 seeds, 3 cases: means 0.7 and 0.6
+# 8 seeds, 3 cases: means 0.7 and 0.6 by turns.
+SINGLE = np.tile([[0.5, 0.7, 0.9], [0.7, 0.5, 0.6]], (4, 1))
 
 
 def averaged(values, single=SINGLE, averaging="flips"):
@@ -227,14 +240,18 @@ def averaged(values, single=SINGLE, averaging="flips"):
 
 
 def test_flips_differ_by_case_and_seed_with_the_two_way_interval():
-    gains = np.array([[0.01, 0.02, 0.06], [0.03, 0.06, 0.06]])  # the table worked out in crossed
+    gains = np.tile([[0.01, 0.02, 0.06], [0.03, 0.06, 0.06]], (4, 1))
     found = averaged(SINGLE + gains)
-    assert (found.runs, found.cases, found.interval_over) == (2, 3, "seeds and cases")
+    assert (found.runs, found.cases, found.interval_over) == (8, 3, "seeds and cases")
     assert found.mean == pytest.approx(0.65 + 0.04)
     # Seed means 0.7 + 0.03 and 0.6 + 0.05.
-    assert found.standard_deviation == pytest.approx(np.std([0.73, 0.65], ddof=1))
+    assert found.standard_deviation == pytest.approx(np.std([0.73, 0.65] * 4, ddof=1))
     assert found.difference == pytest.approx(0.04)
-    reach = stats.t.ppf(0.975, 1) * 0.01 * np.sqrt(2)
+    # Seeds: eight run means 0.01 from 0.04, six kept. Cases: means 0.02, 0.04, 0.06, and residuals
+    # of 0, 0.01 and 0.01 in each of the six, with 5 x 2 degrees of freedom.
+    seeds, cases = 8 * 0.01**2 / (6 * 5), (0.02**2 - 12 * 0.01**2 / 10 / 6) / 3
+    freedom = (seeds + cases) ** 2 / (seeds**2 / 5 + cases**2 / 2)
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(seeds + cases)
     assert found.difference_interval.low == pytest.approx(0.04 - reach)
     assert found.difference_interval.high == pytest.approx(0.04 + reach)
     assert found.interval.high - found.interval.low > 0
@@ -247,10 +264,23 @@ def test_an_ensemble_is_paired_by_case_with_the_mean_of_its_networks(averaging):
     assert found.standard_deviation is None
     assert found.mean == pytest.approx(0.85)
     assert found.difference == pytest.approx(0.85 - 0.65)
-    own = stats.ttest_1samp([0.8, 0.9, 0.85], 0).confidence_interval()
+    assert (found.interval.low, found.interval.high) == over_cases([0.8, 0.9, 0.85])
     gain = stats.ttest_rel([0.8, 0.9, 0.85], [0.6, 0.6, 0.75]).confidence_interval()
-    for interval, expected in ((found.interval, own), (found.difference_interval, gain)):
-        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    bounds = found.difference_interval
+    assert (bounds.low, bounds.high) == pytest.approx((gain.low, gain.high))
+
+
+@pytest.mark.parametrize("averaging", ["flips", "seeds"])
+def test_of_too_few_runs_averages_have_no_interval(averaging):
+    few, lost = SINGLE[:6], np.arange(8) < 5
+    values = few + 0.05 if averaging == "flips" else few[:1]
+    found = averaged(values, few, averaging)
+    assert (found.interval, found.difference_interval) == (None, None)
+    names = {"variant": "a", "averaging": averaging, "metric": "dice"}
+    values = SINGLE + 0.05 if averaging == "flips" else SINGLE[:1]
+    found = estimate_averaged(values, SINGLE, lost, **names)
+    assert (found.interval, found.difference_interval) == (None, None)
+    assert found.difference == pytest.approx(0.05)
 
 
 def test_flips_of_one_seed_and_any_of_one_case_have_no_interval():
@@ -266,8 +296,7 @@ def test_flips_of_one_seed_and_any_of_one_case_have_no_interval():
 
 def test_two_cases_are_enough_for_an_interval():
     found = averaged([[0.8, 0.9]], SINGLE[:, :2], "seeds")
-    expected = stats.ttest_1samp([0.8, 0.9], 0).confidence_interval()
-    assert (found.interval.low, found.interval.high) == pytest.approx(expected)
+    assert (found.interval.low, found.interval.high) == over_cases([0.8, 0.9])
     assert averaged(SINGLE[:, :2] + 0.1, SINGLE[:, :2]).interval is not None
 
 
@@ -322,7 +351,7 @@ def test_a_baseline_that_is_not_there_is_none_and_a_paper_of_one_figure_has_no_g
 
 
 def test_a_comparison_without_options_draws_ten_thousand_times_by_seed_0():
-    _, scores = two(seeds=3, cases=4)
+    _, scores = two(cases=4)
     found = compare(scores, Protocol("dice", margin=0.005))
     assert found == compare(scores, Protocol("dice", margin=0.005, draws=10_000, seed=0))
     assert found.ordering.draws == 10_000
@@ -338,16 +367,71 @@ def test_a_claim_is_of_neighbours_among_those_that_are_compared():
     assert (found.design, found.factorial, found.power.gap) == ({}, [], None)
 
 
+TOO_FEW = "Descriptive only: {} seeds, and fewer than 7 allow no interval and no test."
+
+
 def test_two_seeds_and_two_cases_are_the_fewest_that_are_compared():
     found = run(two(seeds=2, cases=2)[1])
-    assert found.notes == ["Descriptive only: 2 seeds; below 7 no difference is called shown."]
+    assert found.notes == [TOO_FEW.format(2)]
     assert len(found.pairs) == 1
+
+
+DESCRIBES = {  # what is left of each record where runs are too few
+    "Pair": {"first", "second", "difference", "deciding_cases"},
+    "Effect": {"factors", "difference"},
+    "Ranks": {"average", "groups"},
+    "Ordering": {"draws", "observed", "shares", "distinct", "best", "paper", "kendall_tau"},
+    "Power": {
+        "power", "standard_deviation", "gap", "seeds_for_gap", "seeds_for_margin", "failure_rate",
+        "seeds_for_failure_rate",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+@pytest.mark.parametrize(("seeds", "lost"), [(2, 0), (6, 0), (7, 4)])
+def test_of_too_few_runs_nothing_is_concluded_and_what_describes_them_stays(seeds, lost, better):
+    _, scores = two(seeds=seeds, seed_deviation=0.01)
+    factors = {"a": [], "b": ["x"]}
+    found = run(
+        scores, printed={"a": 0.80, "b": 0.84}, factors=factors, better=better, margin=0.05,
+        failed_runs={("b", seed) for seed in range(lost)},
+    )  # fmt: skip
+    assert found.descriptive
+    records = [*found.pairs, *found.factorial, found.ranks, found.ordering, found.power]
+    assert [type(record).__name__ for record in records] == list(DESCRIBES)
+    for record in records:
+        told = {name for name, value in record if value is not None}
+        assert told - {"deciding_cases"} == DESCRIBES[type(record).__name__] - {"deciding_cases"}
+    assert found.ranks.groups == []
+    assert (found.ordering.draws, found.ordering.shares, found.ordering.best) == (0, [], {})
+    assert sorted(found.ordering.observed) == ["a", "b"]
+    assert found.variance is not None
+    own = run(scores, printed={"a": 0.80, "b": 0.84}, factors=factors, better=better)
+    assert own.descriptive == (seeds < 7)
+
+
+def test_seven_runs_of_which_four_did_not_fail_are_enough():
+    _, scores = two()
+    found = run(scores, failed_runs={("b", seed) for seed in range(3)})
+    assert (found.descriptive, found.notes) == (False, [])
+    (pair,) = found.pairs
+    assert None not in (pair.interval, pair.shown, pair.superiority, pair.false)
+
+
+def test_one_variant_alone_is_descriptive_of_few_runs():
+    for seeds, few in ((1, False), (2, True), (6, True), (7, False)):
+        found = run(table((0.8,), seeds=seeds), baseline=None)
+        assert found.descriptive == few
+        assert found.notes == [TOO_FEW.format(seeds)] * few + [
+            "There are no two variants to compare."
+        ]
 
 
 @pytest.mark.parametrize(
     ("seeds", "cases", "note"),
     [
-        (5, 1, "With one test case nothing can be said of others."),
+        (7, 1, "With one test case nothing can be said of others."),
     ],
 )
 def test_what_allows_no_comparison_is_told_and_counted(seeds, cases, note):
@@ -447,15 +531,16 @@ def test_an_estimate_is_the_mean_over_all_and_the_deviation_over_seeds():
     assert found.standard_deviation == pytest.approx(np.std(values[0].mean(axis=1), ddof=1))
     none = np.zeros(7, dtype=bool)
     assert found.typical == pytest.approx(typical_run(values[0], none).mean)
-    assert found.interval == typical_interval(values[0], none)
-    assert found.paper_interval == more_runs_interval(values[0], none)
+    assert found.interval == typical_interval(values[0], none, SHARE)
+    assert found.paper_interval == more_runs_interval(values[0], none, SHARE)
     assert found.paper_rounding == pytest.approx(0.005)
     four = printing("iou", a="0.8", b="0.7", c="0.7", d="0.7")
     found = estimate(values[0], none, variant="a", metric="iou", paper=four)
-    assert found.paper_interval == more_runs_interval(values[0], none, figures=4)
+    assert found.paper_interval == more_runs_interval(values[0], none, SHARE, figures=4)
     means = four.model_copy(update={"runs": 3, "cases": 40})
     found = estimate(values[0], none, variant="a", metric="iou", paper=means)
-    assert found.paper_interval == more_runs_interval(values[0], none, figures=4, runs=3, cases=40)
+    more = {"figures": 4, "runs": 3, "cases": 40}
+    assert found.paper_interval == more_runs_interval(values[0], none, SHARE, **more)
     assert estimate(values[0], sound(7), variant="a", metric="iou").paper_interval is None
 
 
@@ -465,17 +550,43 @@ def test_an_estimate_of_one_seed_is_over_cases_alone_and_of_one_case_has_no_inte
         values[0, :1], sound(1), variant="a", metric="dice", paper=printing(a="0.8")
     )
     assert (one_seed.standard_deviation, one_seed.paper_interval) == (None, None)
-    over_cases = stats.ttest_1samp(values[0, 0], 0).confidence_interval(0.95)
-    assert (one_seed.interval.low, one_seed.interval.high) == pytest.approx(tuple(over_cases))
+    assert (one_seed.interval.low, one_seed.interval.high) == over_cases(values[0, 0])
     one_case = estimate(
         values[0, :, :1], sound(7), variant="a", metric="dice", paper=printing(a="0.8")
     )
     assert one_case.standard_deviation == pytest.approx(np.std(values[0, :, 0], ddof=1))
     assert (one_case.interval, one_case.paper_interval) == (None, None)
-    two_each = estimate(
-        values[0, :2, :2], sound(2), variant="a", metric="dice", paper=printing(a="0.8")
+    two_cases = estimate(
+        values[0, :, :2], sound(7), variant="a", metric="dice", paper=printing(a="0.8")
     )
-    assert None not in (two_each.standard_deviation, two_each.interval, two_each.paper_interval)
+    assert None not in (two_cases.standard_deviation, two_cases.interval, two_cases.paper_interval)
+
+
+@pytest.mark.parametrize("metric", ["dice", "pooled_dice"])
+@pytest.mark.parametrize(("seeds", "lost"), [(2, 0), (6, 0), (8, 5)])
+def test_an_estimate_of_too_few_runs_describes_them(seeds, lost, metric):
+    values = two(seeds=seeds)[0][0]
+    values = values if metric == "dice" else values.mean(axis=1, keepdims=True)
+    failed = np.arange(seeds) < lost
+    paper = printing(metric, a="0.8")
+    found = estimate(values, failed, variant="a", metric=metric, paper=paper)
+    assert (found.interval, found.paper_interval, found.paper_lies) == (None, None, None)
+    assert None not in (found.mean, found.standard_deviation, found.typical, found.paper)
+
+
+@pytest.mark.parametrize(
+    ("metric", "factor", "scale"),
+    [
+        ("dice", 1, "logit"), ("focal_loss", 1, "log"), ("Dice", 1, "logit"), ("IoU", 1, "logit"),
+        ("IoU", 100, "plain"), ("ASSD", 1, "plain"), ("hausdorff_95", 100, "log"),
+    ],
+)  # fmt: skip
+def test_an_estimate_is_on_the_scale_of_its_metrics_bounds(metric, factor, scale):
+    values = factor * two()[0][0]
+    printed = printing(metric, a="0.8")
+    found = estimate(values, sound(7), variant="a", metric=metric, paper=printed)
+    assert (found.interval.scale, found.paper_interval.scale) == (scale, scale)
+    assert found.interval.low < found.typical < found.interval.high
 
 
 def test_nothing_scored_has_no_estimate_and_keeps_the_papers_figure():
@@ -488,26 +599,27 @@ def test_nothing_scored_has_no_estimate_and_keeps_the_papers_figure():
 
 
 def test_an_estimate_tells_the_mean_of_all_runs_and_the_typical_one():
-    values, _ = two()
-    failed = np.arange(7) == 2
+    values, _ = two(seeds=8)
+    failed = np.arange(8) == 2
     worse = np.where(failed[:, None], values[0] - 0.3, values[0])
     found = estimate(worse, failed, variant="a", metric="dice", paper=printing(a="0.8"))
     assert found.mean == pytest.approx(worse.mean())
     own = values[0][~failed]
-    assert found.typical == pytest.approx(own.mean())  # of six runs none is trimmed
-    assert found.interval == typical_interval(own, np.zeros(6, dtype=bool))
-    assert found.paper_interval == more_runs_interval(own, np.zeros(6, dtype=bool))
+    assert found.typical == pytest.approx(stats.trim_mean(own.mean(axis=1), 1 / 7))
+    assert found.interval == typical_interval(own, sound(7), SHARE)
+    assert found.paper_interval == more_runs_interval(own, sound(7), SHARE)
 
 
 def test_flips_of_a_failed_run_have_no_part_in_what_they_bring():
     rng = np.random.default_rng(2)
-    single, gains = rng.random((5, 9)), rng.normal(0.01, 0.002, (5, 9))
-    failed = np.arange(5) == 3
+    single, gains = rng.random((8, 9)), rng.normal(0.01, 0.002, (8, 9))
+    failed = np.arange(8) == 3
     gains[3] += 0.3
     found = estimate_averaged(
         single + gains, single, failed, variant="a", averaging="flips", metric="dice"
     )
-    assert found.difference == pytest.approx(gains[~failed].mean())
+    own = gains[~failed].mean(axis=1)
+    assert found.difference == pytest.approx(stats.trim_mean(own, 1 / 7))
     expected = typical_interval(gains, failed)
     assert found.difference_interval.low == pytest.approx(expected.low)
     assert found.mean == pytest.approx((single + gains).mean())
@@ -530,7 +642,8 @@ def test_without_two_runs_that_did_not_fail_nothing_is_compared():
     found = run(scores, failed_runs={("b", 0), ("b", 2)})
     assert found.pairs == []
     assert found.notes == [
-        "Of a variant no two runs of these seeds did not fail: nothing is compared."
+        TOO_FEW.format(3),
+        "Of a variant no two runs of these seeds did not fail: nothing is compared.",
     ]
 
 
@@ -538,7 +651,8 @@ def test_too_few_runs_that_did_not_fail_are_descriptive_and_named():
     _, scores = two(seeds=8)
     found = run(scores, failed_runs={("b", seed) for seed in range(5)})
     assert found.notes == [
-        "Descriptive only: too few runs did not fail (b 3 of 8); no difference is called shown."
+        "Descriptive only: too few runs did not fail (b 3 of 8), and they allow no interval and "
+        "no test."
     ]
     assert [pair.shown for pair in found.pairs] == [None]
 
@@ -595,9 +709,9 @@ def test_an_estimate_by_group_has_the_same_means_and_another_error():
     paper = printing(a="0.8").model_copy(update={"cases": 60})
     alone = estimate(own, failed, variant="a", metric="dice", paper=paper)
     found = estimate(own, failed, variant="a", metric="dice", paper=paper, groups=PATIENTS)
-    assert found.interval == typical_interval(units, failed) != alone.interval
+    assert found.interval == typical_interval(units, failed, SHARE) != alone.interval
     # The paper's 60 cases are then of 20 groups.
-    assert found.paper_interval == more_runs_interval(units, failed, cases=20)
+    assert found.paper_interval == more_runs_interval(units, failed, SHARE, cases=20)
     same = {"interval": None, "paper_interval": None}
     assert found.model_copy(update=same) == alone.model_copy(update=same)
     one = estimate(own, failed, variant="a", metric="dice", paper=paper, groups=PATIENTS * 0)
@@ -607,19 +721,22 @@ def test_an_estimate_by_group_has_the_same_means_and_another_error():
 @pytest.mark.parametrize("averaging", ["flips", "seeds"])
 def test_averages_by_group_have_the_same_figures_and_another_error(averaging):
     rng = np.random.default_rng(2)
-    single = rng.random((5, 12))
-    values = single + rng.normal(0.01, 0.02, (5, 12))
+    single = rng.uniform(0.2, 0.8, (8, 12))
+    values = single + rng.normal(0.01, 0.02, (8, 12))
     values = values if averaging == "flips" else values[:1]
     gains = values - (single if averaging == "flips" else single.mean(axis=0))
     names = {"variant": "a", "averaging": averaging, "metric": "dice"}
-    found = estimate_averaged(values, single, sound(5), **names, groups=PATIENTS)
-    for interval, own in ((found.interval, values), (found.difference_interval, gains)):
+    found = estimate_averaged(values, single, sound(8), **names, groups=PATIENTS)
+    for interval, own, bounds in (
+        (found.interval, values, SHARE), (found.difference_interval, gains, None)
+    ):  # fmt: skip
         units = by_group(own, PATIENTS)
-        expected = typical_interval(units, sound(5)) if averaging == "flips" else None
-        assert interval == (expected or case_interval(units[0]))
-    alone = estimate_averaged(values, single, sound(5), **names)
+        flips = averaging == "flips"
+        expected = typical_interval(units, sound(8), bounds) if flips else None
+        assert interval == (expected or case_interval(units[0], bounds))
+    alone = estimate_averaged(values, single, sound(8), **names)
     assert (found.mean, found.difference, found.cases) == (alone.mean, alone.difference, 12)
-    one = estimate_averaged(values, single, sound(5), **names, groups=PATIENTS * 0)
+    one = estimate_averaged(values, single, sound(8), **names, groups=PATIENTS * 0)
     assert (one.interval, one.difference_interval) == (None, None)
 
 
@@ -631,4 +748,4 @@ def test_one_run_each_is_compared_by_group_over_cases_alone():
     assert found.pairs != run(scores).pairs
     assert run(photographs(scores, each=12)).pairs == []
     own = estimate(values[0], sound(1), variant="a", metric="dice", groups=PATIENTS)
-    assert own.interval == case_interval(by_group(values[0, 0], PATIENTS))
+    assert own.interval == case_interval(by_group(values[0, 0], PATIENTS), SHARE)

@@ -10,6 +10,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from pipeline.statistics.crossed import (
+    around,
     by_group,
     case_interval,
     mean_interval,
@@ -149,3 +150,45 @@ def test_two_way_errors_by_group_hold_a_patients_share_and_no_seeds():
     assert errors.seeds == pytest.approx(alone.seeds)
     assert errors.cases == pytest.approx(alone.cases)
     assert two_way(five).cases < 0.25 * alone.cases
+
+
+def test_an_interval_on_the_logit_is_the_one_that_statsmodels_has_of_a_proportion():
+    """A logistic model of a constant alone, whose Wald interval is the delta method's."""
+    found = np.repeat([1.0, 0.0], [17, 3])
+    fitted = sm.Logit(found, np.ones(20)).fit(disp=0)
+    low, high = 1 / (1 + np.exp(-fitted.conf_int()[0]))
+    reach = stats.norm.ppf(0.975) * np.sqrt(0.85 * 0.15 / 20)
+    interval = around(0.85, reach, (0.0, 1.0))
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert interval.scale == "logit"
+    wider = around(85, 100 * reach, (0.0, 100.0))
+    assert (wider.low, wider.high) == pytest.approx((100 * low, 100 * high))
+
+
+def test_an_interval_on_the_log_is_the_one_that_statsmodels_has_of_a_rate():
+    counts = np.array([3.0, 0, 1, 4, 2, 2])
+    fitted = sm.Poisson(counts, np.ones(6)).fit(disp=0)
+    low, high = np.exp(fitted.conf_int()[0])
+    interval = around(2.0, stats.norm.ppf(0.975) * np.sqrt(2 / 6), (0.0, None))
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+    assert interval.scale == "log"
+
+
+def test_an_interval_never_leaves_the_bounds_and_is_plain_without_them():
+    plain = around(0.99, 0.02)
+    assert (plain.low, plain.high, plain.scale) == (pytest.approx(0.97), 1.01, "plain")
+    for mean in (1e-12, 0.02, 0.5, 0.97, 1 - 1e-12):
+        for reach in (1e-9, 0.01, 0.3, 20.0):
+            share, amount = around(mean, reach, (0.0, 1.0)), around(mean, reach, (0.0, None))
+            assert 0 <= share.low <= mean <= share.high <= 1
+            assert 0 <= amount.low <= mean <= amount.high < np.inf
+
+
+def test_a_mean_at_a_bound_has_the_part_of_its_plain_interval_within():
+    for bounds, mean, expected in (
+        ((0.0, 1.0), 1.0, (0.8, 1.0)), ((0.0, 1.0), 0.0, (0.0, 0.2)), ((0.0, None), 0.0, (0.0, 0.2))
+    ):  # fmt: skip
+        found = around(mean, 0.2, bounds)
+        assert ((found.low, found.high), found.scale) == (pytest.approx(expected), "plain")
+        exact = around(mean, 0.0, bounds)
+        assert (exact.low, exact.high) == (mean, mean)

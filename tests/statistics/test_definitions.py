@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import REPOSITORY
 
-from pipeline.statistics.definitions import METRICS, metrics_of, state
+from pipeline.statistics.definitions import METRICS, metric_of, metrics_of, state
 from pipeline.study.blocks import Focal
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
+from pipeline.study.run_files import MOST, range_of
 
 
 def with_constants(resolution: str) -> Study:
@@ -58,3 +59,21 @@ def test_each_definition_has_its_label_and_the_constants_of_the_study():
     for name, numbers in constants.items():
         assert all(number in told[METRICS[name].label] for number in numbers), name
     assert not any("{" in definition for definition in told.values())
+
+
+def test_the_bounds_of_a_metric_are_those_that_its_column_is_held_to():
+    for name, metric in METRICS.items():
+        low, high = range_of(name)
+        assert metric.bounds == (low, None if high == MOST else high), name
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("Dice", (0, 1)), ("DSC", (0, 1)), ("IoU", (0, 1)), ("mIoU", (0, 1)), ("mean_iou", (0, 1)),
+        ("Jaccard", (0, 1)), ("val_dice", (0, 1)), ("dice_loss", None), ("HD95", None),
+        ("jaccard distance", None), ("Score", None), ("value", None), ("previous", None),
+    ],
+)  # fmt: skip
+def test_another_tools_metric_has_the_bounds_that_its_name_says(name, bounds):
+    assert metric_of(name).bounds == bounds

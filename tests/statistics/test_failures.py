@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from pipeline.statistics.crossed import mean_interval
+from pipeline.statistics.definitions import SHARE
 from pipeline.statistics.failures import (
     failure_rates,
     mean_with_failures,
@@ -120,19 +121,24 @@ def test_the_mean_over_all_runs_admits_failures_that_were_not_seen():
     values = np.random.default_rng(0).normal(0.85, 0.01, (10, 30))
     none = np.zeros(10, dtype=bool)
     rate = rate_interval(0, 10)
-    found, bounds = mean_with_failures(values, none, rate, 0.0), mean_interval(values)
+    found, bounds = mean_with_failures(values, none, rate, SHARE), mean_interval(values, SHARE)
     assert found.high == bounds.high
     assert found.low == pytest.approx((1 - rate.high) * bounds.low)
-    raised = mean_with_failures(values, none, rate, 0.5)
+    raised, bounds = (
+        mean_with_failures(values, none, rate, (0.5, 1)),
+        mean_interval(values, (0.5, 1)),
+    )
     assert raised.low == pytest.approx((1 - rate.high) * bounds.low + rate.high * 0.5)
-    wild = np.array([[0.9, 0.8], [0.1, 0.0]])  # an interval far beyond what Dice can be
-    assert mean_with_failures(wild, none[:2], rate, 0.0).low == 0
-    assert mean_with_failures(values[:1], none[:1], rate, 0.0) is None
-    assert mean_with_failures(values[:, :1], none, rate, 0.0) is None
+    wild = np.tile([[0.3, 0.0], [0.0, 0.0]], (5, 1))  # plain, it leaves what a Dice can be
+    assert mean_interval(wild).low < 0 < mean_with_failures(wild, none, rate, SHARE).low
+    assert mean_with_failures(values[:1], none[:1], rate, SHARE) is None
+    assert mean_with_failures(values[:6], none[:6], rate, SHARE) is None
+    assert mean_with_failures(values, np.arange(10) > 2, rate, SHARE) is None
+    assert mean_with_failures(values[:, :1], none, rate, SHARE) is None
     lost = np.arange(10) == 3
     worse = np.where(lost[:, None], values - 0.3, values)
-    assert mean_with_failures(worse, lost, rate_interval(1, 10), 0.0).high == pytest.approx(
-        mean_interval(values[~lost]).high
+    assert mean_with_failures(worse, lost, rate_interval(1, 10), SHARE).high == pytest.approx(
+        mean_interval(values[~lost], SHARE).high
     )
 
 

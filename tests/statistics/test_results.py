@@ -35,7 +35,7 @@ def test_every_key_of_the_schema_that_names_a_method_says_so():
     [
         ("{", "the file: invalid JSON"),
         ("{}", "schema_version: field required"),
-        ('{"schema_version": 4}', "schema_version: input should be 3, got '4'"),
+        ('{"schema_version": 3}', "schema_version: input should be 4, got '3'"),
     ],
 )
 def test_an_unusable_file_is_refused_in_a_sentence(tmp_path, content, told):

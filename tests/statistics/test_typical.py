@@ -9,7 +9,9 @@ from scipy import stats
 from pipeline.statistics.crossed import by_group, mean_interval, two_way
 from pipeline.statistics.typical import (
     contrasts,
+    is_descriptive,
     more_runs_interval,
+    seeds_alone_interval,
     typical_interval,
     typical_mean,
     typical_run,
@@ -34,6 +36,12 @@ def pair(first, second, *, paired=False, lost=(None, None)):
         for values, failed in zip((first, second), lost, strict=True)
     ]
     return contrasts(runs, BETWEEN, paired)[0]
+
+
+def interval_of(values):
+    """Of a typical run, whatever the number of runs."""
+    (found,) = contrasts([typical_run(values, none(values))], [[1.0]], paired=False)
+    return found.interval()
 
 
 def test_one_run_is_trimmed_at_either_end_and_a_tenth_of_many():
@@ -153,7 +161,7 @@ def test_the_cases_error_is_that_of_the_two_way_table_of_the_kept_runs():
     noise = [each.mean(axis=0).var(ddof=1) / 50 - errors.cases
              for each, errors in zip(values, kept, strict=True)]  # fmt: skip
     assert found.cases == pytest.approx(differences.var(ddof=1) / 50 - sum(noise))
-    alone = typical_interval(values[0], none(values[0]))
+    alone = interval_of(values[0])
     expected = mean_interval(values[0])  # of six runs none is trimmed
     assert (alone.low, alone.high) == pytest.approx((expected.low, expected.high))
 
@@ -194,18 +202,18 @@ def test_equivalence_is_two_one_sided_tests():
 def test_few_kept_runs_have_the_seeds_degrees_of_freedom():
     """With fewer than five Satterthwaite's own number is too uncertain."""
     values = simulate(np.random.default_rng(8), [0.8], seeds=3, cases=200)[0]
-    bounds = typical_interval(values, none(values))
+    bounds = interval_of(values)
     reach = stats.t.ppf(0.975, 2) * two_way(values).total
     assert bounds.high - bounds.low == pytest.approx(2 * reach)
 
 
 def test_the_prediction_interval_is_the_textbooks_where_cases_are_alike():
-    means = np.array([0.80, 0.82, 0.85, 0.81])
-    (values,) = alike(means)
-    bounds = more_runs_interval(values, none(values))
+    means, failed = np.array([0.80, 0.82, 0.85, 0.81]), np.arange(7) > 3
+    (values,) = alike([*means, 0.1, 0.2, 0.3])
+    bounds = more_runs_interval(values, failed)
     reach = stats.t.ppf(0.975, 3) * means.std(ddof=1) * np.sqrt(1 + 1 / 4)
     assert bounds.high - bounds.low == pytest.approx(2 * reach)
-    four = more_runs_interval(values, none(values), figures=4)
+    four = more_runs_interval(values, failed, figures=4)
     assert (four.high - four.low) / 2 == pytest.approx(
         stats.t.ppf(1 - 0.05 / 8, 3) * means.std(ddof=1) * np.sqrt(1 + 1 / 4)
     )
@@ -229,14 +237,51 @@ def test_one_run_and_one_case_have_a_mean_and_runs_over_cases_alone_an_interval(
     values = np.random.default_rng(9).random((3, 12))
     failed = np.array([False, True, True])
     assert typical_mean(values, failed) == pytest.approx(values[0].mean())
+    assert typical_interval(values, failed) is None
     expected = stats.ttest_1samp(values[0], 0).confidence_interval(0.95)
-    found = typical_interval(values, failed)
+    found = typical_interval(values[:1], failed[:1])
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert typical_mean(values[:, :1], none(values)) == pytest.approx(values[:, 0].mean())
     many = np.random.default_rng(1).random((10, 1))  # trimmed, though of one case
     assert typical_mean(many, none(many)) == pytest.approx(stats.trim_mean(many[:, 0], 0.1))
     values[0, 0] = np.nan
     assert np.isnan(typical_mean(values, none(values)))
+
+
+@pytest.mark.parametrize(
+    ("runs", "lost", "few"), [(1, 0, False), (2, 0, True), (6, 0, True), (7, 0, False),
+                              (7, 3, False), (7, 4, True), (20, 16, False), (20, 17, True)],
+)  # fmt: skip
+def test_seven_runs_of_which_four_did_not_fail_are_the_fewest_that_conclude(runs, lost, few):
+    failed = np.arange(runs) < lost
+    assert is_descriptive(failed) == few
+    assert is_descriptive(np.array([failed, failed & False])) == few
+    values = np.random.default_rng(0).uniform(0.7, 0.9, (runs, 5))
+    assert (typical_interval(values, failed) is None) == few
+    assert (more_runs_interval(values, failed) is None) == (few or runs == 1)
+    assert (seeds_alone_interval(values[:, 0], failed) is None) == (few or runs == 1)
+    assert not is_descriptive(np.zeros((0, 0), dtype=bool))
+
+
+def test_intervals_of_a_metric_stay_within_its_bounds():
+    values = np.clip(np.random.default_rng(0).normal(0.995, 0.01, (8, 6)), 0, 1)
+    values[:, 0] = 0.9
+    for found in (
+        typical_interval(values, none(values), (0.0, 1.0)),
+        more_runs_interval(values, none(values), (0.0, 1.0), figures=4),
+        seeds_alone_interval(values[:, 1], none(values), (0.0, 1.0)),
+        typical_interval(values[:1], none(values[:1]), (0.0, 1.0)),
+    ):
+        assert (0 < found.low < found.high < 1, found.scale) == (True, "logit")
+    assert typical_interval(values, none(values)).high > 1
+
+
+def test_runs_of_which_all_but_one_are_perfect_have_an_interval_that_ends_at_one():
+    (values,) = alike([1, 1, 1, 1, 1, 1, 0.9])  # which is trimmed, but may come again
+    assert typical_interval(values, none(values), (0.0, 1.0)).low == 1
+    found = more_runs_interval(values, none(values), (0.0, 1.0))
+    reach = stats.t.ppf(0.975, 6) * values[:, 0].std(ddof=1)
+    assert (found.low, found.high) == (pytest.approx(1 - reach), 1)
 
 
 def test_of_two_seeds_the_pooled_error_has_no_more_degrees_of_freedom():
