@@ -246,7 +246,7 @@ def test_subgroups_are_of_typical_runs(results):
 
 def test_the_number_of_groups_is_told_where_cases_belong_together(tmp_path, results):
     groups = {"case-1": "case-0", "case-11": "case-10"}
-    found = collected(tmp_path, seeds=2, averaging=["seeds"], groups=groups)
+    found = collected(tmp_path, seeds=7, averaging=["seeds"], groups=groups)
     told, alone = ({t.key: t.caption for t in all_tables(each)} for each in (found, results))
     for key in ("comparison", "secondary", "boundary", "native", "averaging"):
         assert "on 12 test cases of 10 groups" in told[key], key

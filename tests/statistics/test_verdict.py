@@ -52,18 +52,18 @@ def pair(difference, low, high, shown, p_value=0.03):
     [
         (
             pair(0.004, -0.002, 0.01, False, 0.3),
-            "A typical run of a is higher than one of b by 0.0040 Dice, 95 % interval -0.0020 to "
-            "0.0100: not shown (p = 0.3000, adjusted).",
+            "A typical run of a is higher than one of b by 0.004 Dice, 95 % interval -0.002 to "
+            "0.010: not shown (p = 0.3000, adjusted).",
         ),
         (
             pair(-0.02, -0.03, -0.01, True, 0.00001),
-            "A typical run of b is higher than one of a by 0.0200 Dice, 95 % interval 0.0100 to "
-            "0.0300: shown (p < 0.0001, adjusted).",
+            "A typical run of b is higher than one of a by 0.020 Dice, 95 % interval 0.010 to "
+            "0.030: shown (p < 0.0001, adjusted).",
         ),
         (
             pair(0.02, 0.01, 0.03, None),
-            "A typical run of a is higher than one of b by 0.0200 Dice, 95 % interval 0.0100 to "
-            "0.0300: descriptive only.",
+            "A typical run of a is higher than one of b by 0.020 Dice, 95 % interval 0.010 to "
+            "0.030: descriptive only.",
         ),
         (
             pair(0, 0, 0, False, 1.0),
@@ -203,12 +203,12 @@ def test_of_few_variants_every_pair_is_told_and_of_more_the_neighbours_or_the_ba
     equal = {"equivalence_margin": 0.005, "baseline": None}
     first, second, third = said(variants=["a", "b", "c"], pairs=pairs, **equal)
     assert first == (
-        "A typical run of a is higher than one of b by 0.0200 Dice, 95 % interval 0.0100 to "
-        "0.0300: not shown (p = 0.2000, adjusted)."
+        "A typical run of a is higher than one of b by 0.020 Dice, 95 % interval 0.010 to "
+        "0.030: not shown (p = 0.2000, adjusted)."
     )
-    assert second.startswith("A typical run of a is higher than one of c by 0.0100 Dice")
+    assert second.startswith("A typical run of a is higher than one of c by 0.010 Dice")
     assert third.startswith(
-        "A typical run of c is higher than one of b by 0.0100 Dice, 95 % interval 0.0000 to 0.0200:"
+        "A typical run of c is higher than one of b by 0.010 Dice, 95 % interval 0.000 to 0.020:"
     )
     four = {"variants": ["a", "b", "c", "d"], "pairs": pairs, **equal}
     bare = {"paper": [], "paper_share": None, "observed": ["a", "c", "b", "d"]}
@@ -278,12 +278,11 @@ def test_claims_are_told_by_what_became_of_them_and_which_of_them_few_cases_deci
         claims=[("a", "b"), ("a", "c"), ("b", "c"), ("b", "d")],
     )  # fmt: skip
     assert told == [
-        "Of the paper's claims shown: a > b, +0.0200 Dice (0.0100 to 0.0300, p = 0.0010), false "
+        "Of the paper's claims shown: a > b, +0.020 Dice (0.010 to 0.030, p = 0.0010), false "
         "with a probability of under 1 %.",
-        "The contrary is shown of: b > c, -0.0300 Dice (-0.0400 to -0.0200, p = 0.2000).",
+        "The contrary is shown of: b > c, -0.030 Dice (-0.040 to -0.020, p = 0.2000).",
         # From the other side: what is unlikely of c > a is likely of a > c.
-        "Open: a > c, +0.0200 Dice (0.0100 to 0.0300, p = 0.2000), false with a probability of "
-        "69 %.",
+        "Open: a > c, +0.020 Dice (0.010 to 0.030, p = 0.2000), false with a probability of 69 %.",
         "Without a few of the 1,000 cases the order of the two turns round: a > c (12).",
     ]
 
@@ -306,7 +305,7 @@ def test_the_answer_to_whether_the_papers_claims_hold():
         "The paper's ordering is not shown: of its two claims one is, and one stays open."
     )
     assert outcome(ab, cb, ac, **both) == (
-        "The paper's ordering does not hold: c is higher than b, by 0.0300 Dice; of its two "
+        "The paper's ordering does not hold: c is higher than b, by 0.030 Dice; of its two "
         "claims one is shown and one is turned round."
     )
     one = {"claims": [("b", "c")]}
@@ -314,19 +313,19 @@ def test_the_answer_to_whether_the_papers_claims_hold():
         "The paper's claim is not shown: whether b is higher than c stays open."
     )
     assert outcome(ab, cb, ac, **one) == (
-        "The paper's claim does not hold: c is higher than b, by 0.0300 Dice."
+        "The paper's claim does not hold: c is higher than b, by 0.030 Dice."
     )
     assert outcome(ab, cb, ac, claims=[("a", "b")]) == (
-        "The paper's claim holds: a is higher than b, by 0.0200 Dice."
+        "The paper's claim holds: a is higher than b, by 0.020 Dice."
     )
 
 
 def test_the_answer_to_which_variant_is_best():
     ab, ac = between("a", "b", 0.02, shown=True), between("a", "c", 0.03, shown=True)
     bc = between("b", "c", 0.01, shown=True)
-    assert outcome(ab) == "a is higher than b, by 0.0200 Dice."
-    assert outcome(ab, better="lower") == "a is lower than b, by 0.0200 Dice."
-    assert outcome(ab, ac, bc) == "a is higher than every other variant, by 0.0200 Dice or more."
+    assert outcome(ab) == "a is higher than b, by 0.020 Dice."
+    assert outcome(ab, better="lower") == "a is lower than b, by 0.020 Dice."
+    assert outcome(ab, ac, bc) == "a is higher than every other variant, by 0.020 Dice or more."
     unknown = [between("a", "b", 0.02), between("a", "c", 0.03), between("b", "c", 0.01)]
     assert outcome(unknown[0]) == "No difference is shown between a and b."
     assert outcome(*unknown) == (
@@ -341,10 +340,10 @@ def test_the_answer_to_which_variant_is_best():
 
 def test_the_answer_where_nothing_can_be_concluded():
     unclear = between("a", "b", 0.02, shown=None)
-    assert outcome(unclear, seeds=[0, 1]) == (
+    assert outcome(unclear, seeds=[0, 1], descriptive=True) == (
         "Two seeds: no conclusion can be drawn yet; at least seven are needed."
     )
-    several = {**dict(BARE), "seeds": list(range(10)), "pairs": [unclear]}
+    several = {**dict(BARE), "seeds": list(range(10)), "pairs": [unclear], "descriptive": True}
     assert answer(
         Comparison.model_validate(several), [], [failures("a", 10, 1, 2, 3, 4, 5, 6, 7)]
     ) == (
@@ -362,7 +361,7 @@ def test_the_answer_where_nothing_can_be_concluded():
         interval=Interval(low=0.79, high=0.83), seeds=8, cases=9,
     )  # fmt: skip
     assert answer(BARE, [estimate], []) == (
-        "A typical run of a has Dice 0.8123, 95 % interval 0.7900 to 0.8300; there is no other "
+        "A typical run of a has Dice 0.812, 95 % interval 0.790 to 0.830; there is no other "
         "variant to compare it with."
     )
 
@@ -416,7 +415,7 @@ def test_the_papers_figures_in_words():
         ],
         printing(**{name: f"0.{figure}" for name, figure in PRINTED.items()}),
     )
-    where = "where a run that does not fail is expected here, 0.7800 to 0.8200."
+    where = "where a run that does not fail is expected here, 0.780 to 0.820."
     assert told == [
         f"The paper's 0.830 for a lies above {where}",
         f"The paper's 0.770 for c lies below {where}",
@@ -488,7 +487,7 @@ def test_of_fewer_than_five_runs_nothing_is_said_of_failures():
 )
 def test_a_p_value_in_words(p_value, text):
     assert module.p_text(p_value) == text
-    assert describe_pair(pair(0.02, 0.01, 0.03, True, None), BARE).endswith("0.0300: shown.")
+    assert describe_pair(pair(0.02, 0.01, 0.03, True, None), BARE).endswith("0.030: shown.")
 
 
 def test_a_pair_without_intervals_is_turned_too():
@@ -510,14 +509,14 @@ def test_a_pair_without_intervals_is_turned_too():
 
 
 def test_a_rounded_difference_of_none_is_told_as_the_same():
-    assert describe_pair(pair(0.00004, -0.01, 0.01, False), BARE).startswith(
+    assert describe_pair(pair(0.0004, -0.01, 0.01, False), BARE).startswith(
         "Typical runs of a and b have the"
     )
-    assert describe_pair(pair(0.00006, -0.01, 0.01, False), BARE).startswith(
-        "A typical run of a is higher than one of b by 0.0001"
+    assert describe_pair(pair(0.0006, -0.01, 0.01, False), BARE).startswith(
+        "A typical run of a is higher than one of b by 0.001"
     )
-    assert describe_pair(pair(-0.00004, -0.02, 0.01, False), BARE).startswith(
-        "Typical runs of b and a have the same Dice to 4 decimals, 95 % interval -0.0100 to 0.0200"
+    assert describe_pair(pair(-0.0004, -0.02, 0.01, False), BARE).startswith(
+        "Typical runs of b and a have the same Dice to 3 decimals, 95 % interval -0.010 to 0.020"
     )
 
 
