@@ -294,11 +294,22 @@ def test_with_results_the_card_has_the_typical_run_with_its_interval(exported):
     assert "On 24 test cases. A typical run is one that does not fail." in card
     assert "It and its 95 % interval are over 2 seeds and the cases" in card
     assert "| Metric | Typical run | 95 % interval | Mean over seeds |" in card
-    assert "| Dice | 0.8123 | 0.7512 to 0.8688 | 0.8100 | 0.0141 | 0.8000 |" in card
+    assert "| Dice | 0.81 | 0.75 to 0.87 | 0.81 | 0.01 | 0.80 |" in card  # 0.12 wide
     assert "more than 0.03 Dice below the variant's upper quartile: 0 of 2 runs." in card
     assert "This network is of a run that failed" not in card
     assert "2 TP / (2 TP + FP + FN)" in card
     assert "above 0.4 its study calls it lesion" in card
+
+
+def test_without_an_interval_the_card_has_no_column_for_it(exported):
+    out, _, folder = exported
+    found = with_estimates()
+    few = [each.model_copy(update={"interval": None}) for each in found.estimates]
+    found = found.model_copy(update={"estimates": few})
+    card = write_card(open_run(folder), load_exported(out / "export.json"), found)
+    assert "95 % interval" not in card
+    assert "| Metric | Typical run | Mean over seeds |" in card
+    assert "| Dice | 0.812 | 0.810 | 0.014 | 0.800 |" in card
 
 
 def test_the_card_of_a_run_that_failed_says_so(exported):

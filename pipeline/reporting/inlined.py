@@ -58,14 +58,14 @@ def follow_scheme(svg: str) -> str:
         f"@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}</style>"
     )
     drawn = GREY.sub(r"var(--grey-\1)", svg)
-    return re.sub(
-        r"(<svg(?:\s[^>]*[^/>])?>)", lambda opening: f"{opening[1]}\n{style}", drawn, count=1
-    )
+    opening = re.compile(r"<svg(?:\s[^>]*[^/>])?>")
+    return opening.sub(lambda found: f"{found[0]}\n{style}", drawn, count=1)
 
 
 def _on_dark(grey: int) -> int:
     """The power keeps lines that are a little darker than white apart from black, too."""
-    return int(DARK_PAPER + (LIGHT_INK - DARK_PAPER) * (1 - grey / 0xFF) ** 0.7 + 0.5)
+    share: float = (1 - grey / 0xFF) ** 0.7
+    return round(DARK_PAPER + (LIGHT_INK - DARK_PAPER) * share)
 
 
 def _grey(grey: int) -> str:

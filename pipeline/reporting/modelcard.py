@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,10 +10,11 @@ import yaml
 
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import Exported
-from pipeline.reporting.tables import DASH
+from pipeline.reporting.tables import DASH, number
 from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Estimate, Results
+from pipeline.statistics.rounding import decimals_of
 from pipeline.study.errors import UserError
 from pipeline.study.values import quantity
 
@@ -180,17 +182,23 @@ def _metrics(run: TrainedRun, results: Results | None) -> list[str]:
         (one.metrics for one in results.runs if (one.variant, one.seed) == (run.variant, run.seed)),
         {},
     )
+    rows = [_figures(one, own.get(one.metric)) for one in estimates]
+    titles = [title for title in rows[0] if any(row[title] != DASH for row in rows)]
+    bounded = any(one.interval is not None for one in estimates)
+    is_over = "It and its 95 % interval are over" if bounded else "It is over"
     return [
-        f"On {quantity(cases, 'test case')}. A typical run is one that does not fail. It and its "
-        f"95 % interval are over {quantity(seeds, 'seed')} and the cases: what this variant, "
-        "trained again, may be expected to reach. Mean and standard deviation are over all runs, "
-        "failed ones with them. The last column is this file's network.",
+        f"On {quantity(cases, 'test case')}. A typical run is one that does not fail. {is_over} "
+        f"{quantity(seeds, 'seed')} and the cases: what this variant, trained again, may be "
+        "expected to reach. Mean and standard deviation are over all runs, failed ones with them. "
+        "The last column is this file's network.",
         *_failures(run, results),
         "",
-        "| Metric | Typical run | 95 % interval | Mean over seeds | Standard deviation | "
-        "This network |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        *(_row(one, own.get(one.metric)) for one in estimates),
+        _line(["Metric", *titles]),
+        _line(["---", *["---:"] * len(titles)]),
+        *(
+            _line([_label(one), *(row[title] for title in titles)])
+            for one, row in zip(estimates, rows, strict=True)
+        ),
         "",
         *(
             f"- {escape_markdown(label)}: {escape_markdown(meaning)}"
@@ -216,18 +224,27 @@ def _failures(run: TrainedRun, results: Results) -> list[str]:
     return lines
 
 
-def _row(estimate: Estimate, own: float | None) -> str:
-    label = METRICS[estimate.metric].label if estimate.metric in METRICS else estimate.metric
-    interval = estimate.interval
-    cells = [
-        label,
-        _number(estimate.typical),
-        DASH if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
-        _number(estimate.mean),
-        _number(estimate.standard_deviation),
-        _number(own),
-    ]
-    return "| " + " | ".join(cells) + " |"
+def _label(estimate: Estimate) -> str:
+    return METRICS[estimate.metric].label if estimate.metric in METRICS else estimate.metric
+
+
+def _figures(estimate: Estimate, own: float | None) -> dict[str, str]:
+    """Title -> figure, with as many decimals as the metric's interval or deviation allows."""
+    interval, digits = estimate.interval, decimals_of([estimate], spread=True)
+    bounds = DASH
+    if interval is not None:
+        bounds = f"{number(interval.low, digits)} to {number(interval.high, digits)}"
+    return {
+        "Typical run": number(estimate.typical, digits),
+        "95 % interval": bounds,
+        "Mean over seeds": number(estimate.mean, digits),
+        "Standard deviation": number(estimate.standard_deviation, digits),
+        "This network": number(own, digits),
+    }
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _metrics_of_run(run: TrainedRun) -> list[str]:
@@ -241,7 +258,7 @@ def _metrics_of_run(run: TrainedRun) -> list[str]:
         "| Metric | This network |",
         "| --- | ---: |",
         *(
-            f"| {metric.label} | {_number(run.metrics[name])} |"
+            f"| {metric.label} | {number(run.metrics[name])} |"
             for name, metric in METRICS.items()
             if name in run.metrics
         ),
@@ -274,7 +291,3 @@ def _costs(exported: Exported) -> list[str]:
 
 def _quantity(number: float | None, noun: str) -> str:
     return f"an unknown number of {noun}s" if number is None else quantity(int(number), noun)
-
-
-def _number(value: float | None) -> str:
-    return DASH if value is None else f"{value:.4f}"

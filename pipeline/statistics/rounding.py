@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import median_low
 from typing import Protocol
 
 from pipeline.statistics.results import Interval
@@ -38,12 +39,14 @@ def width(interval: Interval | None) -> float | None:
 
 
 def decimals_of(found: Sequence[Measured], *, spread: bool = False) -> int:
-    """Of a metric's figures in one column. With `spread` the deviations stand beside them: the
-    smallest is shown with one digit at least."""
-    deviations = [each.standard_deviation for each in found]
+    """Of a metric's figures in one column. Of deviations the median decides: of two or three seeds
+    one may be small by chance. With `spread` they stand beside the figures, and the median is shown
+    with one digit at least."""
+    deviations = [each.standard_deviation for each in found if each.standard_deviation is not None]
+    typical = median_low(deviations) if deviations else None
     widths = [width(each.interval) for each in found]
     if not any(widths):
-        return decimals(deviations)
-    if spread:
-        widths += [None if each is None else 10 * each for each in deviations]
+        return decimals([typical])
+    if spread and typical is not None:
+        widths.append(10 * typical)
     return decimals(widths)

@@ -55,3 +55,8 @@ def test_the_interval_decides_then_the_deviation_which_is_never_shown_as_none(
 ):
     found = [estimate(deviation, half)]
     assert (decimals_of(found), decimals_of(found, spread=True)) == (alone, beside)
+
+
+def test_one_deviation_that_is_small_by_chance_decides_nothing():
+    found = [estimate(deviation, None) for deviation in (0.0005, 0.038, 0.02, None)]
+    assert decimals_of(found) == 3  # 0.038
