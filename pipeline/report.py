@@ -148,9 +148,6 @@ def model_cards(study: Study, results: Results) -> str:
 def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[Table]) -> str:
     """reports/index.html: every text from data is escaped by the template."""
     scores = results.scores()
-    # That most variants have; of a whole study the first.
-    seed = max(study.seeds, key=[run.seed for run in study.runs()].count)
-    predictions = read_predictions(study, cases, results.cases.ids, seed)
     read = readings(study)
     others = ["failures", "data", "protocol", "definitions", *(["readings"] if read else [])]
     return (
@@ -169,7 +166,12 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             bold=bold_note(results),
             attention=attention_figures(study),
             attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
-            explorer=explorer(results, cases, predictions, seed, study.prepare.resize),
+            explorer=explorer(
+                results,
+                cases,
+                lambda seed: read_predictions(study, cases, results.cases.ids, seed),
+                study.prepare.resize,
+            ),
             examples=[*example_cases(scores), *disputed_cases(scores)],
             definitions=all_definitions(results),
             empty=f"{results.study.both_empty} of {results.study.both_empty_of}",

@@ -4,24 +4,21 @@
   "use strict";
 
   const SVG = "http://www.w3.org/2000/svg";
-  const SVG_TAGS = new Set(["svg", "image", "path"]);
+  const SVG_TAGS = new Set(["svg", "image", "path", "clipPath"]);
   const PAGE = 24; // cases that the list grows by
-  const DASH = "\u2013";
   const KEYS = ["dice", "lesion", "disagreement"];
 
   const part = (name) => document.getElementById(`explorer-${name}`);
   const data = JSON.parse(part("data").textContent);
   const form = part("form");
-  const meanDice = data.ids.map((_, index) => mean(data.dice.map((dice) => dice[index])));
+  const view = part("view");
+  const several = data.variants.length > 1;
+  const ALL = data.seeds.length; // the place of their mean
+  const unpacked = new Map(); // seed -> variant -> case: a border
 
   let found = []; // indices of the cases that pass the filters, in order
   let listed = PAGE; // how many of them the list shows
   let chosen = null; // the index of the case that is shown
-
-  function mean(values) {
-    if (values.includes(null)) return null;
-    return values.reduce((sum, value) => sum + value, 0) / values.length;
-  }
 
   function make(tag, attributes = {}, ...children) {
     const element = SVG_TAGS.has(tag)
@@ -32,23 +29,44 @@
     return element;
   }
 
-  const decimals = (value) => (value === null ? DASH : value.toFixed(3));
-  const percent = (value) => `${(100 * value).toFixed(1)} %`;
+  const decimals = (value) => (value === null ? "none" : value.toFixed(3));
+  const percent = (value) => `${value.toFixed(1)} %`;
+  const signed = (value) =>
+    value === null ? "none" : `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(3)}`;
+  const numbers = (noun, values) => `${noun}${values.length === 1 ? "" : "s"} ${values.join(", ")}`;
+
+  // A name that may break after its underscores.
+  const broken = (name) =>
+    name.split(/(?<=_)/).flatMap((text, at) => (at === 0 ? [text] : [make("wbr"), text]));
+
+  // ---- what is chosen
+
+  const place = () => Number(part("seed").value); // of the seed; ALL: of their mean
+  const oneSeed = () => (place() === ALL ? null : data.seeds[place()]);
+  const pair = () => [Number(part("first").value), Number(part("second").value)];
+  const comparing = () => part("compare").getAttribute("aria-pressed") === "true";
+  const dice = (variant, index, at = place()) => data.dice[variant][at]?.[index] ?? null;
+
+  function difference(index) {
+    const [first, second] = pair().map((variant) => dice(variant, index));
+    // Of figures with three decimals: so has their difference.
+    return first === null || second === null ? null : Math.round(1000 * (first - second)) / 1000;
+  }
 
   // ---- sorting and filtering
 
   function valueOf(index, key) {
-    if (key === "lesion") return 100 * data.lesion[index];
+    if (key === "lesion") return data.lesion[index];
     if (key === "disagreement") return data.disagreement[index];
-    const variant = part("variant").value;
-    return variant === "" ? meanDice[index] : data.dice[Number(variant)][index];
+    if (key === "difference") return difference(index);
+    return dice(Number(part("variant").value), index);
   }
 
   // The bounds that are set; a case without a value lies within none.
   function bounds(key) {
     const number = (end) => {
       const input = part(`${key}-${end}`);
-      return input.value === "" ? null : input.valueAsNumber;
+      return !input || input.value === "" ? null : input.valueAsNumber;
     };
     return { low: number("low"), high: number("high") };
   }
@@ -84,11 +102,31 @@
     });
   }
 
+  function sortBy(key, order) {
+    part("sort").value = key;
+    part("order").value = order;
+    update();
+  }
+
   function update() {
+    for (const button of form.querySelectorAll("[data-sort]")) {
+      const { sort, order } = button.dataset;
+      const pressed = sort === part("sort").value && order === part("order").value;
+      button.setAttribute("aria-pressed", pressed);
+    }
     found = sorted(passing());
     listed = PAGE;
     list();
     showPlace();
+    showControls();
+  }
+
+  // Of what is chosen the parts that bear on what is shown.
+  function showControls() {
+    if (!several) return;
+    const open = chosen !== null;
+    part("pair").hidden = !(open && comparing()) && part("sort").value !== "difference";
+    part("variants").hidden = !open || comparing();
   }
 
   // ---- the list
@@ -104,29 +142,34 @@
   }
 
   function item(index) {
-    const lines = [
-      make("strong", {}, data.ids[index]),
-      `Dice ${decimals(valueOf(index, "dice"))}`,
-      `area ${percent(data.lesion[index])}`,
-      `disagreement ${decimals(data.disagreement[index])}`,
-    ];
+    const sort = part("sort").value;
+    const line =
+      sort === "disagreement"
+        ? `disagreement ${decimals(data.disagreement[index])}`
+        : sort === "difference"
+          ? `difference ${signed(difference(index))}`
+          : `area ${percent(data.lesion[index])}`;
     const button = make(
       "button",
       { type: "button", "data-index": index, "aria-current": index === chosen },
-      picture(index, []),
-      ...lines.map((line) => make("span", {}, line)),
+      picture(index, truth(index)),
+      make("strong", {}, `Dice ${decimals(valueOf(index, "dice"))}`),
+      make("span", { class: "id" }, data.ids[index]),
+      make("span", { class: "quiet" }, line),
     );
-    button.addEventListener("click", () => show(index));
+    button.addEventListener("click", () => open(index));
     return make("li", {}, button);
   }
 
-  // ---- a case
+  // ---- pictures
 
-  // The image with borders drawn over it: [class, path], the later above the earlier.
-  function picture(index, borders) {
-    const { width, height } = data;
-    // A pixel's centre is at whole numbers: the picture begins half a pixel before 0.
-    const frame = { x: -0.5, y: -0.5, width, height };
+  const border = (kind, d) => make("path", { class: kind, d });
+  const truth = (index) => ["rim", "truth"].map((kind) => border(kind, data.truth[index]));
+
+  // The image with what is drawn over it, the later above the earlier.
+  function picture(index, drawn, kind = "") {
+    // A unit's centre is at whole numbers: the picture begins half a unit before 0.
+    const frame = { x: -0.5, y: -0.5, width: data.width, height: data.height };
     const image = make("image", {
       ...frame,
       preserveAspectRatio: "none",
@@ -135,51 +178,181 @@
     const svg = make(
       "svg",
       {
-        class: "picture",
+        class: `picture ${kind}`,
         viewBox: Object.values(frame).join(" "),
         preserveAspectRatio: "none",
         "aria-hidden": "true",
       },
       image,
-      ...borders.map(([kind, d]) => make("path", { class: kind, d })),
+      ...drawn,
     );
     svg.style.aspectRatio = data.proportions[index];
     return svg;
   }
 
-  function panel(index, title, text, borders) {
-    const caption = make("figcaption", {}, make("strong", {}, title), text);
-    return make("figure", {}, picture(index, borders), caption);
+  function marker(variant) {
+    const { colour, marker: d } = data.variants[variant];
+    const attributes = { class: "marker", viewBox: "-7.5 -7.5 15 15", "aria-hidden": "true" };
+    return make("svg", attributes, make("path", { d, fill: colour }));
+  }
+
+  function panel(svg, title, ...text) {
+    return make("figure", {}, svg, make("figcaption", {}, make("strong", {}, ...title), ...text));
+  }
+
+  // ---- borders
+
+  // The seeds that are drawn: those chosen that the page has the borders of.
+  const drawnSeeds = () =>
+    (oneSeed() === null ? data.seeds : [oneSeed()]).filter((seed) => seed in data.borders);
+
+  // A variant's borders on a case, one of each drawn seed with a run of it that is unpacked.
+  const predicted = (variant, index) =>
+    drawnSeeds()
+      .map((seed) => unpacked.get(seed)?.[variant]?.[index])
+      .filter((d) => d !== undefined);
+
+  async function unpack(seed) {
+    const bytes = Uint8Array.from(atob(data.borders[seed]), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    unpacked.set(seed, await new Response(stream).json());
+  }
+
+  // ---- a case
+
+  // Draws the case that is shown, and once more when the borders it lacks are unpacked.
+  function draw() {
+    if (chosen === null) return;
+    const missing = drawnSeeds().filter((seed) => !unpacked.has(seed));
+    part("case").setAttribute("aria-busy", missing.length > 0);
+    const panels = comparing() ? compared(chosen) : each(chosen);
+    part("panels").classList.toggle("compared", comparing());
+    part("panels").replaceChildren(...panels);
+    part("key").textContent = key();
+    if (missing.length === 0) return;
+    Promise.all(missing.map(unpack)).then(draw, () => {
+      part("case").setAttribute("aria-busy", false);
+      part("key").textContent = "The predicted borders need a newer browser.";
+    });
+  }
+
+  const shownVariants = () =>
+    several
+      ? [...part("variants").querySelectorAll(":checked")].map((input) => Number(input.value))
+      : [0];
+
+  function each(index) {
+    return [
+      panel(picture(index, []), ["Image"]),
+      panel(picture(index, truth(index)), ["Truth"], data.truth[index] ? "" : "no lesion"),
+      ...shownVariants().map((variant) => prediction(index, variant)),
+    ];
+  }
+
+  function prediction(index, variant) {
+    const lines = predicted(variant, index);
+    const kind = lines.length > 1 ? "predicted many" : "predicted";
+    const svg = picture(index, [border(kind, lines.join("")), ...truth(index)]);
+    return panel(svg, [marker(variant), ...broken(data.variants[variant].name)], told(index, variant, lines));
+  }
+
+  // The Dice of a prediction, and what is to be known of it.
+  function told(index, variant, lines) {
+    const { failed } = data.variants[variant];
+    const seed = oneSeed();
+    const empty = lines.filter((d) => d === "").length;
+    if (seed === null) {
+      return (
+        `mean Dice ${decimals(dice(variant, index))}` +
+        (failed.length > 0 ? `, with the failed run of ${numbers("seed", failed)}` : "") +
+        (empty > 0 ? `; nothing predicted by ${empty} of ${lines.length} runs` : "")
+      );
+    }
+    if (!data.dice[variant][place()]) return `no run of seed ${seed}`;
+    return (
+      `Dice ${decimals(dice(variant, index))}` +
+      (failed.includes(seed) ? " of a run that failed" : "") +
+      (ALL > 1 ? `, mean over seeds ${decimals(dice(variant, index, ALL))}` : "") +
+      (empty > 0 ? "; nothing predicted" : "")
+    );
+  }
+
+  function compared(index) {
+    const [first, second] = pair();
+    const alone = pair().map((variant) =>
+      make("span", {}, marker(variant), ...broken(data.variants[variant].name), " alone"),
+    );
+    return [
+      prediction(index, first),
+      prediction(index, second),
+      panel(
+        picture(index, [...differing(index, first, second), ...truth(index)], "dim"),
+        ["Where they differ"],
+        `difference ${signed(difference(index))}; found by`,
+        ...alone,
+      ),
+    ];
+  }
+
+  // The areas that one variant alone predicts, by seed one over the other. Both masks' paths
+  // together fill, by evenodd, where just one of them is; clipped by a mask: where that one is.
+  function differing(index, first, second) {
+    const seeds = drawnSeeds().filter((seed) =>
+      [first, second].every((variant) => unpacked.get(seed)?.[variant]),
+    );
+    const opacity = 1 - 0.15 ** (1 / seeds.length); // all together: 0.85
+    return seeds.flatMap((seed) => {
+      const paths = [first, second].map((variant) => unpacked.get(seed)[variant][index]);
+      return [first, second].flatMap((variant, at) => {
+        const id = `explorer-clip-${seed}-${at}`;
+        const mask = make("path", { d: paths[at], "clip-rule": "evenodd" });
+        const area = make("path", {
+          class: "alone",
+          d: paths.join(""),
+          fill: data.variants[variant].colour,
+          "fill-rule": "evenodd",
+          "fill-opacity": opacity,
+          "clip-path": `url(#${id})`,
+        });
+        return [make("clipPath", { id }, mask), area];
+      });
+    });
+  }
+
+  function key() {
+    const absent = (oneSeed() === null ? data.seeds : [oneSeed()]).filter(
+      (seed) => !(seed in data.borders),
+    );
+    return (
+      "White: the true border; blue: the predicted border" +
+      (drawnSeeds().length > 1 ? " of each seed" : "") +
+      "; simplified." +
+      (comparing() && drawnSeeds().length > 1
+        ? " Colour: found by one variant alone, the stronger the more seeds."
+        : "") +
+      (absent.length > 0
+        ? ` The borders of ${numbers("seed", absent)} are not drawn: with them the page would be` +
+          " too large to mail. Their masks are in the runs\u2019 predictions.npy."
+        : "")
+    );
   }
 
   function show(index) {
     chosen = index;
-    const truth = [
-      ["rim", data.truth[index]],
-      ["truth", data.truth[index]],
-    ];
     part("title").textContent = data.ids[index];
-    part("facts").textContent =
-      `lesion area ${percent(data.lesion[index])}, mean Dice ${decimals(meanDice[index])}, ` +
-      `disagreement ${decimals(data.disagreement[index])}`;
-    part("panels").replaceChildren(
-      panel(index, "Image", "", []),
-      panel(index, "Truth", data.truth[index] ? "" : "no lesion", truth),
-      ...data.variants.map((name, variant) => {
-        const predicted = data.predicted[variant][index];
-        const text =
-          `Dice ${decimals(data.diceOfSeed[variant][index])}` +
-          (data.failed[variant] ? " of a run that failed" : "") +
-          (data.seeds > 1 ? `, mean over seeds ${decimals(data.dice[variant][index])}` : "") +
-          (predicted ? "" : "; nothing predicted");
-        return panel(index, name, text, [["predicted", predicted], ...truth]);
-      }),
-    );
     part("case").hidden = false;
+    draw();
     mark();
     showPlace();
+    showControls();
+    tellAddress();
+  }
+
+  function open(index) {
+    part("told").textContent = "";
+    show(index);
     part("title").focus({ preventScroll: true });
-    part("case").scrollIntoView({ block: "start" });
+    view.scrollIntoView({ block: "start" });
   }
 
   function mark() {
@@ -188,33 +361,128 @@
     }
   }
 
-  // Which ways lead on from the case that is shown.
+  // Where the case that is shown stands in the list, and which ways lead on from it.
   function showPlace() {
-    const place = found.indexOf(chosen);
-    part("previous").disabled = place <= 0;
-    part("next").disabled = place < 0 || place === found.length - 1;
+    if (chosen === null) return;
+    const at = found.indexOf(chosen);
+    part("previous").disabled = at <= 0;
+    part("next").disabled = at < 0 || at === found.length - 1;
+    part("facts").textContent =
+      (at < 0 ? "not in the list" : `${at + 1} of ${found.length}`) +
+      `; lesion area ${percent(data.lesion[chosen])}` +
+      `, mean Dice ${decimals(dice(data.variants.length, chosen, data.dice[0].length - 1))}` +
+      (several ? `, disagreement ${decimals(data.disagreement[chosen])}` : "");
   }
 
   function step(by) {
-    const place = found.indexOf(chosen) + by;
-    if (place >= listed) {
+    const at = found.indexOf(chosen) + by;
+    if (at >= listed) {
       listed += PAGE;
       list();
     }
-    show(found[place]);
+    show(found[at]);
+    // A button that leads no further loses the focus.
+    if (document.activeElement === document.body) part("title").focus({ preventScroll: true });
+  }
+
+  function hide() {
+    part("case").hidden = true;
+    chosen = null;
+    mark();
+    showControls();
   }
 
   function close() {
     const button = part("cases").querySelector(`[data-index="${chosen}"]`);
-    part("case").hidden = true;
-    chosen = null;
-    mark();
+    hide();
+    tellAddress();
     (button ?? part("text")).focus();
   }
 
-  form.addEventListener("input", update);
+  // ---- the address: #case=ID&seed=3 and #run=VARIANT,3
+
+  function tellAddress() {
+    const parts = [];
+    const seed = oneSeed();
+    const variant = data.variants[Number(part("variant").value)]?.name;
+    if (chosen !== null) parts.push(`case=${encodeURIComponent(data.ids[chosen])}`);
+    if (seed !== null && ALL > 1) {
+      parts.push(
+        several && variant !== undefined
+          ? `run=${encodeURIComponent(variant)},${seed}`
+          : `seed=${seed}`,
+      );
+    }
+    history.replaceState(null, "", `#${parts.join("&") || "explorer"}`);
+  }
+
+  function readAddress() {
+    const pairs = location.hash
+      .slice(1)
+      .split("&")
+      .map((each) => [each.split("=", 1)[0], each.slice(each.indexOf("=") + 1)])
+      .filter(([name]) => ["case", "seed", "run"].includes(name));
+    return Object.fromEntries(pairs.map(([name, text]) => [name, decodeURIComponent(text)]));
+  }
+
+  // Shows what the address asks for; what is not here is told.
+  function follow() {
+    let asked;
+    try {
+      asked = readAddress();
+    } catch {
+      part("told").textContent = "The address cannot be read: it is not URI-encoded.";
+      return;
+    }
+    if (Object.keys(asked).length === 0) return;
+    const absent = [];
+    // The place in `names` of what is asked for.
+    const look = (noun, names, name) => {
+      const at = names.map(String).indexOf(name);
+      if (name !== undefined && at < 0) absent.push(`There is no ${noun} \u201c${name}\u201d here.`);
+      return at;
+    };
+    let named;
+    if (asked.run !== undefined) {
+      // A variant's name may have commas.
+      [, named, asked.seed] = asked.run.match(/^(.*),(.*)$/s) ?? [null, asked.run, undefined];
+      if (asked.seed === undefined) absent.push("The address names no seed.");
+    }
+    const variant = look("variant", data.variants.map((each) => each.name), named);
+    const seed = look("seed", data.seeds, asked.seed);
+    const index = look("case", data.ids, asked.case);
+    if (asked.run !== undefined) {
+      form.reset();
+      if (variant >= 0) part("variant").value = variant;
+    }
+    part("seed").value = seed < 0 ? (ALL > 1 ? ALL : 0) : seed;
+    update();
+    if (index >= 0) {
+      open(index);
+    } else {
+      hide();
+      document.getElementById("explorer").scrollIntoView({ block: "start" });
+    }
+    part("told").textContent = absent.join(" ");
+  }
+
+  // ---- events
+
+  form.addEventListener("input", () => {
+    update();
+    tellAddress();
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(update)); // after the fields are reset
+  for (const button of form.querySelectorAll("[data-sort]")) {
+    button.addEventListener("click", () => sortBy(button.dataset.sort, button.dataset.order));
+  }
+  view.addEventListener("submit", (event) => event.preventDefault());
+  view.addEventListener("input", () => {
+    update();
+    draw();
+    tellAddress();
+  });
   part("more").addEventListener("click", () => {
     const next = listed;
     listed += PAGE;
@@ -224,11 +492,30 @@
   part("previous").addEventListener("click", () => step(-1));
   part("next").addEventListener("click", () => step(1));
   part("close").addEventListener("click", close);
-  part("case").addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
-    if (event.key === "ArrowLeft" && !part("previous").disabled) step(-1);
-    if (event.key === "ArrowRight" && !part("next").disabled) step(1);
+  part("compare").addEventListener("click", () => {
+    part("compare").setAttribute("aria-pressed", !comparing());
+    showControls();
+    draw();
   });
-  form.hidden = false;
+  // Keys that a field or another part of the page has a use for are left to it.
+  document.addEventListener("keydown", (event) => {
+    const { target, key: name } = event;
+    const here = target === document.body || target.closest?.("#explorer");
+    if (chosen === null || !here || target.matches("select, input:not([type=checkbox])")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (name === "Escape") close();
+    if (name === "ArrowLeft" && !part("previous").disabled) step(-1);
+    if (name === "ArrowRight" && !part("next").disabled) step(1);
+  });
+  addEventListener("hashchange", follow);
+  // A link to where the address already is changes nothing that hashchange would tell of.
+  document.addEventListener("click", (event) => {
+    const href = event.target.closest?.("a[href]")?.getAttribute("href");
+    if (href && href === location.hash) follow();
+  });
+  if (document.readyState === "complete") follow();
+  else addEventListener("load", follow); // when what stands above has its height
+  if (several) part("variants").open = matchMedia("(min-width: 45rem)").matches;
+  form.hidden = view.hidden = false;
   update();
 })();

@@ -1,34 +1,46 @@
 """The case explorer of the report's page: the test cases to sort, filter and look at.
 
 An HTML fragment with its own style, script (explorer.js) and data; it needs no network. Images are
-small WebPs, masks are their borders as SVG paths: 1,000 cases of seven variants take some 5 MB.
+small WebPs, masks are their borders as SVG paths, deflated by seed.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
+from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.engine.prepared import PreparedCases
+from pipeline.reporting.result_figures import Look, looks
 from pipeline.reporting.style import proportions
 from pipeline.statistics.results import Cases, Results
 from pipeline.study.values import Resize, quantity
 
-MOST_CASES = 1000  # that one page holds, in some 5 MB
-FEW_CASES = 250  # up to here images may be larger
+# Bytes of borders and images. A page can be mailed up to some 8 MB: its figures take up to 2, and
+# what is left is the Dice of 70 runs on 1,000 cases.
+BUDGET = 5_200_000
+MOST_CASES = 1000  # that one page holds
+FEW_CASES = 250  # up to here images are larger, borders finer, and all seeds have theirs
 SIDE, FEW_SIDE = 160, 256  # pixels of an image's longer side
 QUALITY = 60  # of WebP
+STEPS, FEW_STEPS = 128, 256  # of a mask's longer side: a border strays by no more than one
 LARGEST = 30  # contours of a mask: an untrained network's can be specks by the thousand
-TOLERANCE = 0.004  # of the mask's longer side that a border may be simplified by: 1 in 256
+
+# seed -> variant -> the masks of results.cases.ids, still packed: (ids, height, width / 8)
+Predictions = Callable[[int], Mapping[str, NDArray[np.uint8]]]
 
 
 def templates() -> Environment:
@@ -40,26 +52,24 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters["quantity"] = quantity
     return environment
 
 
 def explorer(
-    results: Results,
-    cases: PreparedCases,
-    predictions: Mapping[str, NDArray[np.uint8]],
-    seed: int,
-    resize: Resize,
+    results: Results, cases: PreparedCases, predictions: Predictions, resize: Resize
 ) -> str:
     """The section `explorer` of the page: HTML with all text from data escaped, so that a template
     takes it in as it is (`| safe`).
 
-    predictions: variant -> the masks that `seed` predicted for results.cases.ids, in their order,
-    as read_predictions reads them. Of more than MOST_CASES cases those
-    are shown that variants disagree on most.
+    predictions: of each seed what read_predictions reads. Of more than MOST_CASES cases those are
+    shown that variants disagree on most; of more than FEW_CASES the borders of as many seeds as
+    BUDGET allows. In the address `#case=ID&seed=3` opens a case, `#run=VARIANT,3` sorts the cases
+    by the Dice of a run; both are URI-encoded.
     """
     script = Path(__file__).with_name("explorer.js").read_text(encoding="utf-8")
-    data = collect(results, cases, predictions, seed, resize)
+    data = collect(results, cases, predictions, resize)
     return (
         templates()
         .get_template("explorer.html")
@@ -68,48 +78,101 @@ def explorer(
 
 
 def collect(
-    results: Results,
-    cases: PreparedCases,
-    predictions: Mapping[str, NDArray[np.uint8]],
-    seed: int,
-    resize: Resize,
+    results: Results, cases: PreparedCases, predictions: Predictions, resize: Resize
 ) -> dict[str, Any]:
-    """What the script shows: lists in the order of `variants` and of `ids`."""
+    """What the script shows: lists in the order of `variants`, `seeds` and `ids`.
+
+    Every figure is rounded here, once, and shown as it is: a Dice to three decimals, a lesion's
+    area to a tenth of a percent of the picture.
+    """
     chosen = _choose(results.cases)
     ids = [results.cases.ids[index] for index in chosen]
     position = {id: place for place, id in enumerate(cases.table["id"])}
     places = [position[id] for id in ids]
     shown = proportions(cases, resize)[places]
     _, height, width = cases.masks.shape
-    side = FEW_SIDE if len(ids) <= FEW_CASES else SIDE
-    variants = list(predictions)
+    few = len(ids) <= FEW_CASES
+    variants = list(results.cases.dice)
+    seeds = sorted({int(seed) for runs in results.cases.dice.values() for seed in runs})
+    # A border's unit, in pixels; never finer than one.
+    tolerance = max(height, width) / (FEW_STEPS if few else STEPS)
+    step = max(1.0, tolerance)
+    images = [
+        webp(cases.images[place], float(proportion), FEW_SIDE if few else SIDE)
+        for place, proportion in zip(places, shown, strict=True)
+    ]
 
-    def of_chosen(values: list[float | None]) -> list[float | None]:
-        return [_rounded(values[index]) for index in chosen]
+    def deflated(seed: int) -> str:
+        masks = predictions(seed)
+        lines = [
+            [border(np.unpackbits(masks[name][index], axis=-1), tolerance) for index in chosen]
+            if name in masks
+            else None
+            for name in variants
+        ]
+        return base64.b64encode(zlib.compress(json.dumps(lines).encode(), 9)).decode()
 
-    failed = {found.variant: seed in found.failed for found in results.failures}
+    left = np.inf if few else BUDGET - sum(map(len, images))
+    borders = {}
+    for seed in seeds:
+        text = deflated(seed)
+        left -= len(text)
+        if left < 0:
+            break
+        borders[seed] = text
+    look = looks(results.study.variants)
+    failed = {found.variant: found.failed for found in results.failures}
     return {
-        "seed": seed,
-        "seeds": len(results.study.seeds),
-        "width": width,
-        "height": height,
-        "variants": variants,
-        "failed": [failed.get(name, False) for name in variants],  # the run of that seed
-        "ids": ids,
-        "lesion": of_chosen(list(results.cases.lesion_share)),
-        "disagreement": of_chosen(results.cases.disagreement),
-        "dice": [of_chosen(_mean_over_seeds(results.cases.dice[name])) for name in variants],
-        "diceOfSeed": [of_chosen(results.cases.dice[name][str(seed)]) for name in variants],
-        "proportions": shown.round(4).tolist(),
-        "images": [
-            webp(cases.images[place], float(proportion), side)
-            for place, proportion in zip(places, shown, strict=True)
-        ],
-        "truth": [border(cases.masks[place]) for place in places],
-        "predicted": [
-            [border(np.unpackbits(predictions[name][index], axis=-1)) for index in chosen]
+        "width": width / step,
+        "height": height / step,
+        "variants": [
+            {"name": name, "failed": failed.get(name, []), **_drawn(look[name])}
             for name in variants
         ],
+        "seeds": seeds,
+        "ids": ids,
+        "lesion": _rounded((100 * results.cases.lesion_share[index] for index in chosen), 1),
+        "disagreement": _rounded(results.cases.disagreement[index] for index in chosen),
+        "dice": _dice(results, variants, seeds, ids),
+        "proportions": shown.round(4).tolist(),
+        "images": images,
+        "truth": [border(cases.masks[place], tolerance) for place in places],
+        "borders": borders,
+    }
+
+
+def _dice(
+    results: Results, variants: list[str], seeds: list[int], ids: list[str]
+) -> list[list[list[float | None] | None]]:
+    """variant, seed, case; after the last seed the mean over seeds, after the last variant the
+    mean over variants. None: of no run. A case without a value with some run has no mean."""
+    scores = results.scores()
+
+    def means(*by: str) -> Mapping[Any, list[float | None]]:
+        """The keys of `by`, one or several -> of the cases."""
+        groups = scores.groupby([*by, "id"], sort=False)["dice"]
+        found = groups.mean().where(groups.count() == groups.size())
+        if not by:
+            return {(): _rounded(found.loc[ids])}
+        table = found.unstack("id")[ids]
+        return dict(zip(table.index, map(_rounded, table.to_numpy()), strict=True))
+
+    runs, of_variant, of_seed = means("variant", "seed"), means("variant"), means("seed")
+    return [
+        *([*(runs.get((name, seed)) for seed in seeds), of_variant[name]] for name in variants),
+        [*(of_seed[seed] for seed in seeds), means()[()]],
+    ]
+
+
+def _drawn(look: Look) -> dict[str, str]:
+    """A variant's colour, and its marker as an SVG path at most 7.1 from (0, 0)."""
+    style = MarkerStyle(look.marker)
+    size = Affine2D().scale(10, -10)
+    outline = style.get_path().transformed(style.get_transform() + size).to_polygons()[0]
+    corners = np.asarray(outline, dtype=np.float64).round(1).tolist()
+    return {
+        "colour": to_hex(look.colour),
+        "marker": "M" + "L".join(f"{x:g} {y:g}" for x, y in corners) + "z",
     }
 
 
@@ -120,14 +183,12 @@ def _choose(cases: Cases) -> list[int]:
     return sorted(by_disagreement[:MOST_CASES])
 
 
-def _mean_over_seeds(dice: Mapping[str, list[float | None]]) -> list[float | None]:
-    """A case without a value with some seed has no mean."""
-    means = np.array(list(dice.values()), dtype=np.float64).mean(axis=0)
-    return [None if np.isnan(mean) else float(mean) for mean in means]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _rounded(values: Iterable[float | None], digits: int = 3) -> list[float | None]:
+    """Python's round, as of printing: numpy's goes by way of a product, which is rounded too."""
+    return [
+        None if value is None or np.isnan(value) else round(float(value), digits)
+        for value in values
+    ]
 
 
 def webp(image: NDArray[np.uint8], proportion: float, side: int) -> str:
@@ -143,16 +204,19 @@ def webp(image: NDArray[np.uint8], proportion: float, side: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def border(mask: NDArray[np.uint8]) -> str:
-    """The border of mask (height, width) in {0, 1} as an SVG path through its outermost pixels, in
-    whole pixels, their centres at whole numbers; simplified by at most TOLERANCE, the LARGEST
-    contours alone; "" for an empty mask."""
+def border(mask: NDArray[np.uint8], tolerance: float = 1.0) -> str:
+    """The border of mask (height, width) in {0, 1} as an SVG path through its outermost pixels,
+    simplified by at most `tolerance` pixels, the LARGEST contours alone; "" for an empty mask.
+
+    In whole units of `tolerance`, or of pixels where it is less; a unit's centre is at whole
+    numbers.
+    """
     contours, _ = cv2.findContours(
         np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
     )
     largest = sorted(contours, key=cv2.contourArea, reverse=True)[:LARGEST]
-    tolerance = TOLERANCE * max(mask.shape)
-    return "".join(_path(cv2.approxPolyDP(line, tolerance, True)[:, 0]) for line in largest)
+    lines = (cv2.approxPolyDP(line, tolerance, True)[:, 0] for line in largest)
+    return "".join(_path(((line + 0.5) // max(1.0, tolerance)).astype(int)) for line in lines)
 
 
 def _path(points: NDArray[Any]) -> str:
