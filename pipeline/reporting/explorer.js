@@ -349,7 +349,6 @@
   }
 
   function open(index) {
-    part("told").textContent = "";
     show(index);
     part("title").focus({ preventScroll: true });
     view.scrollIntoView({ block: "start" });
@@ -402,6 +401,7 @@
   // ---- the address: #case=ID&seed=3 and #run=VARIANT,3
 
   function tellAddress() {
+    part("told").textContent = ""; // of the address before
     const parts = [];
     const seed = oneSeed();
     const variant = data.variants[Number(part("variant").value)]?.name;

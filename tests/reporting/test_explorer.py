@@ -686,6 +686,7 @@ def test_seeds_without_borders_are_told_with_the_reason(tmp_path, monkeypatch):
     const seen = [];
     for (const seed of ["3", "0", "2"]) {
       set("seed", seed);
+      await drawn();
       const path = document.querySelector("#explorer .predicted").getAttribute("d");
       seen.push([path.split("M").length - 1, part("key").textContent, captions()[2]]);
     }
