@@ -174,7 +174,9 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             ),
             examples=[*example_cases(scores), *disputed_cases(scores)],
             definitions=all_definitions(results),
-            empty=f"{results.study.both_empty} of {results.study.both_empty_of}",
+            empty=f"{results.study.both_empty} of {results.study.both_empty_of}"
+            if results.study.both_empty
+            else "",
             protocol=(study.folder / "params.yaml").read_text(encoding="utf-8"),
             readings=read,
             paper=results.paper,

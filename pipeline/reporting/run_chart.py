@@ -181,6 +181,8 @@ def _keys(rows: list[RunRow]) -> list[Key]:
         keys.append(
             Key("range", typical) if several else Key("bar", "95 % interval over cases alone")
         )
+    elif several:
+        keys.append(Key("typical", "their mean"))
     if any(found.paper is not None for found in estimates):
         keys.append(Key("paper", "the paper's figure"))
     return keys
