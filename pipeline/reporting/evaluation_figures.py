@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from pipeline.reporting.result_figures import GREY, INK, looks
 from pipeline.reporting.style import legend_columns
 from pipeline.statistics.results import Results
+from pipeline.statistics.rounding import decimals_of
 
 
 def draw_reliability(results: Results) -> Figure | None:
@@ -21,6 +22,7 @@ def draw_reliability(results: Results) -> Figure | None:
     if not results.calibration:
         return None
     look = looks(results.study.variants)
+    digits = _decimals(results, "expected_calibration_error")
     figure = Figure(figsize=(6.4, 8.4), layout="constrained")
     curves, pixels = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     curves.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
@@ -33,7 +35,7 @@ def draw_reliability(results: Results) -> Figure | None:
             **style,
             markersize=5,
             linewidth=1.3,
-            label=f"{found.variant} (error {found.expected_calibration_error:.4f})",
+            label=f"{found.variant} (error {found.expected_calibration_error:.{digits}f})",
         )
         total = sum(one.pixels for one in found.bins)
         pixels.plot(
@@ -59,6 +61,7 @@ def draw_thresholds(results: Results) -> Figure | None:
     if not results.thresholds:
         return None
     look = looks(results.study.variants)
+    digits = _decimals(results, "dice")
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     ax = figure.subplots()
     used = results.params.get("evaluate", {}).get("threshold")
@@ -70,9 +73,14 @@ def draw_thresholds(results: Results) -> Figure | None:
         ax.plot(
             found.best, found.best_dice, marker=marker, color=colour, markersize=8,
             markeredgecolor="white", markeredgewidth=0.5, linestyle="none",
-            label=f"{found.variant} (best {found.best:.2f}: {found.best_dice:.4f})",
+            label=f"{found.variant} (best {found.best:.2f}: {found.best_dice:.{digits}f})",
         )  # fmt: skip
     ax.set(xlim=(0, 1), xlabel="Threshold", ylabel="Mean Dice over validation cases")
     _, labels = ax.get_legend_handles_labels()
     figure.legend(loc="outside lower center", ncols=min(2, legend_columns(labels)))
     return figure
+
+
+def _decimals(results: Results, metric: str) -> int:
+    """As the tables show the metric."""
+    return decimals_of([found for found in results.estimates if found.metric == metric])

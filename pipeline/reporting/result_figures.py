@@ -18,9 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.reporting.style import BLACK_LETTERS, COLOURS, MARKERS, WHITE_LETTERS, legend_columns
 from pipeline.statistics.definitions import metric_of
-from pipeline.statistics.failures import FEWEST_RUNS
 from pipeline.statistics.results import Estimate, Interval, Pair, Ranks, Results
-from pipeline.statistics.rounding import MOST, decimals, decimals_of, width
+from pipeline.statistics.rounding import MOST, NOTHING, decimals, decimals_of, width
 from pipeline.statistics.verdict import p_text, percent
 from pipeline.study.values import quantity
 
@@ -290,9 +289,10 @@ def _runs_legend(results: Results, rows: Sequence[RunRow], label: str) -> list[L
         handles.append(handle(told, "o", markerfacecolor="white", markeredgewidth=1.5))
     bounded = any(row.estimate is not None and row.estimate.interval is not None for row in rows)
     most = max(len(row.sound) + len(row.failed) for row in rows)
-    typical = "mean of the runs"
-    if most >= FEWEST_RUNS:
-        typical = "typical run (of those that did not fail)"
+    typical = "typical run (of those that did not fail)"
+    found = [row.estimate for row in rows if row.estimate is not None]
+    if all(abs((each.typical or 0.0) - (each.mean or 0.0)) < NOTHING for each in found):
+        typical = "mean of the runs"
     line = {"linestyle": "-", "linewidth": 1.8}
     if most > 1 and bounded:
         handles.append(handle(f"{typical}, 95 % interval", "d", **line))

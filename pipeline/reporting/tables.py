@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.statistics.definitions import AVERAGED, MAIN, PRIMARY, Better, metric_of
-from pipeline.statistics.failures import FEWEST_RUNS
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
@@ -189,7 +188,7 @@ def _of_runs(results: Results, estimates: Sequence[Estimate]) -> list[Column]:
         alone = "Where the run's mean may lie with other cases. No other seed is in it."
         return [_intervals(estimates, alone)]
     columns = []
-    if has_typical_runs(results):
+    if any(number(found.typical) != number(found.mean) for found in estimates):
         note = (
             "What a run gives that does not fail: the mean over those runs. Of seven or more a "
             "tenth, one at least, is left out at either end."
@@ -801,11 +800,6 @@ def bold_note(results: Results) -> str:
     if all(pair.shown is None for pair in results.comparison.pairs):
         return f"{BOLD}So few runs cannot say whether it is so by more than chance."
     return f"{BOLD}Whether typical runs differ by more than chance, the table of pairs says."
-
-
-def has_typical_runs(results: Results) -> bool:
-    """Whether a typical run can be another than the mean: any variant has runs enough to fail."""
-    return max(_seeds(results)) >= FEWEST_RUNS
 
 
 def _primary_decimals(results: Results) -> int:

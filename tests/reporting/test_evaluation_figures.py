@@ -29,7 +29,9 @@ def test_every_variant_is_named_with_its_figure_and_no_markup_is_left(draw):
     figure = draw(make_results())
     figure.savefig(io.BytesIO(), format="svg", metadata={"Date": None})
     assert all(variant in texts(figure) for variant in SEVEN)
-    assert "0.0100" in texts(figure) if draw is draw_reliability else "0.8500" in texts(figure)
+    assert (
+        "0.0100" in texts(figure) if draw is draw_reliability else "0.45: 0.850)" in texts(figure)
+    )
     assert "$" not in texts(figure)
 
 
