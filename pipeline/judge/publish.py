@@ -35,7 +35,6 @@ from pipeline.reporting.writers import (
     BOOKTABS,
     all_definitions,
     csv,
-    escape_markdown,
     latex,
     latex_table,
     markdown,
@@ -44,7 +43,7 @@ from pipeline.reporting.writers import (
 from pipeline.statistics.results import Comparison, Results, save_results
 from pipeline.study.files import replacing
 from pipeline.study.paper import Paper
-from pipeline.study.values import cell
+from pipeline.study.values import cell, escape_markdown
 
 TITLE = "Scores of"
 FIGURES = {  # file in figures -> title, what the reader sees, and what he sees of several runs

@@ -10,11 +10,10 @@ import yaml
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import Exported
 from pipeline.reporting.tables import DASH
-from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Estimate, Results
 from pipeline.study.errors import UserError
-from pipeline.study.values import quantity
+from pipeline.study.values import escape_markdown, quantity
 
 RESIZES = {
     "stretch": "stretched to that size, whatever its proportions",

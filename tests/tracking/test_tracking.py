@@ -128,8 +128,8 @@ def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch)
     run_stages(monkeypatch, VARIANT)
     live = only_run(study)
     assert live["status"] == "FINISHED"
-    assert "metrics.validation_dice" in live
-    assert "metrics.test_dice" not in live  # known to the run folder, not yet to the store
+    assert "metrics.validation/dice" in live
+    assert "metrics.test/dice" not in live  # known to the run folder, not yet to the store
     assert sync(study) == (1, 0)
     assert only_run(study)["run_id"] == live["run_id"]
     check_record(study)
@@ -179,7 +179,7 @@ def test_files_that_are_gone_leave_the_stores_view(tracked):
     files = record.files(run["run_id"])
     assert "evaluation/other.json" in files
     assert "evaluation/metrics.json" not in files
-    assert "metrics.test_dice" not in run or pd.isna(run["metrics.test_dice"])
+    assert "metrics.test/dice" not in run or pd.isna(run["metrics.test/dice"])
 
 
 @pytest.fixture
@@ -271,13 +271,13 @@ def check_record(study: Study) -> None:
     assert run["params.train.optimizer.learning_rate"] == "0.001"
     assert run["params.model.decoder_gates"] == "True"
     metrics = json.loads((study.evaluation_dir(VARIANT, 0) / "metrics.json").read_text())
-    assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
-    assert run["metrics.system/peak_memory_megabytes"] > 10
-    assert (run["metrics.epochs_trained"], run["metrics.selected_epoch"]) == (2, 2)
+    assert run["metrics.test/dice"] == pytest.approx(metrics["dice"])
+    assert run["metrics.training_cost/peak_memory_megabytes"] > 10
+    assert (run["metrics.train/epochs_trained"], run["metrics.train/selected_epoch"]) == (2, 2)
 
     client = mlflow.MlflowClient()
     history = pd.read_csv(study.run_dir(VARIANT, 0) / "history.csv")
-    logged = client.get_metric_history(run["run_id"], "validation_focal_loss")
+    logged = client.get_metric_history(run["run_id"], "validation/focal_loss")
     assert [metric.step for metric in logged] == [1, 2]
     assert [metric.value for metric in logged] == pytest.approx(
         history["validation_focal_loss"].tolist()
@@ -334,7 +334,7 @@ def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkey
     assert sync(study) == (1, 0)
     again = only_run(study)
     assert again["run_id"] == first["run_id"]
-    assert again["metrics.test_sensitivity"] == 0 < first["metrics.test_sensitivity"]
+    assert again["metrics.test_more/sensitivity"] == 0 < first["metrics.test_more/sensitivity"]
     assert len(mlflow.MlflowClient().get_run(again["run_id"]).outputs.model_outputs) == 1
 
 
@@ -346,8 +346,8 @@ def test_a_training_that_changed_its_curves_alone_replaces_its_run(tracked, monk
     again = only_run(study)
     assert again["run_id"] != first["run_id"]
     assert again["params.focal.gamma"] == "1.0"
-    assert again["metrics.train_bce"] == first["metrics.train_bce"]  # the same training
-    assert again["metrics.train_focal_loss"] > first["metrics.train_focal_loss"]
+    assert again["metrics.train/bce"] == first["metrics.train/bce"]  # the same training
+    assert again["metrics.train/focal_loss"] > first["metrics.train/focal_loss"]
 
 
 def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):
@@ -401,7 +401,7 @@ def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
 
 def metric_steps(study: Study) -> list[int]:
     run_id = only_run(study)["run_id"]
-    history = mlflow.MlflowClient().get_metric_history(run_id, "train_bce")
+    history = mlflow.MlflowClient().get_metric_history(run_id, "train/bce")
     return [metric.step for metric in history]
 
 
