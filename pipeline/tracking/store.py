@@ -328,14 +328,15 @@ def content(run_dir: Path, record: dict[str, Any]) -> str:
 
 def hush() -> None:
     """Pass over MLflow's advice on data sources and examples (the signature is given), its progress
-    bars, and what it and its HTTP client say of each try to reach a lost server or to use a broken
-    database: that is told once, in a line of ours. After its import, which puts a filter of its own
-    first."""
+    bars, its line on each run of a server, and what it and its HTTP client say of each try to reach
+    a lost server or to use a broken database: that is told once, in a line of ours. After its
+    import, which puts a filter of its own first."""
     import mlflow.pyfunc
 
     assert mlflow.pyfunc  # imported for its filters
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in (
         "mlflow.store.db.utils",
         "mlflow.system_metrics.system_metrics_monitor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import change_params
+from conftest import REPOSITORY, change_params
 from fake_study import make_study
 from recorded_runs import make_recorded
 
@@ -314,6 +315,55 @@ def test_sync_again_changes_nothing(tracked):
     before = recorded(tracked)
     assert sync(tracked) == (0, 1)
     pd.testing.assert_frame_equal(recorded(tracked), before)
+
+
+def test_a_record_of_an_earlier_layout_is_made_anew_once(tracked):
+    """Its metrics had other names, and MLflow takes no metric out of a run."""
+    client, before = mlflow.MlflowClient(), recorded(tracked)
+    for run_id in before["run_id"]:
+        client.log_metric(run_id, "test_dice", 0.5)
+        client.set_tag(run_id, "layout", "1")
+    assert sync(tracked) == (1, 0)
+    after = recorded(tracked)
+    assert not set(after["run_id"]) & set(before["run_id"])
+    assert len(after) == len(before)
+    assert "metrics.test_dice" not in after
+    assert sync(tracked) == (0, 1)
+
+
+def test_a_run_has_a_short_name_tags_and_pictures_of_cases(tracked):
+    run = only_run(tracked)
+    assert run["tags.mlflow.runName"] == f"{VARIANT} 0"
+    assert (run["tags.seed"], run["tags.fold"]) == ("0", "0")
+    names = {name.removeprefix("metrics.") for name in run if name.startswith("metrics.")}
+    sections = {name.rpartition("/")[0] for name in names if pd.notna(run[f"metrics.{name}"])}
+    assert sections == {"test", "test_more", "train", "training_cost", "validation"}
+    files = StudyRecord.open(tracked).files(run["run_id"])
+    shown = {f"cases/{name}.jpg" for name in ("best", "median", "worst")}
+    assert {path for path in files if path.startswith("cases")} == shown
+    (tracked.evaluation_dir(VARIANT, 0) / "predictions.npy").unlink()
+    assert sync(tracked) == (1, 0)
+    files = StudyRecord.open(tracked).files(only_run(tracked)["run_id"])
+    assert not [path for path in files if path.startswith("cases")]
+
+
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_the_command_prints_its_line_and_nothing_else(trained, request, monkeypatch, kind):
+    """A server's records have their runs' addresses printed, else."""
+    if kind == "server":
+        monkeypatch.chdir(trained)
+        request.getfixturevalue("server").start()
+    else:
+        request.getfixturevalue("both_trained")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.tracking", "sync"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.stdout == "tracking: 2 runs recorded, 0 already there, study tiny\n"
+    assert done.stderr == ""
 
 
 def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
