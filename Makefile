@@ -5,7 +5,7 @@
 #   make mutants    is each small change of the code seen by its tests? (hours; ONLY='pipeline.gate.*': some)
 #   make setup      the environment only
 #   make reproduce  the paper's study (downloads ISIC 2018, wants a GPU)
-#   make mlflow     compare the runs in the browser
+#   make mlflow     each study's verdict and runs in the browser; PORT=5001: at another port than 5000
 #   make study NAME=mine DATA=<folder of cases>    a study of your own; LIKE=<study> instead of DATA
 #   make studies    give each study the pipeline as dvc.yaml has it now
 #   make lint       ruff and mypy
@@ -55,7 +55,7 @@ reproduce: $(READY)
 	dvc repro
 
 mlflow: $(READY)
-	mlflow ui
+	@python -m pipeline.tracking ui --port $(or $(PORT),5000)
 
 study: $(READY)
 	@python -m pipeline.new_study studies/$(NAME) $(if $(DATA),--data $(DATA),--like $(or $(LIKE),.))

@@ -152,7 +152,7 @@ def test_the_store_at_the_root_holds_every_run_with_its_figures(repository):
     for run in children.to_dict("records"):
         path = f"runs/{run['tags.variant']}/{run['tags.seed']}/0/evaluation/metrics.json"
         metrics = json.loads((repository.root / STUDY / path).read_text())
-        assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
+        assert run["metrics.test/dice"] == pytest.approx(metrics["dice"])
 
 
 def test_outputs_share_their_bytes_with_the_cache(repository):

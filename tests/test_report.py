@@ -25,6 +25,7 @@ from pipeline.statistics.definitions import CASE_METRICS, METRICS
 from pipeline.statistics.runs import read_scores
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study
+from pipeline.study.values import escape_markdown
 
 pytestmark = pytest.mark.slow
 
@@ -161,10 +162,8 @@ def test_latex_escapes_every_special_character():
 
 
 def test_markdown_escapes_pipes_tags_and_emphasis_but_keeps_names():
-    assert writers.escape_markdown("a|b *c* <script> _d_ `e`") == (
-        r"a\|b \*c\* \<script> \_d\_ \`e\`"
-    )
-    assert writers.escape_markdown("limit_encoder_attention") == "limit_encoder_attention"
+    assert escape_markdown("a|b *c* <script> _d_ `e`") == (r"a\|b \*c\* \<script> \_d\_ \`e\`")
+    assert escape_markdown("limit_encoder_attention") == "limit_encoder_attention"
 
 
 def test_the_page_is_well_formed_and_loads_nothing(study, monkeypatch):

@@ -23,10 +23,9 @@ from pipeline.gate.baseline import Baseline, load_figures, save_baseline
 from pipeline.gate.regression import ALPHA, FLOOR, Check, alarms, compare_studies
 from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_benchmarks, save_speeds
 from pipeline.reporting.tables import DASH
-from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError
-from pipeline.study.values import Fraction, NotNegative, option, quantity
+from pipeline.study.values import Fraction, NotNegative, escape_markdown, option, quantity
 
 HEADER = ("Compared", "Metric", "Baseline", "Candidate", "Worse by", "Allowed", "Verdict", "")
 ALIGNMENT = ("---", "---", "---:", "---:", "---:", "---:", "---", "---")

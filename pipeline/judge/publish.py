@@ -38,7 +38,6 @@ from pipeline.reporting.writers import (
     BOOKTABS,
     all_definitions,
     csv,
-    escape_markdown,
     latex,
     latex_table,
     markdown,
@@ -48,7 +47,7 @@ from pipeline.statistics.results import Comparison, Results, save_results
 from pipeline.statistics.verdict import question
 from pipeline.study.files import replacing
 from pipeline.study.paper import Paper
-from pipeline.study.values import cell
+from pipeline.study.values import cell, escape_markdown
 
 TITLE = "Scores of"
 FIGURES = {  # file in figures -> title, what the reader sees, and what he sees of several runs

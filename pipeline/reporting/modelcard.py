@@ -11,12 +11,11 @@ import yaml
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import Exported
 from pipeline.reporting.tables import DASH, number
-from pipeline.reporting.writers import escape_markdown
 from pipeline.statistics.definitions import METRICS
 from pipeline.statistics.results import Estimate, Results
 from pipeline.statistics.rounding import decimals_of
 from pipeline.study.errors import UserError
-from pipeline.study.values import quantity
+from pipeline.study.values import escape_markdown, quantity
 
 RESIZES = {
     "stretch": "stretched to that size, whatever its proportions",

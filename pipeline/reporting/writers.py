@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.reporting.tables import DASH, SYNTHETIC, Cell, Table, bold_note, label_of
 from pipeline.statistics.results import AveragedEstimate, FailureRate, Results
 from pipeline.statistics.terms import ONE_RUN, state_terms
-from pipeline.study.values import cell
+from pipeline.study.values import cell, escape_markdown
 
 BOOKTABS = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."
 
@@ -69,14 +69,6 @@ def markdown_table(table: Table) -> str:
 def _markdown_cell(cell: Cell) -> str:
     text = escape_markdown(cell.text)
     return f"**{text}**" if cell.best else text
-
-
-def escape_markdown(text: str) -> str:
-    """`text` such that Markdown shows it as it is, in a table too. An underscore within a word
-    needs no escape and keeps its looks in the source."""
-    text = re.sub(r"([\\`*\[\]<|~$&])", r"\\\1", text)
-    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    return " ".join(text.split())
 
 
 def csv(results: Results) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
@@ -65,6 +66,14 @@ def printable(name: str) -> str:
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
     )
+
+
+def escape_markdown(text: str) -> str:
+    """`text` such that Markdown shows it as it is, in a table too. An underscore within a word
+    needs no escape and keeps its looks in the source."""
+    text = re.sub(r"([\\`*\[\]<|~$&])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    return " ".join(text.split())
 
 
 FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001 - what OWASP names for CSV injection

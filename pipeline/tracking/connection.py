@@ -43,11 +43,27 @@ def open_store() -> MlflowClient:
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or _uri(home() / "mlflow.db"))
     try:
         with locked():  # a client already makes the tables
+            _make(database())
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
     except Exception as error:  # SQLAlchemy's, the disk's, a driver's that is missing
         raise UserError(fault(error)) from None
     return client
+
+
+def _make(file: Path | None) -> None:
+    """Make an SQLite store that is not there. MLflow's client alone would do so too, and let the
+    experiment Default, which it adds, point into the working folder: a study's, as a rule."""
+    if file is not None and not file.exists():
+        import mlflow
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(mlflow.get_tracking_uri(), artifact_location(file))
+
+
+def artifact_location(file: Path) -> str:
+    """Where the runs' files are of a store that is a file: in mlruns/ beside it."""
+    return (file.parent / "mlruns").as_uri()
 
 
 def _uri(file: Path) -> str:

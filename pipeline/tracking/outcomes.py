@@ -1,18 +1,22 @@
-"""Which runs failed, as reports/results.json has it: tags of the runs' records."""
+"""What reports/results.json says, for MLflow: of each run whether it failed, of the study its
+figures and its verdict."""
 
 from __future__ import annotations
 
 from math import isclose
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.run_files import read_metrics
+from pipeline.study.values import escape_markdown
+from pipeline.tracking.views import HEADLINES
 
 FAILED, BELOW_QUARTILE = "failed", "below_quartile"
 TAGS = (FAILED, BELOW_QUARTILE)
+LONGEST = 8000  # characters of a tag in MLflow, which cuts it there
 
 
 class _Variant(BaseModel):
@@ -28,6 +32,14 @@ class _Run(BaseModel):
     metrics: dict[str, float | None]
 
 
+class _Estimate(BaseModel):
+    variant: str
+    metric: str
+    mean: float | None
+    standard_deviation: float | None
+    typical: float | None
+
+
 class _Comparison(BaseModel):
     metric: str
 
@@ -37,9 +49,61 @@ class _Results(BaseModel):
 
     partial: Any = None
     params: dict[str, Any]
+    answer: str | None = None
+    verdict: list[str]
     comparison: _Comparison
+    estimates: list[_Estimate]
     failures: list[_Variant]
     runs: list[_Run]
+
+
+class Summary(NamedTuple):
+    """What the study's own run tells. figures: the metrics' names and values, such as
+    `dice/mean/unet`, which MLflow shows below `dice/mean`. description: Markdown."""
+
+    figures: dict[str, float]
+    description: str
+
+
+def summary(study: Study) -> Summary:
+    """Of each variant the headline metrics and how many runs failed, and the verdict; both empty
+    where `outcomes` knows of nothing."""
+    results = _results(study)
+    if results is None:
+        return Summary({}, "")
+    figures: dict[str, float | None] = {
+        f"{metric}/{name}/{found.variant}": getattr(found, name)
+        for metric in HEADLINES
+        for name in ("typical", "mean", "standard_deviation")
+        for found in results.estimates
+        if found.metric == metric
+    }
+    for rate in results.failures:
+        figures[f"failed_runs/{rate.variant}"] = None if rate.rate is None else len(rate.failed)
+    known = {name: value for name, value in figures.items() if value is not None}
+    return Summary(known, _description(results))
+
+
+def _description(results: _Results) -> str:
+    """The answer and the verdict, as many sentences as there is room for."""
+    end = "\n\nThe page with all figures is `reports/index.html`, under *Artifacts*."
+    text = f"**{escape_markdown(results.answer)}**\n" if results.answer else ""
+    for sentence in results.verdict:
+        line = f"\n- {escape_markdown(sentence)}"
+        if len(text + line + end) > LONGEST:
+            break
+        text += line
+    return (text + end).strip()
+
+
+def _results(study: Study) -> _Results | None:
+    """The study's results; None without any of these params and of the whole study."""
+    try:
+        results = _Results.model_validate_json(study.results_file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    current = results.partial is None and results.params == study.model_dump(mode="json")
+    return results if current else None
 
 
 def outcomes(study: Study) -> dict[tuple[str, int], dict[str, str]]:
@@ -49,11 +113,8 @@ def outcomes(study: Study) -> dict[tuple[str, int], dict[str, str]]:
     Empty without results of these params and of the whole study. A run is left out that was
     evaluated anew since, has no figure, or is of too few to be called failed.
     """
-    try:
-        results = _Results.model_validate_json(study.results_file.read_bytes())
-    except (OSError, ValidationError):
-        return {}
-    if results.partial is not None or results.params != study.model_dump(mode="json"):
+    results = _results(study)
+    if results is None:
         return {}
     variants = {found.variant: found for found in results.failures}
     metric = results.comparison.metric

@@ -18,14 +18,25 @@ from pipeline.study.errors import warn
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study, original
 from pipeline.study.run_files import read_metrics
-from pipeline.tracking.connection import database, faults_told, home, locked, open_store
+from pipeline.tracking.connection import (
+    artifact_location,
+    database,
+    faults_told,
+    home,
+    locked,
+    open_store,
+)
 from pipeline.tracking.logged_model import log_model
+from pipeline.tracking.views import HEADLINES, experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities import Run as Recorded
 
+# Of names and files in a record: one of another layout is made anew. Count it up with them.
+LAYOUT = "2"
+COST = "training_cost"
 NEEDED = (  # of run.json
     *("started", "wall_seconds", "peak_memory_bytes", "parameters"),
     *("epochs_trained", "selected_epoch", "params", "weights_sha256", "data_fingerprint"),
@@ -71,8 +82,9 @@ def _experiment(client: MlflowClient, study: Study) -> Experiment:
             f"is {name!r} there; to change that, give one of them another name"
         )
         experiment = _experiment_named(client, name)
-    if experiment.tags.get("folder") != folder:
-        client.set_experiment_tag(experiment.experiment_id, "folder", folder)
+    for key, value in ({"folder": folder} | experiment_tags(study)).items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     return experiment
 
 
@@ -114,9 +126,10 @@ def _parent(client: MlflowClient, experiment: Experiment) -> str:
 
 
 def _create_parent(client: MlflowClient, experiment: Experiment) -> str:
-    name = experiment.name
     created: str = client.create_run(
-        experiment.experiment_id, run_name=name, tags={"role": "study", "study": name}
+        experiment.experiment_id,
+        run_name="verdict and report",
+        tags={"role": "study", "study": experiment.name, "layout": LAYOUT},
     ).info.run_id
     client.set_terminated(created)
     return created
@@ -186,7 +199,7 @@ class StudyRecord:
         run_id: str = self.client.create_run(
             self.experiment.experiment_id,
             start_time=_milliseconds(record["started"]),
-            run_name="-".join(map(str, run if len(self.study.folds) > 1 else run[:2])),
+            run_name=_run_name(self.study, run),
             tags={
                 "mlflow.parentRunId": self.parent_id,
                 "role": "run",
@@ -194,6 +207,7 @@ class StudyRecord:
                 "variant": run.variant,
                 "seed": str(run.seed),
                 "fold": str(run.fold),
+                "layout": LAYOUT,
                 "git_commit": str(record.get("commit")),
                 "git_dirty": str(record.get("dirty")),
                 "data_fingerprint": record["data_fingerprint"],
@@ -222,7 +236,9 @@ class StudyRecord:
         from mlflow.entities import Metric
 
         now = _milliseconds(time.time())
-        values = [Metric(name, row[name], now, epoch) for name in row if name != "epoch"]
+        values = [
+            Metric(_in_section(name), row[name], now, epoch) for name in row if name != "epoch"
+        ]
         self.client.log_batch(run_id, metrics=values)
 
     def complete(self, run_id: str, run: Run, record: dict[str, Any]) -> None:
@@ -233,16 +249,20 @@ class StudyRecord:
         now = _milliseconds(time.time())
         run_dir = self.study.run_dir(*run)
         final = {
-            "system/peak_memory_megabytes": record["peak_memory_bytes"] / 1e6,
-            "system/wall_seconds": record["wall_seconds"],
-            "parameters": record["parameters"],
-            "epochs_trained": record["epochs_trained"],
-            "selected_epoch": record["selected_epoch"],
+            f"{COST}/peak_memory_megabytes": record["peak_memory_bytes"] / 1e6,
+            f"{COST}/wall_seconds": record["wall_seconds"],
+            f"{COST}/parameters": record["parameters"],
+            "train/epochs_trained": record["epochs_trained"],
+            "train/selected_epoch": record["selected_epoch"],
         }
         metrics_file = self.study.evaluation_dir(*run) / "metrics.json"
         if metrics_file.is_file():
             tested = read_metrics(metrics_file)
-            final |= {f"test_{name}": tested[name] for name in tested if tested[name] is not None}
+            final |= {
+                f"{'test' if name in HEADLINES else 'test_more'}/{name}": value
+                for name, value in tested.items()
+                if value is not None
+            }
         self.client.log_batch(
             run_id, metrics=[Metric(name, value, now, 0) for name, value in final.items()]
         )
@@ -265,6 +285,25 @@ def run_of(recorded: Recorded) -> Run:
     return Run(tags["variant"], int(tags["seed"]), int(tags.get("fold", 0)))
 
 
+def is_current(recorded: Recorded) -> bool:
+    """Whether a record has the names and files that one has today."""
+    return bool(recorded.data.tags.get("layout") == LAYOUT)
+
+
+def _run_name(study: Study, run: Run) -> str:
+    fold = f" fold {run.fold}" if len(study.folds) > 1 else ""
+    return f"{run.variant} {run.seed}{fold}"
+
+
+def _in_section(column: str) -> str:
+    """The metric of a column of history.csv. MLflow's charts have a section for what stands before
+    the last slash, in the alphabet's order: test, test_more, train, training_cost, validation."""
+    split, _, name = column.partition("_")
+    if split in ("train", "validation"):
+        return f"{split}/{name}"
+    return f"train/{column}" if column == "learning_rate" else f"{COST}/{column}"
+
+
 def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 
@@ -272,7 +311,7 @@ def _milliseconds(seconds: float) -> int:
 def _artifact_location() -> str | None:
     """mlruns/ beside the store when that is a file; a server knows its own place."""
     file = database()
-    return (file.parent / "mlruns").as_uri() if file is not None else None
+    return artifact_location(file) if file is not None else None
 
 
 def small_files(run_dir: Path) -> list[Path]:
@@ -289,14 +328,15 @@ def content(run_dir: Path, record: dict[str, Any]) -> str:
 
 def hush() -> None:
     """Pass over MLflow's advice on data sources and examples (the signature is given), its progress
-    bars, and what it and its HTTP client say of each try to reach a lost server or to use a broken
-    database: that is told once, in a line of ours. After its import, which puts a filter of its own
-    first."""
+    bars, its line on each run of a server, and what it and its HTTP client say of each try to reach
+    a lost server or to use a broken database: that is told once, in a line of ours. After its
+    import, which puts a filter of its own first."""
     import mlflow.pyfunc
 
     assert mlflow.pyfunc  # imported for its filters
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in (
         "mlflow.store.db.utils",
         "mlflow.system_metrics.system_metrics_monitor",

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.columns import read_table
 from pipeline.study.files import sha256
-from pipeline.study.params import Study
+from pipeline.study.params import Run, Study
 from pipeline.study.run_files import read_run
-from pipeline.tracking.outcomes import TAGS, outcomes
-from pipeline.tracking.store import NEEDED, StudyRecord, content, hush, run_of, small_files
+from pipeline.tracking.outcomes import TAGS, Summary, outcomes, summary
+from pipeline.tracking.store import (
+    NEEDED,
+    StudyRecord,
+    content,
+    hush,
+    is_current,
+    run_of,
+    small_files,
+)
+from pipeline.tracking.thumbnails import draw_thumbnails, thumbnail_files
+from pipeline.tracking.views import NOTE
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as Recorded
+
+PICTURES = "cases"  # the folder of a record that has them
 
 
 def _same_training(recorded: Recorded, run_dir: Path, record: dict[str, Any]) -> bool:
@@ -40,13 +55,14 @@ def sync(study: Study) -> tuple[int, int]:
             continue
         record = read_run(run_dir / "run.json", NEEDED)
         found = store.find(run)
-        if [recorded.data.tags.get("content") for recorded in found] == [content(run_dir, record)]:
+        current = len(found) == 1 and is_current(found[0])
+        if current and found[0].data.tags.get("content") == content(run_dir, record):
             unchanged += 1
             continue
         if (
-            len(found) == 1
+            current
             and _same_training(found[0], run_dir, record)
-            and not _has_other_files(store, found[0], run_dir)
+            and not _has_other_files(store, found[0], run)
         ):
             run_id = found[0].info.run_id  # trained live, or only evaluated anew: add to it
         else:
@@ -54,27 +70,27 @@ def sync(study: Study) -> tuple[int, int]:
             run_id = store.create(run, record, cases.table)
             for row in read_table(run_dir / "history.csv", "train", ["epoch"]).to_dict("records"):
                 store.log_epoch(run_id, int(row["epoch"]), {str(key): row[key] for key in row})
+        with tempfile.TemporaryDirectory() as pictures:
+            draw_thumbnails(study, run, Path(pictures))
+            store.client.log_artifacts(run_id, pictures, PICTURES)
         store.complete(run_id, run, record)
         recorded += 1
     _level_study(store)
     return recorded, unchanged
 
 
-def _has_other_files(store: StudyRecord, recorded: Recorded, run_dir: Path) -> bool:
+def _has_other_files(store: StudyRecord, recorded: Recorded, run: Run) -> bool:
     """Whether the record holds a file that the run folder does not have any more."""
+    run_dir = store.study.run_dir(*run)
     own = {path.relative_to(run_dir).as_posix() for path in small_files(run_dir)}
+    own |= {f"{PICTURES}/{name}" for name in thumbnail_files(store.study, run)}
     return not store.files(recorded.info.run_id) <= own
 
 
 def _level_study(store: StudyRecord) -> None:
-    """Make the study's own run hold its params and reports, and have its runs alone below it, each
-    with the tags that the results give it."""
-    files = _study_files(store.study)
-    if not store.files(store.parent_id) <= files.keys():
-        store = store.with_new_parent()
-    for path, file in files.items():
-        folder = path.rpartition("/")[0]
-        store.client.log_artifact(store.parent_id, str(file), folder or None)
+    """Make the study's own run hold its params, reports, figures and verdict, and have its runs
+    alone below it, each with the tags that the results give it."""
+    store = _level_parent(store, _study_files(store.study), summary(store.study))
     wanted, known = set(store.study.runs()), outcomes(store.study)
     for recorded in store.search("run"):
         run = run_of(recorded)
@@ -87,6 +103,33 @@ def _level_study(store: StudyRecord) -> None:
         complete = "content" in recorded.data.tags
         _level_tags(store, recorded, known.get(run[:2], {}) if complete else {})
     store.discard([run for run in store.search("study") if run.info.run_id != store.parent_id])
+
+
+def _level_parent(store: StudyRecord, files: dict[str, Path], told: Summary) -> StudyRecord:
+    """Level the study's own run; with a new one where the old holds a file or a figure too many."""
+    from mlflow.entities import Metric, RunTag
+
+    hashes = [f"{path} {sha256(file)}" for path, file in files.items()]
+    content = hashlib.sha256("\n".join([*hashes, repr(told)]).encode()).hexdigest()
+    parent = store.client.get_run(store.parent_id)
+    current = is_current(parent)
+    if current and parent.data.tags.get("content") == content:
+        return store
+    figures, too_many = parent.data.metrics, parent.data.metrics.keys() - told.figures.keys()
+    if not current or too_many or not store.files(store.parent_id) <= files.keys():
+        store, figures = store.with_new_parent(), {}
+    for path, file in files.items():
+        folder = path.rpartition("/")[0]
+        store.client.log_artifact(store.parent_id, str(file), folder or None)
+    now = round(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now, 0)
+        for name, value in told.figures.items()
+        if figures.get(name) != value
+    ]
+    tags = [RunTag(NOTE, told.description), RunTag("content", content)]
+    store.client.log_batch(store.parent_id, metrics, tags=tags)
+    return store
 
 
 def _level_tags(store: StudyRecord, recorded: Recorded, wanted: dict[str, str]) -> None:

@@ -88,6 +88,19 @@ def test_a_folders_name_may_hold_what_an_address_may_not(tiny_study, tmp_path, m
         assert trained.metrics == {"dice": 0.5}
 
 
+def test_what_mlflow_adds_by_itself_points_to_no_study(tmp_path, monkeypatch):
+    """Its experiment Default: where the store is made, a study's folder is the working folder."""
+    root = tmp_path / "project"
+    for folder in (root / "pipeline", root / "study"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(root / "study")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(connection, "ROOT", root)
+    experiment = open_store().get_experiment("0")
+    assert experiment.artifact_location == (root / "mlruns" / "0").as_uri()
+    assert not list((root / "study").iterdir())
+
+
 class Guarded(BaseHTTPRequestHandler):
     """Answers as a server of MLflow that nobody may use."""
 

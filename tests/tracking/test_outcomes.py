@@ -1,4 +1,4 @@
-"""tracking/outcomes.py: which runs failed, as tags of their records in a real store."""
+"""tracking/outcomes.py: what results say of the runs and the study, in a real store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recorded_runs import VARIANT, make_recorded
 from pipeline import compare
 from pipeline.statistics.results import load_results, save_results
 from pipeline.study.params import Study
-from pipeline.tracking.outcomes import outcomes
+from pipeline.tracking.outcomes import LONGEST, outcomes, summary
 from pipeline.tracking.store import StudyRecord
 from pipeline.tracking.sync import sync
 
@@ -111,7 +111,10 @@ def test_tags_that_nothing_speaks_for_any_more_are_removed(tiny_study, written):
     written.clear()
     assert sync(study) == (0, 2)
     assert tags(study) == NONE
-    assert written == {("delete", "failed"): 2, ("delete", "below_quartile"): 2}
+    # The study's own run, whose figures are gone, is a new one.
+    assert written == {
+        ("delete", "failed"): 2, ("delete", "below_quartile"): 2, ("set", "mlflow.parentRunId"): 2,
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -125,6 +128,95 @@ def test_a_record_that_is_not_complete_has_no_tags(tiny_study):
     (study.run_dir(VARIANT, 0) / "run.json").unlink()  # it is trained again
     assert sync(study) == (0, 1)
     assert tags(study) == TOLD | {"0": (None, None)}
+
+
+VERDICT = ["*All* of <b>unet</b> | one `x`.", "gated_attention was best."]
+DESCRIPTION = """- \\*All\\* of \\<b>unet\\</b> \\| one \\`x\\`.
+- gated_attention was best.
+
+The page with all figures is `reports/index.html`, under *Artifacts*."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_the_studys_run_has_the_figures_and_the_verdict(tiny_study, server, monkeypatch, kind):
+    if kind == "server":
+        server.start()
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tiny_study.folder.parent}/mlflow.db")
+    study = make_recorded()
+    (study.reports_dir / "figures").mkdir(parents=True)
+    for name in ("index.html", "table.md", "figures/runs.png"):
+        (study.reports_dir / name).write_text("made")
+    made = make_results([VARIANT], seeds=2).estimates[0]
+    dice, iou, other = (
+        made.model_copy(update={"metric": metric}) for metric in ("dice", "iou", "brier")
+    )
+    write_results(study, verdict=VERDICT, estimates=[dice, iou, other])
+    sync(study)
+    first = study_run(study)
+    shown = first.data.metrics
+    assert shown[f"dice/mean/{VARIANT}"] == dice.mean
+    assert shown[f"dice/typical/{VARIANT}"] == dice.typical
+    assert shown[f"dice/standard_deviation/{VARIANT}"] == dice.standard_deviation
+    assert shown[f"failed_runs/{VARIANT}"] == 1
+    assert {name.split("/")[0] for name in shown} == {"dice", "iou", "failed_runs"}
+    assert first.data.tags["mlflow.note.content"] == DESCRIPTION
+    reports = ("index.html", "table.md", "figures/runs.png", "results.json")
+    files = StudyRecord.open(study).files(first.info.run_id)
+    assert files == {"params.yaml", *(f"reports/{name}" for name in reports)}
+
+    # A figure that changed is replaced; a file or a figure that is gone leaves with its run.
+    lower = dice.model_copy(update={"mean": 0.25})
+    write_results(study, estimates=[lower, iou], verdict=VERDICT[1:])
+    sync(study)
+    second = study_run(study)
+    assert second.info.run_id == first.info.run_id
+    assert second.data.metrics == shown | {f"dice/mean/{VARIANT}": 0.25}
+    assert "All" not in second.data.tags["mlflow.note.content"]
+    write_results(study, estimates=[lower], verdict=VERDICT)
+    sync(study)
+    third = study_run(study)
+    assert third.info.run_id != first.info.run_id
+    assert not any(name.startswith("iou") for name in third.data.metrics)
+    assert third.data.tags["mlflow.note.content"] == DESCRIPTION
+
+
+def study_run(study: Study) -> mlflow.entities.Run:
+    (found,) = StudyRecord.open(study).search("study")
+    return found
+
+
+@pytest.mark.slow
+def test_nothing_is_written_to_the_studys_run_when_nothing_changed(tiny_study, monkeypatch):
+    study = make_recorded()
+    write_results(study)
+    sync(study)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the store is written to")
+
+    for name in ("log_artifact", "log_artifacts", "log_batch", "set_tag", "set_experiment_tag"):
+        monkeypatch.setattr(mlflow.MlflowClient, name, refuse)
+    assert sync(study) == (0, 2)
+
+
+def test_the_summary_begins_with_the_answer_and_fits_a_tag(tmp_path, monkeypatch):
+    study = make_study(tmp_path, variants=["unet"], seeds=list(range(5)))
+    monkeypatch.chdir(study.folder)
+    assert summary(study) == ({}, "")
+    compare.main()
+    content = json.loads(study.results_file.read_text())
+    sentences = [f"Sentence {number} is long enough." for number in range(500)]
+    content |= {"answer": "It is *so*.", "verdict": sentences}
+    study.results_file.write_text(json.dumps(content))
+    told = summary(study).description
+    assert told.startswith("**It is \\*so\\*.**\n\n- Sentence 0 is long enough.\n- Sentence 1 ")
+    assert LONGEST - 40 < len(told) <= LONGEST
+    assert told.endswith("enough.\n\nThe page with all figures is `reports/index.html`, under "
+                         "*Artifacts*.")  # fmt: skip
+    study.results_file.write_text(json.dumps(content | {"params": {}}))  # of other params
+    assert summary(study) == ({}, "")
 
 
 def test_outcomes_are_those_of_the_results_that_compare_writes(tmp_path, monkeypatch):

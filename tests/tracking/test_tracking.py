@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import change_params
+from conftest import REPOSITORY, change_params
 from fake_study import make_study
 from recorded_runs import make_recorded
 
@@ -128,8 +129,8 @@ def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch)
     run_stages(monkeypatch, VARIANT)
     live = only_run(study)
     assert live["status"] == "FINISHED"
-    assert "metrics.validation_dice" in live
-    assert "metrics.test_dice" not in live  # known to the run folder, not yet to the store
+    assert "metrics.validation/dice" in live
+    assert "metrics.test/dice" not in live  # known to the run folder, not yet to the store
     assert sync(study) == (1, 0)
     assert only_run(study)["run_id"] == live["run_id"]
     check_record(study)
@@ -179,7 +180,7 @@ def test_files_that_are_gone_leave_the_stores_view(tracked):
     files = record.files(run["run_id"])
     assert "evaluation/other.json" in files
     assert "evaluation/metrics.json" not in files
-    assert "metrics.test_dice" not in run or pd.isna(run["metrics.test_dice"])
+    assert "metrics.test/dice" not in run or pd.isna(run["metrics.test/dice"])
 
 
 @pytest.fixture
@@ -271,13 +272,13 @@ def check_record(study: Study) -> None:
     assert run["params.train.optimizer.learning_rate"] == "0.001"
     assert run["params.model.decoder_gates"] == "True"
     metrics = json.loads((study.evaluation_dir(VARIANT, 0) / "metrics.json").read_text())
-    assert run["metrics.test_dice"] == pytest.approx(metrics["dice"])
-    assert run["metrics.system/peak_memory_megabytes"] > 10
-    assert (run["metrics.epochs_trained"], run["metrics.selected_epoch"]) == (2, 2)
+    assert run["metrics.test/dice"] == pytest.approx(metrics["dice"])
+    assert run["metrics.training_cost/peak_memory_megabytes"] > 10
+    assert (run["metrics.train/epochs_trained"], run["metrics.train/selected_epoch"]) == (2, 2)
 
     client = mlflow.MlflowClient()
     history = pd.read_csv(study.run_dir(VARIANT, 0) / "history.csv")
-    logged = client.get_metric_history(run["run_id"], "validation_focal_loss")
+    logged = client.get_metric_history(run["run_id"], "validation/focal_loss")
     assert [metric.step for metric in logged] == [1, 2]
     assert [metric.value for metric in logged] == pytest.approx(
         history["validation_focal_loss"].tolist()
@@ -316,6 +317,55 @@ def test_sync_again_changes_nothing(tracked):
     pd.testing.assert_frame_equal(recorded(tracked), before)
 
 
+def test_a_record_of_an_earlier_layout_is_made_anew_once(tracked):
+    """Its metrics had other names, and MLflow takes no metric out of a run."""
+    client, before = mlflow.MlflowClient(), recorded(tracked)
+    for run_id in before["run_id"]:
+        client.log_metric(run_id, "test_dice", 0.5)
+        client.set_tag(run_id, "layout", "1")
+    assert sync(tracked) == (1, 0)
+    after = recorded(tracked)
+    assert not set(after["run_id"]) & set(before["run_id"])
+    assert len(after) == len(before)
+    assert "metrics.test_dice" not in after
+    assert sync(tracked) == (0, 1)
+
+
+def test_a_run_has_a_short_name_tags_and_pictures_of_cases(tracked):
+    run = only_run(tracked)
+    assert run["tags.mlflow.runName"] == f"{VARIANT} 0"
+    assert (run["tags.seed"], run["tags.fold"]) == ("0", "0")
+    names = {name.removeprefix("metrics.") for name in run if name.startswith("metrics.")}
+    sections = {name.rpartition("/")[0] for name in names if pd.notna(run[f"metrics.{name}"])}
+    assert sections == {"test", "test_more", "train", "training_cost", "validation"}
+    files = StudyRecord.open(tracked).files(run["run_id"])
+    shown = {f"cases/{name}.jpg" for name in ("best", "median", "worst")}
+    assert {path for path in files if path.startswith("cases")} == shown
+    (tracked.evaluation_dir(VARIANT, 0) / "predictions.npy").unlink()
+    assert sync(tracked) == (1, 0)
+    files = StudyRecord.open(tracked).files(only_run(tracked)["run_id"])
+    assert not [path for path in files if path.startswith("cases")]
+
+
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_the_command_prints_its_line_and_nothing_else(trained, request, monkeypatch, kind):
+    """A server's records have their runs' addresses printed, else."""
+    if kind == "server":
+        monkeypatch.chdir(trained)
+        request.getfixturevalue("server").start()
+    else:
+        request.getfixturevalue("both_trained")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.tracking", "sync"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.stdout == "tracking: 2 runs recorded, 0 already there, study tiny\n"
+    assert done.stderr == ""
+
+
 def test_a_repeated_stage_replaces_its_run(tracked, monkeypatch):
     first = only_run(tracked)["run_id"]
     study = change_params(train={"epochs": 1})
@@ -334,7 +384,7 @@ def test_a_new_evaluation_updates_its_run_and_keeps_the_training(tracked, monkey
     assert sync(study) == (1, 0)
     again = only_run(study)
     assert again["run_id"] == first["run_id"]
-    assert again["metrics.test_sensitivity"] == 0 < first["metrics.test_sensitivity"]
+    assert again["metrics.test_more/sensitivity"] == 0 < first["metrics.test_more/sensitivity"]
     assert len(mlflow.MlflowClient().get_run(again["run_id"]).outputs.model_outputs) == 1
 
 
@@ -346,8 +396,8 @@ def test_a_training_that_changed_its_curves_alone_replaces_its_run(tracked, monk
     again = only_run(study)
     assert again["run_id"] != first["run_id"]
     assert again["params.focal.gamma"] == "1.0"
-    assert again["metrics.train_bce"] == first["metrics.train_bce"]  # the same training
-    assert again["metrics.train_focal_loss"] > first["metrics.train_focal_loss"]
+    assert again["metrics.train/bce"] == first["metrics.train/bce"]  # the same training
+    assert again["metrics.train/focal_loss"] > first["metrics.train/focal_loss"]
 
 
 def test_an_empty_store_is_filled_from_the_run_folders(tracked, tmp_path, monkeypatch):
@@ -401,7 +451,7 @@ def test_a_training_that_fails_is_recorded_as_failed(tiny_study, monkeypatch):
 
 def metric_steps(study: Study) -> list[int]:
     run_id = only_run(study)["run_id"]
-    history = mlflow.MlflowClient().get_metric_history(run_id, "train_bce")
+    history = mlflow.MlflowClient().get_metric_history(run_id, "train/bce")
     return [metric.step for metric in history]
 
 
