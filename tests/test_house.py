@@ -151,7 +151,11 @@ def templates(modules: set[str]) -> set[str]:
         text = left.pop().read_text()
         for other in (REPOSITORY / "pipeline").rglob("*.*"):
             name = str(other.relative_to(REPOSITORY))
-            if other.suffix in (".html", ".js") and f'"{other.name}"' in text and name not in found:
+            if (
+                other.suffix in (".html", ".css", ".js")
+                and f'"{other.name}"' in text
+                and name not in found
+            ):
                 found.add(name)
                 left.append(other)
     return found

@@ -124,6 +124,7 @@ CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
 MAIN = ("dice", "iou", "focal_loss")  # those of the first table
 AVERAGED = (*MAIN, "thresholded_jaccard", "brier")  # of averaged probabilities
 PRIMARY = "dice"  # fixed before looking; the rest is secondary
+FEWEST_SEEDS = 7  # below, what is said of several runs is descriptive
 
 
 # Words in the names of metrics of which less is better, as other tools write them.

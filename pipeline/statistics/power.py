@@ -9,11 +9,11 @@ import numpy as np
 from scipy import optimize, stats
 
 from pipeline.statistics.crossed import Values
+from pipeline.statistics.definitions import FEWEST_SEEDS
 from pipeline.statistics.failures import RATE_TO_RULE_OUT, runs_for_rate
 from pipeline.statistics.pairs import ALPHA, ENDLESS
 from pipeline.statistics.results import Power
 from pipeline.statistics.typical import (
-    FEWEST_SEEDS,
     SAME,
     Failed,
     contrasts,

@@ -34,11 +34,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline.statistics.crossed import CONFIDENCE, FEW_SEEDS, Values, around, case_interval
-from pipeline.statistics.definitions import Bounds
+from pipeline.statistics.definitions import FEWEST_SEEDS, Bounds
 from pipeline.statistics.results import Interval
 
 TRIMMED = 0.1  # of the runs that did not fail, at either end, but one at least
-FEWEST_SEEDS = 7  # below, what is said of several runs is descriptive
 FEWEST_TRIMMED = 7  # of fewer none is trimmed: too few would be left to tell how much runs differ
 SAME = 1e-12  # below it a difference of means is rounding
 Failed = NDArray[np.bool_]  # whether each run did

@@ -8,14 +8,9 @@ from itertools import combinations
 import pandas as pd
 
 from pipeline.statistics.analysis import Design, FailedRuns, Protocol, compare
-from pipeline.statistics.pairs import (
-    ALPHA,
-    THRESHOLD,
-    compare_pairs,
-    holm,
-)
+from pipeline.statistics.definitions import FEWEST_SEEDS
+from pipeline.statistics.pairs import ALPHA, THRESHOLD, compare_pairs, holm
 from pipeline.statistics.results import Comparison, Pair, Pairing
-from pipeline.statistics.typical import FEWEST_SEEDS
 
 ONE_SEED = (
     "No two variants have two seeds in common: what follows is of the one seed that all have, over "

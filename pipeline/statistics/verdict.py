@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from pipeline.statistics.definitions import metric_of
+from pipeline.statistics.definitions import FEWEST_SEEDS, metric_of
 from pipeline.statistics.results import (
     Comparison,
     Estimate,
@@ -15,7 +15,6 @@ from pipeline.statistics.results import (
     Pair,
 )
 from pipeline.statistics.rounding import MOST, decimals, width
-from pipeline.statistics.typical import FEWEST_SEEDS
 from pipeline.study.paper import Paper
 from pipeline.study.values import quantity
 
