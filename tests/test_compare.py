@@ -546,6 +546,8 @@ def test_a_failed_run_is_told_apart_and_leaves_typical_runs_as_they_were(tmp_pat
     assert own.mean == pytest.approx(0.82 + 0.004 - 0.2 / 7)
     (pair,) = found.comparison.pairs
     assert pair.difference == pytest.approx(0.82 + 0.003 - own.typical)
-    assert found.verdict[0].startswith("Failed runs: own 1 of 7 (seed 4), failure rate 0 to 58 %")
+    assert found.verdict[0].startswith(
+        "Failed runs: own 1 of 7 (seed 4; 95 % interval of the rate 0 to"
+    )
     lenient = change_params(compare={"failure_drop": 0.3})
     assert [each.failed for each in results(lenient).failures] == [[], []]

@@ -52,7 +52,9 @@ def test_a_failed_run_is_told_and_set_aside():
     found = judged(long(values))
     assert found.failures[0].failed == [3]
     assert found.verdict[0] == "The table has one metric: what another would say is not known."
-    assert found.verdict[1].startswith("Failed runs: a 1 of 8 (seed 3)")
+    assert found.verdict[1].startswith(
+        "Failed runs: a 1 of 8 (seed 3; 95 % interval of the rate 0 "
+    )
     asked = Asked(draws=500, failure_drop=0.5)
     assert judged(long(values), asked=asked).failures[0].failed == []
 
