@@ -17,6 +17,7 @@ import pytest
 import yaml
 from browser import visit
 from fake_study import NASTY_IDS, REPOSITORY, make_study
+from report_pages import write_reports
 
 from pipeline import compare, report
 from pipeline.engine.prepared import PreparedCases
@@ -28,24 +29,6 @@ from pipeline.study.reading import load_study
 from pipeline.study.values import escape_markdown
 
 pytestmark = pytest.mark.slow
-
-PIXEL = (  # the smallest PNG: its content is not the report's business
-    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\2"
-    b"\0\1H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82"
-)
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
-
-
-def write_reports(study, monkeypatch):
-    """Run the stage on stand-ins for the figures; its outputs by file name."""
-    figures = study.reports_dir / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    for name in report.FIGURES:
-        (figures / name).write_bytes(PIXEL if name.endswith("png") else SVG.encode())
-    monkeypatch.chdir(study.folder)
-    compare.main()
-    report.main()
-    return {path.name: path.read_text() for path in study.reports_dir.glob("*.*")}
 
 
 def set_dice(study, values):
