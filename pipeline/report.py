@@ -24,7 +24,7 @@ from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
 from pipeline.reporting.run_chart import colours_of, run_chart
 from pipeline.reporting.sections import sections
-from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note, number
+from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note
 from pipeline.reporting.writers import all_definitions, csv, latex, markdown
 from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
@@ -114,12 +114,7 @@ def main(partial: bool = False) -> None:
     with at_stage(whole, "report", partial=partial):
         study, results = open_results(whole, partial)
         write_reports(study, results)
-    means = {found.variant: found.mean for found in results.estimates if found.metric == "dice"}
-    best = max(means, key=lambda variant: means[variant] or 0.0)
-    print(
-        f"report: {study.reports_dir / 'index.html'}, highest mean per-case Dice "
-        f"{number(means[best])} ({best})"
-    )
+    print(f"report: {study.reports_dir / 'index.html'}: {results.answer}")
 
 
 def write_reports(study: Study, results: Results) -> None:
