@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -117,6 +118,6 @@ def sections(
 
 def _shown(part: Table | InlineFigure, title: str | None, folded: bool) -> Shown:
     if isinstance(part, Table):
-        named = title or part.caption.partition(".")[0]
+        named = title or re.split("[.:]", part.caption)[0]
         return Shown(f"table-{part.key}", named, folded, table=part)
     return Shown(f"figure-{part.name}", title or part.title, folded, figure=part)

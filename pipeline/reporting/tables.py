@@ -265,7 +265,7 @@ def failures_table(results: Results) -> Table:
         _column("Upper quartile", [number(found.upper_quartile, own) for found in failures]),
         _column(
             "Drop",
-            [number(found.drop) for found in failures],
+            [f"{found.drop:.3g}" for found in failures],
             f"{drop}; where runs spread widely, four robust standard deviations of a run.",
         ),
         _column(
