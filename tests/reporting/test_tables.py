@@ -131,7 +131,7 @@ def test_the_table_of_failures_has_seeds_rate_quartile_and_the_mean_that_admits_
         "Rate": "12.5 %",
         "95 % interval of the rate": "0.3 to 52.7 %",  # Clopper and Pearson's of 1 of 8
         "Upper quartile": f"{rate.upper_quartile:.3f}",
-        "Drop": "0.0300",
+        "Drop": "0.03",
         "Mean over all runs": f"{results.estimate(FAILING, 'dice').mean:.2f}",
         "95 % interval of the mean": bounds(rate.mean_interval, 2),  # half of all Dice wide
     }
