@@ -78,6 +78,24 @@ def test_where_nothing_fails_a_difference_is_found_as_often_as_by_means(tukeys_o
     assert found["found"] > 0.5
 
 
+@pytest.mark.parametrize("truth", simulation.BOUNDED, ids=lambda truth: truth.name)
+def test_intervals_within_bounds_hold_the_truth_as_often_as_plain_ones(truth):
+    for seeds in (1, 7):
+        found = simulation.scales(truth, seeds, 100, 200, seed=1)
+        assert list(found.index.unique("of")) == ["typical run", "one more run"][: 1 + (seeds > 1)]
+        own, plain, cut = (found.xs(scale, level="scale") for scale in ("own", "plain", "cut"))
+        assert (own["beyond"] == 0).all()
+        assert (own["held"] >= plain["held"] - 0.025).all()  # five studies of 200
+        assert (cut["held"] == plain["held"]).all()
+        assert (own["width"] < 1.2 * plain["width"]).all()
+
+
+def test_plain_intervals_of_a_dice_near_1_leave_it():
+    found = simulation.scales(simulation.BOUNDED[0], 7, 20, 200, seed=1)
+    assert found.loc[("one more run", "plain"), "beyond"] > 0.8
+    assert found.loc[("one more run", "own"), "held"] > found.loc[("one more run", "cut"), "held"]
+
+
 def test_a_truth_is_what_it_says():
     rng = np.random.default_rng(0)
     truth = simulation.Truth("", fails=0.2, by=0.1, equal="mean")
