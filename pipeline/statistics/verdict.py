@@ -18,6 +18,7 @@ from pipeline.statistics.rounding import MOST, decimals, width
 from pipeline.study.paper import Paper
 from pipeline.study.values import quantity
 
+USUAL = 3  # decimals of a figure without an interval
 NAMED = 3  # variants that a sentence names; of more it gives the number
 FEW_CASES = 0.05  # share of the cases that, alone, decide an order of two
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -36,123 +37,174 @@ def answer(
     comparison: Comparison, estimates: Sequence[Estimate], failures: Sequence[FailureRate]
 ) -> str:
     """What a colleague would say who is asked the question, in one sentence."""
-    pairs = comparison.pairs
-    if not pairs:
+    if not comparison.pairs:
         return _no_pairs(comparison, estimates)
     if comparison.over == "cases alone":
-        return (
-            f"One run of each variant: {_best(comparison)} is {_more(comparison, 'est')} on these "
-            "cases, but what another seed would give is not known."
-        )
+        return _of_one_run(comparison)
     if comparison.descriptive:
         return (
             f"{_why_descriptive(comparison, failures)}: no conclusion can be drawn yet; at least "
-            f"{counted(FEWEST_SEEDS)} {_that_do(comparison)} needed."
+            f"{_fewest(comparison)} are needed."
         )
-    return _of_claims(comparison) or _of_the_best(comparison)
+    told = _of_claims(comparison) or _of_the_best(comparison)
+    failed, runs = sum(len(each.failed) for each in failures), sum(each.runs for each in failures)
+    if not failed:
+        return told
+    return f"{told[:-1]}; {failed} of {runs} runs failed and {_be(failed)} set aside."
+
+
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _no_pairs(comparison: Comparison, estimates: Sequence[Estimate]) -> str:
     """With nothing to compare: of the one variant how good it is, else why."""
     own = [found for found in estimates if found.metric == comparison.metric]
     if len(own) != 1 or own[0].typical is None:
-        return next(iter(comparison.notes), "There is nothing to compare.")
-    found, label = own[0], metric_of(comparison.metric).label
+        return comparison.notes[-1] if comparison.notes else "There is nothing to compare."
+    found = own[0]
     several = "a typical run of" if found.seeds > 1 else "the run of"
-    digits = _digits(found.interval)
-    text = f"{several} {found.variant} has {label} {_number(found.typical or 0.0, digits)}"
+    text = f"{several} {found.variant} has {_label(comparison)} "
+    text += _number(found.typical or 0.0, _digits(found.interval))
     if found.interval is not None:
         over = "" if found.seeds > 1 else " over cases alone"
         text += f", 95 % interval{over} {_range(found.interval)}"
     return f"{text[0].upper()}{text[1:]}; there is no other variant to compare it with."
 
 
+def _of_one_run(comparison: Comparison) -> str:
+    best = _best(comparison)
+    equal = [
+        name
+        for name in comparison.variants
+        if (pair := find_pair(comparison, best, name)) is not None and pair.difference == 0
+    ]
+    highest = f"{_listed([best, *equal])} {_be(1 + len(equal))} {_more(comparison, 'est')}"
+    if comparison.claims:
+        return (
+            "One run of each variant: whether the paper's ordering holds cannot be said, for "
+            f"another seed may turn it round; on these cases {highest}."
+        )
+    return (
+        f"One run of each variant: {highest} on these cases, but what another seed would give is "
+        "not known."
+    )
+
+
 def _why_descriptive(comparison: Comparison, failures: Sequence[FailureRate]) -> str:
     """`Two seeds`, or, of enough seeds, whose runs failed."""
     seeds = len(comparison.seeds)
     failed = [each for each in failures if each.failed]
+    if seeds < 2:
+        return "Too few seeds in common"
     if seeds < FEWEST_SEEDS or not failed:
         return counted(seeds, "seed").capitalize()
     told = "; ".join(f"{each.variant} {len(each.failed)} of {each.runs}" for each in failed)
     return f"Too many runs failed ({told})"
 
 
+def _fewest(comparison: Comparison) -> str:
+    """What would be enough; of enough seeds it is runs that are lacking."""
+    if len(comparison.seeds) < FEWEST_SEEDS:
+        return counted(FEWEST_SEEDS)
+    return f"{counted(-(-FEWEST_SEEDS // 2), 'run')} of each variant that do not fail"
+
+
 def _of_claims(comparison: Comparison) -> str | None:
     """Whether the paper's claims hold; None where it makes none of these variants."""
-    shown, turned_round, left_open = _outcomes(comparison)
-    number = len(shown) + len(turned_round) + len(left_open)
-    label = metric_of(comparison.metric).label
-    what = "claim" if number == 1 else "ordering"
+    shown, turned_round, left_open, untested = _outcomes(comparison)
+    number = len(comparison.claims)
+    told = {
+        "shown": len(shown),
+        "turned round": len(turned_round),
+        "open": len(left_open),
+        "not tested yet": len(untested),
+    }
+    parts = [f"{counted(each)} {_be(each)} {what}" for what, each in told.items() if each]
     if number == 0:
         return None
+    of_claims = f"of its {counted(number)} claims {_listed(parts)}"
+    what = "claim" if number == 1 else "ordering"
     if turned_round:
         pair = turned(max(turned_round, key=lambda pair: -pair.difference))
-        text = (
-            f"The paper's {what} does not hold: {pair.first} is {_more(comparison)} than "
-            f"{pair.second}, by {_difference(pair)} {label}"
-        )
-        if number > 1:
-            told = {"shown": shown, "turned round": turned_round, "open": left_open}
-            parts = [
-                f"{counted(len(pairs))} {'is' if len(pairs) == 1 else 'are'} {what}"
-                for what, pairs in told.items()
-                if pairs
-            ]
-            text += f"; of its {counted(number)} claims {_listed(parts)}"
-        return f"{text}."
-    if not left_open:
-        every = "both" if number == 2 else f"all {counted(number)}"
-        if number == 1:
-            pair = shown[0]
-            return (
-                f"The paper's claim holds: {pair.first} is {_more(comparison)} than "
-                f"{pair.second}, by {_difference(pair)} {label}."
-            )
-        return f"The paper's ordering holds: {every} of its claims are shown."
-    if number == 1:
-        pair = left_open[0]
-        return (
-            f"The paper's claim is not shown: whether {pair.first} is {_more(comparison)} than "
-            f"{pair.second} stays open."
-        )
+        text = f"The paper's {what} does not hold: {_apart(pair, comparison)}"
+        return f"{text}; {of_claims}." if number > 1 else f"{text}."
+    if number > 1:
+        if len(shown) == number:
+            every = "both" if number == 2 else f"all {counted(number)}"
+            return f"The paper's ordering holds: {every} of its claims are shown."
+        return f"The paper's ordering is not shown: {of_claims}."
+    if shown:
+        return f"The paper's claim holds: {_apart(shown[0], comparison)}."
+    better, worse = comparison.claims[0]
+    left = "stays open" if left_open else "was not tested yet"
     return (
-        f"The paper's ordering is not shown: of its {counted(number)} claims "
-        f"{counted(len(shown)) if shown else 'none'} {'is' if len(shown) == 1 else 'are'}, and "
-        f"{counted(len(left_open))} {'stays' if len(left_open) == 1 else 'stay'} open."
+        f"The paper's claim is not shown: whether {better} is {_more(comparison)} than {worse} "
+        f"{left}."
     )
 
 
-def _outcomes(comparison: Comparison) -> tuple[list[Pair], list[Pair], list[Pair]]:
-    """The paper's claims as pairs: those shown, those of which the contrary is, and the rest."""
-    pairs = [pair for names in comparison.claims if (pair := find_pair(comparison, *names))]
-    shown = [pair for pair in pairs if pair.shown and pair.difference > 0]
-    turned_round = [pair for pair in pairs if pair.shown and pair.difference <= 0]
-    return shown, turned_round, [pair for pair in pairs if not pair.shown]
+def _apart(pair: Pair, comparison: Comparison) -> str:
+    """`a is higher than b, by 0.02 Dice`"""
+    return (
+        f"{pair.first} is {_more(comparison)} than {pair.second}, by {_difference(pair)} "
+        f"{_label(comparison)}"
+    )
+
+
+def _outcomes(
+    comparison: Comparison,
+) -> tuple[list[Pair], list[Pair], list[Pair], list[tuple[str, str]]]:
+    """The paper's claims: as pairs those shown, those of which the contrary is, and the rest; and
+    those of which no pair was tested."""
+    pairs = [(find_pair(comparison, *names), names) for names in comparison.claims]
+    tested = [pair for pair, _ in pairs if pair is not None and pair.shown is not None]
+    shown = [pair for pair in tested if pair.shown and pair.difference > 0]
+    turned_round = [pair for pair in tested if pair.shown and pair.difference <= 0]
+    untested = [names for pair, names in pairs if pair is None or pair.shown is None]
+    return shown, turned_round, [pair for pair in tested if not pair.shown], untested
 
 
 def _of_the_best(comparison: Comparison) -> str:
     """Which variant is best, and which of the others it is shown to be better than."""
-    label, best = metric_of(comparison.metric).label, _best(comparison)
-    pairs = [pair for name in comparison.variants if (pair := find_pair(comparison, best, name))]
+    best = _best(comparison)
+    others = [name for name in comparison.variants if name != best]
+    found = {name: find_pair(comparison, best, name) for name in others}
+    pairs = [pair for pair in found.values() if pair is not None]
     worse = [pair.second for pair in pairs if pair.shown]
     other = [pair.second for pair in pairs if not pair.shown]
     more, most = _more(comparison), _more(comparison, "est")
+    missing = [name for name, pair in found.items() if pair is None]
+    rest = f"; {_named(missing)} {_be(len(missing))} not compared yet" if missing else ""
     if not other:
-        least = _difference(min(pairs, key=lambda pair: pair.difference))
+        least = min(pairs, key=lambda pair: pair.difference)
         if len(worse) == 1:
-            return f"{best} is {more} than {worse[0]}, by {least} {label}."
-        return f"{best} is {more} than every other variant, by {least} {label} or more."
+            return f"{_apart(least, comparison)}{rest}."
+        all_others = "all that it was compared with" if missing else "every other variant"
+        return (
+            f"{best} is {more} than {all_others}, by {_difference(least)} {_label(comparison)} "
+            f"or more{rest}."
+        )
     if all(pair.equivalent for pair in comparison.pairs):
         margin = f"{comparison.equivalence_margin:g}"
-        return f"The variants are equal within {margin} {label}."
+        return f"The variants are equal within {margin} {_label(comparison)}{rest}."
     if not worse:
         if len(other) == 1:
-            return f"No difference is shown between {best} and {other[0]}."
-        return f"No variant can be called best: {best} is {most}, and no other is shown to be less."
+            return f"No difference is shown between {best} and {other[0]}{rest}."
+        return (
+            f"No variant can be called best: {best} is {most}, and none of the others is shown to "
+            f"be worse{rest}."
+        )
     return (
         f"{best} is {most}, but not shown to be {more} than {_named(other)}; "
-        f"it is {more} than {_named(worse)}."
+        f"it is {more} than {_named(worse)}{rest}."
     )
+
+
+def _label(comparison: Comparison) -> str:
+    """The metric's, and that less of it is better, where it is."""
+    label = metric_of(comparison.metric).label
+    return label if comparison.better == "higher" else f"{label} (lower is better)"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -168,12 +220,14 @@ def _listed(parts: Sequence[str]) -> str:
 
 
 def _best(comparison: Comparison) -> str:
-    """The first of params.yaml of those that no other one lies above."""
-    for name in comparison.variants:
-        pairs = [find_pair(comparison, name, other) for other in comparison.variants]
+    """The first of params.yaml of those compared that no other one lies above."""
+    compared = {name for pair in comparison.pairs for name in (pair.first, pair.second)}
+    names = [name for name in comparison.variants if name in compared]
+    for name in names:
+        pairs = [find_pair(comparison, name, other) for other in names]
         if all(pair.difference >= 0 for pair in pairs if pair is not None):
             return name
-    return comparison.variants[0]
+    return names[0]
 
 
 def _more(comparison: Comparison, ending: str = "er") -> str:
@@ -195,8 +249,9 @@ def verdict(
 ) -> list[str]:
     """What stands behind the answer, most important first; of too few seeds two lines. Sentences
     are plain text: escape them for their format."""
+    notes = [note for note in comparison.notes if note != answer(comparison, estimates, failures)]
     if comparison.descriptive:
-        return [*_so_far(comparison, estimates), *_needed(comparison), *comparison.notes]
+        return [*_so_far(comparison, estimates), *_needed(comparison), *notes]
     sentences = [
         *_failed_runs(failures),
         *_groups(comparison),
@@ -208,35 +263,30 @@ def verdict(
         *_papers_figures(comparison, estimates, paper),
         *_power(comparison),
     ]
-    return [*comparison.notes, *sentences]
+    return [*notes, *sentences]
 
 
 def _so_far(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
-    """What the runs gave, without a word of what others would."""
-    label = metric_of(comparison.metric).label
-    found = {
-        each.variant: each
-        for each in estimates
-        if each.metric == comparison.metric and each.typical is not None
-    }
+    """What the runs that did not fail gave, without a word of what others would."""
+    label = _label(comparison)
+    own = [each for each in estimates if each.metric == comparison.metric]
+    found = {each.variant: each.typical for each in own if each.typical is not None}
     if len(found) < 2:
         return []
     sign = 1 if comparison.better == "higher" else -1
-    order = sorted(found, key=lambda name: -sign * (found[name].typical or 0.0))
-    first, last = found[order[0]], found[order[-1]]
-    deviations = [each.standard_deviation or 0.0 for each in found.values()]
+    order = sorted(found, key=lambda name: -sign * found[name])
+    ends = [_number(found[name], USUAL) for name in (order[0], order[-1])]
+    told = (
+        f"{order[0]} is {_more(comparison, 'est')} ({label} {ends[0]}) and {order[-1]} the other "
+        f"end ({ends[1]})"
+    )
+    if ends[0] == ends[1]:
+        told = f"all variants are alike ({label} {ends[0]})"
+    deviation = max(each.standard_deviation or 0.0 for each in own)
     return [
-        f"So far {first.variant} is {_more(comparison, 'est')} (mean {label} "
-        f"{_number(first.mean or 0.0, 3)}) and {last.variant} the other end "
-        f"({_number(last.mean or 0.0, 3)}). The runs of one variant have a standard deviation of "
-        f"up to {_number(max(deviations), 3)}."
+        f"So far {told}. The runs of one variant have a standard deviation of up to "
+        f"{_number(deviation, USUAL)}."
     ]
-
-
-def _that_do(comparison: Comparison) -> str:
-    """Of enough seeds it is runs that are lacking."""
-    enough = len(comparison.seeds) >= FEWEST_SEEDS
-    return "runs of a variant that do not fail are" if enough else "are"
 
 
 def _needed(comparison: Comparison) -> list[str]:
@@ -258,7 +308,7 @@ def _failed_runs(failures: Sequence[FailureRate]) -> list[str]:
     told = [
         f"{each.variant} {len(each.failed)} of {each.runs} (seed"
         f"{'' if len(each.failed) == 1 else 's'} {', '.join(map(str, each.failed))}; 95 % interval "
-        f"of the rate {_rate(rate)})"
+        f"of the rate {rate_range(rate)})"
         for each, rate in known
         if each.failed
     ]
@@ -267,9 +317,11 @@ def _failed_runs(failures: Sequence[FailureRate]) -> list[str]:
         runs = min(free)
         return [
             f"No run failed; of {quantity(runs, 'run')} of a variant that leaves a failure rate of "
-            f"{_rate(free[runs])} (95 % interval)."
+            f"{rate_range(free[runs])} (95 % interval)."
         ]
-    rest = f"; of the other variants none, which leaves {_rate(free[min(free)])}" if free else ""
+    rest = (
+        f"; of the other variants none, which leaves {rate_range(free[min(free)])}" if free else ""
+    )
     return [f"Failed runs: {'; '.join(told)}{rest}. All else is about runs that did not fail."]
 
 
@@ -288,7 +340,7 @@ def cases_of(cases: int, groups: int | None, noun: str = "case") -> str:
     return told if groups is None else f"{told} of {quantity(groups, 'group')}"
 
 
-def _rate(interval: Interval) -> str:
+def rate_range(interval: Interval) -> str:
     """`0 to 31 %`, rounded outwards."""
     return f"{math.floor(100 * interval.low)} to {math.ceil(100 * interval.high)} %"
 
@@ -311,18 +363,15 @@ def _ordering(comparison: Comparison) -> list[str]:
 def _claims(comparison: Comparison) -> list[str]:
     """The paper's claims by what became of them, and which of them few cases decide."""
     if comparison.over == "cases alone":
-        return [_claim_of_runs(comparison, *names) for names in comparison.claims]
-    shown, turned_round, left_open = _outcomes(comparison)
+        return _claims_of_runs(comparison)
+    shown, turned_round, left_open, untested = _outcomes(comparison)
     told = {
-        "Of the paper's claims shown": shown,
-        "The contrary is shown of": turned_round,
-        "Open": left_open,
+        "Of the paper's claims shown": [_claim(pair, comparison) for pair in shown],
+        "The contrary is shown of": [_claim(pair, comparison) for pair in turned_round],
+        "Open": [_claim(pair, comparison) for pair in left_open],
+        "Not tested yet": [" > ".join(names) for names in untested],
     }
-    sentences = [
-        f"{what}: {'; '.join(_claim(pair, comparison.metric) for pair in pairs)}."
-        for what, pairs in told.items()
-        if pairs
-    ]
+    sentences = [f"{what}: {'; '.join(claims)}." for what, claims in told.items() if claims]
     few = [
         f"{pair.first} > {pair.second} ({pair.deciding_cases})"
         for pair in (*shown, *turned_round, *left_open)
@@ -336,11 +385,15 @@ def _claims(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _claim(pair: Pair, metric: str) -> str:
-    """`a > b by 0.0040 Dice (-0.0020 to 0.0100; p = 0.3000), false with a probability of 8 %`"""
-    text = f"{pair.first} > {pair.second}, {_difference(pair, sign=True)} "
-    text += metric_of(metric).label
-    within = [] if pair.interval is None else [_range(pair.interval)]
+def _claim(pair: Pair, comparison: Comparison) -> str:
+    """`a > b, +0.004 Dice (-0.002 to 0.010, p = 0.3000), false with a probability of 8 %`; the
+    difference in the metric itself, which is below 0 where the better one has less of it."""
+    difference, bounds = pair.difference, pair.interval
+    if comparison.better == "lower":
+        difference, bounds = -difference, _negative(bounds)
+    text = f"{pair.first} > {pair.second}, {_number(difference, _digits(bounds), sign=True)} "
+    text += metric_of(comparison.metric).label
+    within = [] if bounds is None else [_range(bounds)]
     within += [] if pair.adjusted_p_value is None else [p_text(pair.adjusted_p_value)]
     if within:
         text += f" ({', '.join(within)})"
@@ -349,16 +402,20 @@ def _claim(pair: Pair, metric: str) -> str:
     return text
 
 
-def _claim_of_runs(comparison: Comparison, better: str, worse: str) -> str:
-    """A claim of the paper held against one run of each variant."""
-    pair = find_pair(comparison, better, worse)
-    if pair is None or pair.false_over_cases is None:
-        return f"The paper claims {better} > {worse}, which was not compared."
-    return (
-        f"The paper claims {better} > {worse}. {describe_pair(pair, comparison)} The claim is "
-        f"false with a probability of {probability(pair.false_over_cases)} over cases alone, "
-        "which holds no seed."
-    )
+def _claims_of_runs(comparison: Comparison) -> list[str]:
+    """The paper's claims held against one run of each variant."""
+    told = [
+        f"{better} > {worse} {probability(pair.false_over_cases)}"
+        for better, worse in comparison.claims
+        if (pair := find_pair(comparison, better, worse)) is not None
+        and pair.false_over_cases is not None
+    ]
+    if not told:
+        return []
+    return [
+        "Over these cases alone, with no seed in it, the paper's claims are false with a "
+        f"probability of: {'; '.join(told)}."
+    ]
 
 
 def _pairs(comparison: Comparison) -> list[str]:
@@ -575,7 +632,7 @@ def _range(interval: Interval, digits: int | None = None) -> str:
 
 def _digits(interval: Interval | None) -> int:
     """How many decimals a figure with that interval is told with."""
-    return decimals([width(interval)])
+    return USUAL if interval is None else decimals([width(interval)])
 
 
 def _difference(pair: Pair, *, sign: bool = False) -> str:

@@ -121,9 +121,7 @@ def test_the_papers_ordering_is_confirmed_where_it_is_the_truth():
 def test_nothing_is_claimed_where_all_are_equal():
     _, sentences = whole([0.8] * 7)
     text = "\n".join(sentences)
-    assert sentences[0] == (
-        "The paper's ordering is not shown: of its six claims none are, and six stay open."
-    )
+    assert sentences[0] == ("The paper's ordering is not shown: of its six claims six are open.")
     assert "100 %" not in text
     assert "claims shown" not in text
     assert "Against the baseline resunet, shown to be better: none; shown to be worse: none" in text
@@ -139,7 +137,7 @@ def test_of_few_seeds_the_verdict_is_three_lines_and_says_what_is_needed():
     _, sentences = whole([0.9, *[0.8] * 6], seeds=3)
     first, so_far, needed = sentences
     assert first == "Three seeds: no conclusion can be drawn yet; at least seven are needed."
-    assert so_far.startswith("So far limit_encoder_attention is highest (mean Dice 0.")
+    assert so_far.startswith("So far limit_encoder_attention is highest (Dice 0.")
     assert needed.startswith("By the spread of these runs, to show a difference of 0.005 takes ")
     text = " ".join(sentences)
     assert not any(word in text for word in ("interval", "p =", "p <", "paper", "shown to"))
@@ -184,7 +182,8 @@ def between(first: str, second: str, difference: float, **changes: Any) -> Pair:
 
 def test_nothing_compared_says_nothing_but_the_notes():
     assert said() == []
-    assert said(notes=["First this.", "Then that."]) == ["First this.", "Then that."]
+    # The last of them says why, and is the answer.
+    assert said(notes=["First this.", "Then that."]) == ["First this."]
 
 
 def test_an_ordering_in_words():
@@ -261,7 +260,7 @@ def test_the_designs_effects_in_words():
         "(p = 0.0312, adjusted).",
         "The factor encoder attention changes Dice by -0.0020, 95 % interval -0.0010 to 0.0042: "
         "not shown (p = 0.0312, adjusted).",
-        "gates and encoder attention together change Dice by +0.0000 more than their sum: "
+        "gates and encoder attention together change Dice by +0.000 more than their sum: "
         "descriptive only.",
     ]
 
@@ -283,6 +282,7 @@ def test_claims_are_told_by_what_became_of_them_and_which_of_them_few_cases_deci
         "The contrary is shown of: b > c, -0.030 Dice (-0.040 to -0.020, p = 0.2000).",
         # From the other side: what is unlikely of c > a is likely of a > c.
         "Open: a > c, +0.020 Dice (0.010 to 0.030, p = 0.2000), false with a probability of 69 %.",
+        "Not tested yet: b > d.",
         "Without a few of the 1,000 cases the order of the two turns round: a > c (12).",
     ]
 
@@ -302,7 +302,7 @@ def test_the_answer_to_whether_the_papers_claims_hold():
         "The paper's ordering holds: both of its claims are shown."
     )
     assert outcome(ab, bc, ac, **both) == (
-        "The paper's ordering is not shown: of its two claims one is, and one stays open."
+        "The paper's ordering is not shown: of its two claims one is shown and one is open."
     )
     assert outcome(ab, cb, ac, **both) == (
         "The paper's ordering does not hold: c is higher than b, by 0.030 Dice; of its two "
@@ -324,18 +324,69 @@ def test_the_answer_to_which_variant_is_best():
     ab, ac = between("a", "b", 0.02, shown=True), between("a", "c", 0.03, shown=True)
     bc = between("b", "c", 0.01, shown=True)
     assert outcome(ab) == "a is higher than b, by 0.020 Dice."
-    assert outcome(ab, better="lower") == "a is lower than b, by 0.020 Dice."
+    assert outcome(ab, better="lower") == ("a is lower than b, by 0.020 Dice (lower is better).")
     assert outcome(ab, ac, bc) == "a is higher than every other variant, by 0.020 Dice or more."
     unknown = [between("a", "b", 0.02), between("a", "c", 0.03), between("b", "c", 0.01)]
     assert outcome(unknown[0]) == "No difference is shown between a and b."
     assert outcome(*unknown) == (
-        "No variant can be called best: a is highest, and no other is shown to be less."
+        "No variant can be called best: a is highest, and none of the others is shown to be worse."
     )
     assert outcome(unknown[0], ac, bc) == (
         "a is highest, but not shown to be higher than b; it is higher than c."
     )
     equal = [each.model_copy(update={"equivalent": True}) for each in unknown]
     assert outcome(*equal) == "The variants are equal within 0.005 Dice."
+
+
+def test_the_answer_names_what_was_not_compared_and_never_holds_a_claim_for_tested_that_was_not():
+    ab = between("a", "b", 0.02, shown=True)
+    left_out = {"variants": ["c", "a", "b"]}
+    assert outcome(ab, **left_out) == "a is higher than b, by 0.020 Dice; c is not compared yet."
+    claims = [("a", "b"), ("b", "c")]
+    assert outcome(ab, claims=claims, **left_out) == (
+        "The paper's ordering is not shown: of its two claims one is shown and one is not tested "
+        "yet."
+    )
+    assert outcome(ab, claims=[("b", "c")], **left_out) == (
+        "The paper's claim is not shown: whether b is higher than c was not tested yet."
+    )
+    several = [between("a", name, 0.02, shown=True) for name in "bde"]
+    names = {"variants": ["a", "b", "c", "d", "e"]}
+    assert outcome(*several, **names) == (
+        "a is higher than all that it was compared with, by 0.020 Dice or more; c is not compared "
+        "yet."
+    )
+
+
+def test_the_answer_counts_the_runs_that_were_set_aside():
+    ab = between("a", "b", 0.02, shown=True)
+    bare = {**dict(BARE), "seeds": list(range(10)), "pairs": [ab]}
+    told = answer(Comparison.model_validate(bare), [], [failures("a", 10, 3), failures("b", 10)])
+    assert told == "a is higher than b, by 0.020 Dice; 1 of 20 runs failed and is set aside."
+
+
+def test_one_run_each_answers_no_question_of_the_paper_and_equal_ones_are_told():
+    same = between("a", "b", 0.0, false_over_cases=0.5)
+    same = same.model_copy(update={"difference": 0.0})
+    assert outcome(same, seeds=[0]).startswith("One run of each variant: a and b are highest on ")
+    assert outcome(same, seeds=[0], claims=[("a", "b")]) == (
+        "One run of each variant: whether the paper's ordering holds cannot be said, for another "
+        "seed may turn it round; on these cases a and b are highest."
+    )
+    told = said(pairs=[between("a", "b", 0.02, false_over_cases=0.03)], claims=[("a", "b")])
+    assert told[0] == (
+        "Over these cases alone, with no seed in it, the paper's claims are false with a "
+        "probability of: a > b 3 %."
+    )
+
+
+def test_of_a_metric_of_which_less_is_better_a_claims_difference_is_below_zero():
+    pairs = [between("a", "b", 0.02, shown=True)]  # a has 0.02 less
+    told = said(pairs=pairs, claims=[("a", "b")], better="lower")
+    assert told[0].startswith("Of the paper's claims shown: a > b, -0.020 Dice (-0.030 to -0.010,")
+    assert outcome(*pairs, better="lower", claims=[("a", "b")]) == (
+        "The paper's claim holds: a is lower than b, by 0.020 Dice (lower is better)."
+    )
 
 
 def test_the_answer_where_nothing_can_be_concluded():
@@ -347,9 +398,11 @@ def test_the_answer_where_nothing_can_be_concluded():
     assert answer(
         Comparison.model_validate(several), [], [failures("a", 10, 1, 2, 3, 4, 5, 6, 7)]
     ) == (
-        "Too many runs failed (a 7 of 10): no conclusion can be drawn yet; at least seven runs of "
-        "a variant that do not fail are needed."
+        "Too many runs failed (a 7 of 10): no conclusion can be drawn yet; at least four runs of "
+        "each variant that do not fail are needed."
     )
+    common = Comparison.model_validate(several | {"seeds": [3]})
+    assert answer(common, [], []).startswith("Too few seeds in common: no conclusion")
     alone = unclear.model_copy(update={"false_over_cases": 0.1})
     assert outcome(alone, seeds=[0]) == (
         "One run of each variant: a is highest on these cases, but what another seed would give is "
@@ -504,7 +557,7 @@ def test_a_pair_without_intervals_is_turned_too():
     bounds = whole.superiority_interval
     assert (bounds.low, bounds.high) == (pytest.approx(0.1), 0.5)
     assert describe_pair(bare, BARE.model_copy(update={"metric": "iou"})).startswith(
-        "A typical run of a is higher than one of b by 0.0200 IoU: shown (p = 0.0300"
+        "A typical run of a is higher than one of b by 0.020 IoU: shown (p = 0.0300"
     )
 
 
