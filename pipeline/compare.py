@@ -16,6 +16,7 @@ from pipeline.statistics.analysis import (
     FailedRuns,
     Protocol,
     as_groups,
+    beside_each_other,
     estimate,
     estimate_averaged,
 )
@@ -128,7 +129,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     failures = find_failures(study, scores, runs, groups)
     failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
     paper = None if study.paper is None else study.paper.among(study.variants)
-    estimates = estimate_all(study, scores, runs, failed_runs, paper, groups)
+    estimates = beside_each_other(estimate_all(study, scores, runs, failed_runs, paper, groups))
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
     comparison = compare_available(
         table[["variant", "seed", "case", "value", "group"]],

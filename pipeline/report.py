@@ -39,9 +39,8 @@ from pipeline.study.stages import at_stage
 FIGURES = {  # file in reports/figures -> title, what the reader sees
     "forest.svg": (
         "Differences between variants",
-        "Every two variants' difference in the Dice of a typical run, with its 95 % interval over "
-        "seeds and cases. Failed runs are left out. Band: the margin within which two variants "
-        "count as equal.",
+        "Every two variants' difference in Dice, with its 95 % interval over {over}. Band: the "
+        "margin within which two variants count as equal.",
     ),
     "ranks.svg": (
         "Ranks",
@@ -66,8 +65,7 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
     ),
     "cost.svg": (
         "Dice against cost",
-        "Dice of a typical run with its 95 % interval over seeds and cases, against what the "
-        "network and its training cost.",
+        "Dice against what the network and its training cost.",
     ),
     "reliability.svg": (
         "Reliability",
@@ -153,7 +151,12 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             partial=None if results.partial is None else results.partial.sentences(),
             synthetic=SYNTHETIC if results.study.synthetic else None,
             counts=cases.counts(),
-            sections=sections(question(results.comparison), tables, figures(study), others),
+            sections=sections(
+                question(results.comparison),
+                tables,
+                figures(study, results.comparison.over),
+                others,
+            ),
             answer=results.answer,
             chart=run_chart(results, linked=True),
             colours=colours_of(results),
@@ -182,14 +185,14 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
     )
 
 
-def figures(study: Study) -> dict[str, InlineFigure]:
-    """The figures that the page shows, by name. Raises UserError if one is missing that is always
-    drawn."""
+def figures(study: Study, over: str) -> dict[str, InlineFigure]:
+    """The figures that the page shows, by name; over: what differences' intervals are over. Raises
+    UserError if one is missing that is always drawn."""
     shown = {}
     for name, (title, caption) in FIGURES.items():
         if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
             continue  # there was nothing to draw
-        caption = caption.format(loss=LOSSES[study.train.loss])
+        caption = caption.format(loss=LOSSES[study.train.loss], over=over)
         if study.train.early_stopping is not None and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."
         path = study.reports_dir / "figures" / name

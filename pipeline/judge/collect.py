@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.judge.assembly import Scores
 from pipeline.judge.spreadsheets import UNNAMED, VALUE
-from pipeline.statistics.analysis import FailedRuns, Protocol, estimate
+from pipeline.statistics.analysis import FailedRuns, Protocol, beside_each_other, estimate
 from pipeline.statistics.crossed import Values
 from pipeline.statistics.definitions import SHARE, Better, metric_of, names_dice
 from pipeline.statistics.failures import failure_rates, mean_with_failures
@@ -93,11 +93,13 @@ def judge(
     )
     notes += _told(comparison, scores, is_dice=is_dice)
     comparison = comparison.model_copy(update={"notes": _first_the_runs(comparison, notes)})
-    estimates = [
-        summary
-        for each in dict.fromkeys([metric, *scores.metrics])
-        for summary in estimate_all(whole.table, each, failed_runs, own)
-    ]
+    estimates = beside_each_other(
+        [
+            summary
+            for each in dict.fromkeys([metric, *scores.metrics])
+            for summary in estimate_all(whole.table, each, failed_runs, own)
+        ]
+    )
     ids = list(dict.fromkeys(table["case"]))
     return Results(
         schema_version=SCHEMA_VERSION,

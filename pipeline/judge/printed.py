@@ -186,10 +186,10 @@ def answer(pairs: Sequence[Printed], file: PaperFile, spread: Spread) -> str:
     """Whether the claims hold, in one sentence: by the one that is most likely false."""
     weakest = max(pairs, key=lambda pair: false_both_ways(pair, file, spread)[1])
     alone, seeds = map(probability, false_both_ways(weakest, file, spread))
-    which = "the claim" if len(pairs) == 1 else "of the claims the weakest,"
+    which = "The claim" if len(pairs) == 1 else "The weakest of the claims"
     return (
-        f"By its printed figures alone {which} {weakest.better} > {weakest.worse} is false with a "
-        f"probability of {seeds}, of {alone} over the test cases alone."
+        f"{which}, {weakest.better} > {weakest.worse}, is false with a probability of {seeds} by "
+        f"the printed figures alone, and of {alone} if no seed is counted."
     )
 
 

@@ -118,7 +118,7 @@ def publish_means(
     (folder / "results.json").unlink(missing_ok=True)  # of a table that was judged before
     write_figures({}, folder)
     for name, text in {
-        "table.md": _markdown(paper, told, tables),
+        "table.md": _markdown(paper, [answer(pairs, file, spread), *told], tables),
         "table.csv": _csv(tables[0]),
         "table.tex": _latex(tables),
         "index.html": templates()
@@ -195,7 +195,7 @@ def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequenc
     shown = {
         name: inline_figure(path, title, _caption(text, more, results.comparison), "plot")
         for name, (title, text, more) in FIGURES.items()
-        if (path := folder / "figures" / f"{name}.svg").is_file()
+        if name != "runs" and (path := folder / "figures" / f"{name}.svg").is_file()
     }
     others = ["definitions", *(["table"] if notes else [])]
     seeds = sorted({found.seeds for found in results.estimates})

@@ -434,7 +434,10 @@
       part("told").textContent = "The address cannot be read: it is not URI-encoded.";
       return;
     }
-    if (Object.keys(asked).length === 0) return;
+    if (Object.keys(asked).length === 0) {
+      if (chosen !== null) hide(); // the address names another part of the page
+      return;
+    }
     const absent = [];
     // The place in `names` of what is asked for.
     const look = (noun, names, name) => {
@@ -500,7 +503,9 @@
   // Keys that a field or another part of the page has a use for are left to it.
   document.addEventListener("keydown", (event) => {
     const { target, key: name } = event;
-    const here = target === document.body || target.closest?.("#explorer");
+    const { top, bottom } = part("case").getBoundingClientRect();
+    const seen = top < innerHeight && bottom > 0;
+    const here = target.closest?.("#explorer") || (target === document.body && seen);
     if (chosen === null || !here || target.matches("select, input:not([type=checkbox])")) return;
     if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
     if (name === "Escape") close();

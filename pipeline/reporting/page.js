@@ -27,37 +27,51 @@
 
   // ---- tables
 
-  // The number that a cell begins with; cells without one go last.
+  const UNITS = { min: 60, h: 3600 }; // in seconds, beside times in seconds
+
+  // The number that a cell begins with, else its text.
   function valueOf(row, column) {
-    const text = row.cells[column].textContent.trim().replace(/,(?=\d{3})/g, "");
-    const found = /^(?:under |over |[<>] ?)?([+-]?\d+(?:\.\d+)?)/.exec(text);
-    return found ? Number(found[1]) : column === 0 ? text : null;
+    const text = row.cells[column].textContent.trim();
+    const found = /^(?:under |over |[<>] ?)?([+-]?\d[\d,]*(?:\.\d+)?) ?([a-z]*)/i.exec(text);
+    if (column === 0 || !found) return text;
+    return Number(found[1].replaceAll(",", "")) * (UNITS[found[2]] ?? 1);
   }
 
-  function sort(table, column) {
+  // Cells without a number go last.
+  function compared(a, b) {
+    if (typeof a === typeof b) return typeof a === "string" ? a.localeCompare(b) : a - b;
+    return null;
+  }
+
+  // Names from a to z first, figures from the highest; then the other way round; then as it was.
+  function sort(table, column, original) {
     const titles = [...table.tHead.rows[0].cells];
-    const title = titles[column];
-    const down = title.getAttribute("aria-sort") !== "descending" && column !== 0;
-    const order = title.getAttribute("aria-sort") === "descending" || !down ? 1 : -1;
-    for (const other of titles) other.removeAttribute("aria-sort");
-    title.setAttribute("aria-sort", order === 1 ? "ascending" : "descending");
-    const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row, column), row]);
-    rows.sort(([a], [b]) => {
-      if (a === null || b === null) return (a === null) - (b === null);
-      if (typeof a === "string" || typeof b === "string") return order * String(a).localeCompare(String(b));
-      return order * (a - b);
-    });
-    table.tBodies[0].append(...rows.map(([, row]) => row));
+    const ways = column === 0 ? ["ascending", "descending"] : ["descending", "ascending"];
+    const way = ways[ways.indexOf(titles[column].getAttribute("aria-sort")) + 1];
+    for (const title of titles) title.removeAttribute("aria-sort");
+    const rows = [...original];
+    if (way) {
+      titles[column].setAttribute("aria-sort", way);
+      const order = way === "ascending" ? 1 : -1;
+      const values = new Map(rows.map((row) => [row, valueOf(row, column)]));
+      rows.sort((a, b) => {
+        const [first, second] = [values.get(a), values.get(b)];
+        const found = compared(first, second);
+        return found === null ? (typeof first === "string") - (typeof second === "string") : order * found;
+      });
+    }
+    table.tBodies[0].append(...rows);
   }
 
   for (const table of document.querySelectorAll("table.scores")) {
+    const original = [...table.tBodies[0].rows];
     [...table.tHead.rows[0].cells].forEach((title, column) => {
       const button = document.createElement("button");
       button.type = "button";
       button.title = "Sort by this column";
       button.append(...title.childNodes);
       title.append(button);
-      button.addEventListener("click", () => sort(table, column));
+      button.addEventListener("click", () => sort(table, column, original));
     });
   }
 
@@ -66,10 +80,21 @@
     scroll.parentElement.classList.toggle("more", left > 2);
   };
   const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => told(target)));
-  for (const scroll of document.querySelectorAll(".frame > .scroll")) {
+  for (const scroll of document.querySelectorAll(".frame > .scroll, figure > .card")) {
     scroll.addEventListener("scroll", () => told(scroll), { passive: true });
     sizes.observe(scroll);
   }
+
+  // ---- the runs of the first picture: one stop of the tabulator a variant, arrows from dot to dot
+
+  document.querySelector(".chart")?.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const dots = [...(event.target.closest(".track")?.querySelectorAll(".dot") ?? [])];
+    const next = dots[dots.indexOf(event.target) + by];
+    if (!by || !next) return;
+    event.preventDefault();
+    next.focus();
+  });
 
   // ---- where the reader is
 

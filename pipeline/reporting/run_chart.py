@@ -25,12 +25,14 @@ BESIDE = 0.04  # of the axis, left and right of what it holds
 
 @dataclass(frozen=True)
 class Dot:
-    """A run. link: to its cases, where the page has them."""
+    """A run. far: its figure, where it lies beyond the axis. link: to its cases, where the page has
+    them."""
 
     place: float
     height: float
     told: str
     failed: bool
+    far: str | None
     link: str | None
 
 
@@ -156,14 +158,15 @@ def _dots(row: RunRow, axis: _Axis, words: _Words, linked: bool) -> list[Dot]:
         places = [axis.place(value) for value in runs.values()]
         heights = apart(places, DOT)
         for (seed, value), place, height in zip(runs.items(), places, heights, strict=True):
-            far = ", far below" if value < axis.low else ""
+            far = words.of(value) if value < axis.low else None
             dots.append(
                 Dot(
                     place=place,
                     height=round(36 + 100 * height, 1),
                     told=f"seed {seed}: {words.label} {number(value)}"
-                    + (f", failed{far}" if failed else ""),
+                    + (", failed" if failed else ""),
                     failed=failed,
+                    far=far,
                     link=f"#run={quote(row.variant, safe='')},{seed}" if linked else None,
                 )
             )
@@ -182,7 +185,8 @@ def _keys(rows: list[RunRow]) -> list[Key]:
             Key("range", typical) if several else Key("bar", "95 % interval over cases alone")
         )
     elif several:
-        keys.append(Key("typical", "their mean"))
+        failed = any(row.failed for row in rows)
+        keys.append(Key("typical", "the mean of those that did not" if failed else "their mean"))
     if any(found.paper is not None for found in estimates):
         keys.append(Key("paper", "the paper's figure"))
     return keys

@@ -789,7 +789,9 @@ def _best(estimates: Sequence[Estimate], texts: Sequence[str], better: Better) -
 
 
 def bold_note(results: Results) -> str:
-    """What bold means, where there is any."""
+    """What bold means; nothing where there is none."""
+    if len(results.study.variants) < 2:
+        return ""
     if len(set(_seeds(results))) > 1:
         return "No best mean is marked: the variants do not have the same number of seeds."
     if not _several(results):

@@ -30,7 +30,7 @@ def markdown(results: Results, tables: Sequence[Table], title: str = "Study") ->
     parts.append("\n".join(f"- {escape_markdown(sentence)}" for sentence in results.verdict))
     for table in tables:
         parts += [escape_markdown(table.caption), markdown_table(table)]
-    parts.append(bold_note(results))
+    parts += [note] if (note := bold_note(results)) else []
     parts.append(
         "\n".join(
             f"- **{escape_markdown(label)}**: {escape_markdown(definition)}"
@@ -46,7 +46,10 @@ def all_definitions(results: Results) -> list[tuple[str, str]]:
     if max(found.seeds for found in results.estimates) > 1:
         drop = results.params["compare"]["failure_drop"]
         equal = results.comparison.equivalence_margin is not None
-        terms = state_terms(drop, paper=paper, failures=bool(results.failures), equal=equal)
+        concluded = not results.comparison.descriptive
+        terms = state_terms(
+            drop, paper=paper, failures=bool(results.failures), equal=equal, concluded=concluded
+        )
     else:
         terms = ONE_RUN if paper else ONE_RUN[:1]
     return [*results.study.definitions.items(), *terms]
@@ -139,7 +142,7 @@ def latex(results: Results, tables: Sequence[Table]) -> str:
         notes = [
             *partial[:1],
             table.caption,
-            *([bold_note(results)] if table.bold else []),
+            *([note] if table.bold and (note := bold_note(results)) else []),
             *synthetic,
         ]
         label = f"{results.study.name}-{table.key}"

@@ -231,6 +231,16 @@ def _bounds_of(metric: str, values: Values) -> Bounds | None:
     return None if bounds[1] is not None and values.max() > bounds[1] else bounds
 
 
+def beside_each_other(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """A study's estimates such that they compare: where other variants have several runs, the
+    interval of one run, which is over its cases alone, does not stand beside theirs."""
+    several = any(each.seeds > 1 for each in estimates)
+    return [
+        each.model_copy(update={"interval": None}) if several and each.seeds == 1 else each
+        for each in estimates
+    ]
+
+
 def estimate_averaged(
     values: Values,
     single: Values,

@@ -70,15 +70,23 @@ ONE_RUN = [  # of a table with one run of each variant
 
 
 OF_FAILURES = ("Failed run", "Failure rate", "Mean over all runs")
+OF_CONCLUSIONS = ("95 % interval", "Shown", "Equal", "Mean over all runs", *OF_A_PAPER)
 
 
 def state_terms(
-    drop: float, *, paper: bool, failures: bool = True, equal: bool = True
+    drop: float,
+    *,
+    paper: bool,
+    failures: bool = True,
+    equal: bool = True,
+    concluded: bool = True,
 ) -> list[tuple[str, str]]:
     """Each word with its meaning; drop: the study's compare.failure_drop. paper: whether there is
-    one to be held against; failures, equal: whether runs are called failed, and variants equal."""
+    one to be held against; failures, equal: whether runs are called failed, and variants equal;
+    concluded: whether there are runs enough to conclude anything from."""
     terms = TERMS | OF_A_PAPER if paper else TERMS
     left_out = [*([] if failures else OF_FAILURES), *([] if equal else ["Equal"])]
+    left_out += [] if concluded else OF_CONCLUSIONS
     return [
         (word, meaning.format(drop=drop)) for word, meaning in terms.items() if word not in left_out
     ]

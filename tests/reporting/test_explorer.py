@@ -103,11 +103,11 @@ def written(value):
 
 def page(fragment):
     """A page around the fragment with the report's own style."""
-    report = Path(explorer_module.__file__).with_name("page.html").read_text(encoding="utf-8")
-    style = re.search(r"<style>.*?</style>", report, re.DOTALL)[0]
+    style = Path(explorer_module.__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>Explorer</title>{style}</head>'
+        'content="width=device-width, initial-scale=1"><title>Explorer</title>'
+        f"<style>{style}</style></head>"
         f"<body><main>{fragment}</main></body></html>"
     )
 

@@ -105,14 +105,36 @@ def test_a_table_is_sorted_by_a_click_on_a_columns_title_both_ways(page, tmp_pat
         title.querySelector("button").click();
         const down = [title.getAttribute("aria-sort"), read()];
         title.querySelector("button").click();
-        return [first, down, [title.getAttribute("aria-sort"), read()]];"""
-    first, (down, falling), (up, rising) = visit(page, tmp_path, script)
+        const up = [title.getAttribute("aria-sort"), read()];
+        title.querySelector("button").click();
+        const again = [title.getAttribute("aria-sort"), read()];
+        titles[0].querySelector("button").click();
+        titles[0].querySelector("button").click();
+        return [first, down, up, again, read().map(([variant]) => variant)];"""
+    first, (down, falling), (up, rising), (none, again), names = visit(page, tmp_path, script)
     assert [name for name, _ in first] == list(SEVEN)
     values = [value for _, value in first]
     assert values != sorted(values, reverse=True)
     assert (down, [value for _, value in falling]) == ("descending", sorted(values, reverse=True))
     assert (up, [value for _, value in rising]) == ("ascending", sorted(values))
     assert sorted(first) == sorted(falling) == sorted(rising)
+    assert (none, again) == (None, first)
+    assert names == sorted(SEVEN, reverse=True)
+
+
+def test_times_in_minutes_are_longer_than_times_in_seconds(page, tmp_path):
+    script = """
+        const main = [...document.querySelectorAll("table.scores")].find((each) =>
+          [...each.tHead.rows[0].cells].some((cell) => cell.textContent === "Training a run"));
+        const column = [...main.tHead.rows[0].cells].findIndex(
+          (cell) => cell.textContent === "Training a run");
+        const times = ["90 s", "12 min", "\u2013", "2 min", "119 s", "1,200 s", "3 min"];
+        [...main.tBodies[0].rows].forEach(
+          (row, place) => { row.cells[column].textContent = times[place]; });
+        main.tHead.rows[0].cells[column].querySelector("button").click();
+        return [...main.tBodies[0].rows].map((row) => row.cells[column].textContent);"""
+    longest_first = ["1,200 s", "12 min", "3 min", "2 min", "119 s", "90 s", "\u2013"]
+    assert visit(page, tmp_path, script) == longest_first
 
 
 def test_a_runs_dot_tells_its_run_and_leads_to_its_cases(page, tmp_path):
@@ -131,6 +153,36 @@ def test_a_runs_dot_tells_its_run_and_leads_to_its_cases(page, tmp_path):
     assert before == "none"
     assert told.startswith("seed 3: Dice 0.")
     assert (seed, variant) == ("3", "resunet")
+
+
+def test_arrows_lead_from_a_variants_dot_to_the_next_and_the_tabulator_stops_once(page, tmp_path):
+    script = """
+        const dots = [...document.querySelector(".chart .track").querySelectorAll(".dot")];
+        dots[0].focus();
+        const press = (key) => document.activeElement.dispatchEvent(
+          new KeyboardEvent("keydown", { key, bubbles: true }));
+        press("ArrowRight");
+        press("ArrowRight");
+        press("ArrowLeft");
+        return [dots.indexOf(document.activeElement), dots.map((dot) => dot.tabIndex)];"""
+    assert visit(page, tmp_path, script) == [1, [0] + [-1] * 6]
+
+
+def test_a_case_that_is_open_leaves_the_keys_to_what_is_looked_at(page, tmp_path):
+    script = """
+        await new Promise((done) => setTimeout(done, 200));
+        const title = () => document.getElementById("explorer-title").textContent;
+        const opened = title();
+        document.activeElement.blur();
+        document.getElementById("cost").scrollIntoView();
+        document.body.dispatchEvent(
+          new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+        const after = title();
+        location.hash = "#cost";
+        await new Promise((done) => setTimeout(done, 200));
+        return [opened, after, document.getElementById("explorer-case").hidden];"""
+    found = visit(page, tmp_path, script, address="#case=case-3")
+    assert found == ["case-3", "case-3", True]
 
 
 def test_a_wide_table_says_that_it_goes_on_and_a_narrow_one_does_not(page, tmp_path):
