@@ -49,7 +49,7 @@ class _Results(BaseModel):
 
     partial: Any = None
     params: dict[str, Any]
-    answer: str | None = None
+    answer: str
     verdict: list[str]
     comparison: _Comparison
     estimates: list[_Estimate]
@@ -87,7 +87,7 @@ def summary(study: Study) -> Summary:
 def _description(results: _Results) -> str:
     """The answer and the verdict, as many sentences as there is room for."""
     end = "\n\nThe page with all figures is `reports/index.html`, under *Artifacts*."
-    text = f"**{escape_markdown(results.answer)}**\n" if results.answer else ""
+    text = f"**{escape_markdown(results.answer)}**\n"
     for sentence in results.verdict:
         line = f"\n- {escape_markdown(sentence)}"
         if len(text + line + end) > LONGEST:

@@ -131,7 +131,9 @@ def test_a_record_that_is_not_complete_has_no_tags(tiny_study):
 
 
 VERDICT = ["*All* of <b>unet</b> | one `x`.", "gated_attention was best."]
-DESCRIPTION = """- \\*All\\* of \\<b>unet\\</b> \\| one \\`x\\`.
+DESCRIPTION = """**Nobody knows.**
+
+- \\*All\\* of \\<b>unet\\</b> \\| one \\`x\\`.
 - gated_attention was best.
 
 The page with all figures is `reports/index.html`, under *Artifacts*."""
