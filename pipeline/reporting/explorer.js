@@ -413,7 +413,11 @@
           : `seed=${seed}`,
       );
     }
-    history.replaceState(null, "", `#${parts.join("&") || "explorer"}`);
+    try {
+      history.replaceState(null, "", `#${parts.join("&") || "explorer"}`);
+    } catch {
+      // A page shown inside another, as MLflow shows it, has no address of its own.
+    }
   }
 
   function readAddress() {
