@@ -28,7 +28,6 @@ from pipeline.reporting.style import (
     legend_columns,
     proportions,
     save,
-    shortened,
     show_image,
     write_in_corner,
 )
@@ -40,7 +39,7 @@ from pipeline.study.files import replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
-from pipeline.study.values import Resize, quantity
+from pipeline.study.values import Resize, quantity, shortened
 
 LOSSES = {"bce": "BCE", "dice_loss": "Dice loss", "focal_loss": "Focal loss"}
 CURVE_SPLITS = {"train": "training", "validation": "validation"}

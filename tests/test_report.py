@@ -76,16 +76,13 @@ def test_markdown_shows_mean_and_deviation_beside_the_papers_figures(study, monk
     set_dice(study, {("gated_attention", 0): 0.8, ("gated_attention", 1): 0.9})
     set_dice(study, {("own-variant", 0): 0.7, ("own-variant", 1): 0.7})
     text = write_reports(study, monkeypatch)["table.md"]
-    # Standard deviation of 0.8 and 0.9 with n - 1: 0.0707.
-    assert re.search(
-        r"\| gated_attention \| U-Net \+ ResNet \+ GatedAttention \(Model 1\) \| "
-        r"\*\*0\.850* ± 0\.07(07|1)?\*\* \| ",
-        text,
-    )
-    (row,) = (line for line in text.splitlines() if line.startswith("| gated_attention | U-Net"))
-    # Where the runs lie, rank, the paper's Dice as it is printed.
-    assert re.search(r"\* \| -?\d\.\d+ to \d\.\d+ \| 1\.00 \| 0\.856 \|", row)
-    assert re.search(r"\| own-variant \| – \| 0\.700* ± 0\.000* \| ", text)  # noqa: RUF001
+    # Standard deviation of 0.8 and 0.9 with n - 1: 0.0707. Lowest and highest run, rank, and the
+    # paper's Dice as it is printed.
+    assert (
+        "| gated_attention | U-Net + ResNet + GatedAttention (Model 1) | **0.8500 ± 0.0707** | "
+        "0.8000 to 0.9000 | 1.00 | 0.856 | "
+    ) in text
+    assert "| own-variant | – | 0.7000 ± 0.0000 | 0.7000 to 0.7000 | 2.00 | – | " in text  # noqa: RUF001
     assert "**Two seeds: no conclusion can be drawn yet; at least seven are needed.**" in text
     assert "interval |" not in text
     assert "| gated_attention - own-variant | +" in text
@@ -186,7 +183,7 @@ def test_the_first_picture_is_of_every_run_and_links_to_its_cases(study, monkeyp
     assert len(told) == len(results["runs"])
     for (seed, text), run in zip(sorted(told), sorted(results["runs"], key=by_seed), strict=True):
         assert int(seed) == run["seed"]
-        assert float(text) == pytest.approx(run["metrics"]["dice"], abs=0.006)
+        assert text == f"{run['metrics']['dice']:.{len(text.partition('.')[2])}f}"
 
 
 def by_seed(run):
@@ -453,18 +450,19 @@ def test_averages_stand_below_their_variant_with_the_difference(tmp_path, monkey
     )
     block = text.partition(header)[2].split("\n")[2:5]
     # Four decimals where nothing varies.
-    assert re.match(r"\| resunet \| 0\.70+ ± 0\.00+ \| – \| – \| 0\.\d+ ± ", block[0])  # noqa: RUF001
-    # Of seven seeds' gains, six 0.10 and one 0.12, one is left out at either end.
-    assert re.match(
-        r"\| resunet, four flips \| 0\.8029? ± 0\.0076? \| \+0\.100* \| \+0\.100* to \+0\.100* \| ",
-        block[1],
+    assert block[0].startswith("| resunet | 0.7000 ± 0.0000 | – | – | ")  # noqa: RUF001
+    # Of seven seeds' gains, six 0.10 and one 0.12, one is left out at either end; and no case
+    # differs. Mean 5.62 / 7, deviation 0.02 / sqrt(7).
+    assert block[1] == (
+        "| resunet, four flips | 0.8029 ± 0.0076 | +0.1000 | +0.1000 to +0.1000 | 0.70 ± 0.00 | "
+        "0.020 ± 0.000 | 0.60 ± 0.00 | 0.050 ± 0.000 |"
     )
-    assert re.match(
-        r"\| resunet, all seeds \| 0\.900* \| \+0\.200* \| \+0\.200* to \+0\.200* \| 0\.750* \| ",
-        block[2],
+    assert block[2] == (
+        "| resunet, all seeds | 0.9000 | +0.2000 | +0.2000 to +0.2000 | 0.75 | 0.010 | 0.65 | "
+        "0.040 |"
     )
     assert "does not hold what other seeds would have given" in text
-    assert "resunet, four flips & 0.80" in written["table.tex"]
+    assert "resunet, four flips & 0.8029" in written["table.tex"]
     assert "resunet, all seeds" in " ".join(Page(written["index.html"]).words)
     row = next(csv.DictReader(io.StringIO(written["table.csv"])))
     assert row["flips_dice_difference"] == "0.100000"

@@ -12,15 +12,15 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
-from pipeline.statistics.definitions import MAIN
 from pipeline.statistics.results import SCHEMA_VERSION as RESULTS_VERSION
 from pipeline.statistics.results import Record, StudyRecord
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
 from pipeline.study.run_files import range_of
+from pipeline.study.values import HEADLINES
 
 SCHEMA_VERSION: Literal[1] = 1
-GATED = MAIN
+GATED = HEADLINES
 # Blocks of params.yaml that decide a study's figures, beside its seeds.
 DECISIVE = ("data", "prepare", "train", "focal", "evaluate", "models")
 

@@ -51,12 +51,6 @@ from pipeline.study.values import cell, escape_markdown
 
 TITLE = "Scores of"
 FIGURES = {  # file in figures -> title, what the reader sees, and what he sees of several runs
-    "runs": (
-        "Every run",
-        "A dot a run: its mean over the cases. Bar: its 95 % interval over {over}.",
-        "Hollow: a run that failed, with its seed. Bar: the typical run, of those that did not "
-        "fail. Runs far below stand at the left, on another scale.",
-    ),
     "forest": (
         "Differences between variants",
         "Every two variants' difference, with its 95 % interval over {over}, each for itself.",
@@ -180,7 +174,7 @@ def tables_of(results: Results) -> list[Table]:
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> None:
     """Those of FIGURES that there are, without a date; of the others none of an earlier table."""
-    for name in FIGURES:
+    for name in ("runs", *FIGURES):  # every run is the page's own picture
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             path = folder / "figures" / f"{name}.{kind}"
             if name not in figures:
@@ -195,7 +189,7 @@ def page(results: Results, folder: Path, tables: Sequence[Table], notes: Sequenc
     shown = {
         name: inline_figure(path, title, _caption(text, more, results.comparison), "plot")
         for name, (title, text, more) in FIGURES.items()
-        if name != "runs" and (path := folder / "figures" / f"{name}.svg").is_file()
+        if (path := folder / "figures" / f"{name}.svg").is_file()
     }
     others = ["definitions", *(["table"] if notes else [])]
     seeds = sorted({found.seeds for found in results.estimates})

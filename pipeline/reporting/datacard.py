@@ -30,12 +30,11 @@ from pipeline.reporting.style import (
     draw_contour,
     proportions,
     save_png,
-    shortened,
     show_image,
 )
 from pipeline.study.files import sha256, write_json
 from pipeline.study.params import Study
-from pipeline.study.values import SPLITS, Resize, cell, printable
+from pipeline.study.values import SPLITS, Resize, cell, printable, shortened
 
 BLOCK = 256  # cases read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6

@@ -17,8 +17,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from pipeline.engine.prepared import PreparedCases
-from pipeline.reporting.style import TRUTH_COLOUR, draw_contour, proportions, shortened, show_image
-from pipeline.study.values import Resize
+from pipeline.reporting.style import TRUTH_COLOUR, draw_contour, proportions, show_image
+from pipeline.study.values import Resize, shortened
 
 FURTHEST = 16.0  # times less or more than uniform, where the scale of received attention ends
 # Both colour scales remain scales with any common colour blindness.

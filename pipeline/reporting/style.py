@@ -95,12 +95,6 @@ def write_in_corner(ax: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def shortened(text: str, longest: int = 20) -> str:
-    """`text` with its middle left out where it is longer than `longest` characters."""
-    half = (longest - 1) // 2
-    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
-
-
 def proportions(cases: PreparedCases, resize: Resize) -> NDArray[np.float64]:
     """Width over height that each case is shown with: the original's where it was stretched."""
     if resize == "stretch":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.statistics.definitions import AVERAGED, MAIN, PRIMARY, Better, metric_of
+from pipeline.statistics.definitions import AVERAGED, PRIMARY, Better, metric_of
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
@@ -20,10 +20,10 @@ from pipeline.statistics.results import (
     Pair,
     Results,
 )
-from pipeline.statistics.rounding import MOST, decimals, decimals_of, width
+from pipeline.statistics.rounding import MOST, decimals, decimals_of, shown, width
 from pipeline.statistics.verdict import cases_of, find_pair, probability
 from pipeline.study.paper import Paper, levels
-from pipeline.study.values import Averaging, quantity
+from pipeline.study.values import HEADLINES, Averaging, quantity
 
 DASH = "\N{EN DASH}"
 BOUNDARY_METRICS = (
@@ -146,7 +146,7 @@ def all_tables(results: Results) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
+def main_table(results: Results, metrics: Sequence[str] = HEADLINES) -> Table:
     """These metrics, and those that the paper prints beside its figures; variants as in
     params.yaml."""
     variants, paper = results.study.variants, results.paper
@@ -174,7 +174,7 @@ def main_table(results: Results, metrics: Sequence[str] = MAIN) -> Table:
             texts = [figures.get(name, DASH) for name in variants]
             columns.append(_column(f"{label}, paper", texts, note))
     what = " and ".join(metric_of(metric).label for metric in metrics)
-    if metrics == MAIN:
+    if metrics == HEADLINES:
         what = "Per-case Dice and IoU, and focal loss"
     caption = f"{what}, on {_cases(results)}: {_over_seeds(results)}."
     papers = [None if paper is None else label_of(paper, variant) for variant in variants]
@@ -451,7 +451,7 @@ def pairs_table(comparison: Comparison) -> Table:
         _column(
             "First wins",
             wins,
-            "The share of seeds in which the first's run beats the second's, failed runs with "
+            "The share of seeds in which the first's run is the better one, failed runs with "
             "them; a tie counts half.",
         ),
         _column("Shown", [_yes(pair.shown) for pair in pairs], "Adjusted p below 0.05."),
@@ -717,10 +717,7 @@ def label_of(paper: Paper, variant: str) -> str:
 
 def number(value: float | None, digits: int = MOST, *, sign: bool = False) -> str:
     """`value` with that many decimals; a dash where there is none."""
-    if value is None:
-        return DASH
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    return text if float(text) else text.lstrip("+-")
+    return DASH if value is None else shown(value, digits, sign=sign)
 
 
 def _better(results: Results, metric: str) -> Better:

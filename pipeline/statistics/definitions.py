@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.study.values import HEADLINES
+
 if TYPE_CHECKING:
     from pipeline.study.params import Study
 
@@ -121,8 +123,7 @@ METRICS: dict[str, Metric] = {
 }
 POOLED = ("pooled_dice", "expected_calibration_error")  # of all cases' pixels together
 CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
-MAIN = ("dice", "iou", "focal_loss")  # those of the first table
-AVERAGED = (*MAIN, "thresholded_jaccard", "brier")  # of averaged probabilities
+AVERAGED = (*HEADLINES, "thresholded_jaccard", "brier")  # of averaged probabilities
 PRIMARY = "dice"  # fixed before looking; the rest is secondary
 FEWEST_SEEDS = 7  # below, what is said of several runs is descriptive
 

@@ -19,10 +19,9 @@ from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import write_json
 from pipeline.study.paper import Paper
 from pipeline.study.params import Run, Study
-from pipeline.study.values import Averaging
+from pipeline.study.values import HEADLINES, Averaging
 
 SCHEMA_VERSION: Literal[4] = 4
-HEADLINES = ("dice", "iou", "focal_loss")
 
 
 class Record(BaseModel):

@@ -12,6 +12,13 @@ FEWEST, MOST = 2, 4
 NOTHING = 1e-9  # a width below is one of a sum's last bits
 
 
+def shown(value: float, digits: int = MOST, *, sign: bool = False) -> str:
+    """`value` with that many decimals; with `sign` a + before what is above 0. Of what reads as 0
+    neither sign is written."""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text if float(text) else text.lstrip("+-")
+
+
 class Measured(Protocol):
     """A mean over seeds, an Estimate or an AveragedEstimate."""
 

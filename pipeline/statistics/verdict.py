@@ -14,7 +14,7 @@ from pipeline.statistics.results import (
     Interval,
     Pair,
 )
-from pipeline.statistics.rounding import MOST, decimals, width
+from pipeline.statistics.rounding import decimals, shown, width
 from pipeline.study.paper import Paper
 from pipeline.study.values import quantity
 
@@ -65,7 +65,7 @@ def _no_pairs(comparison: Comparison, estimates: Sequence[Estimate]) -> str:
     found = own[0]
     several = "a typical run of" if found.seeds > 1 else "the run of"
     text = f"{several} {found.variant} has {_label(comparison)} "
-    text += _number(found.typical or 0.0, _digits(found.interval))
+    text += shown(found.typical or 0.0, _digits(found.interval))
     if found.interval is not None:
         over = "" if found.seeds > 1 else " over cases alone"
         text += f", 95 % interval{over} {_range(found.interval)}"
@@ -112,10 +112,10 @@ def _fewest(comparison: Comparison) -> str:
 
 def _of_claims(comparison: Comparison) -> str | None:
     """Whether the paper's claims hold; None where it makes none of these variants."""
-    shown, turned_round, left_open, untested = _outcomes(comparison)
+    held, turned_round, left_open, untested = _outcomes(comparison)
     number = len(comparison.claims)
     told = {
-        "shown": len(shown),
+        "shown": len(held),
         "turned round": len(turned_round),
         "open": len(left_open),
         "not tested yet": len(untested),
@@ -130,12 +130,12 @@ def _of_claims(comparison: Comparison) -> str | None:
         text = f"The paper's {what} does not hold: {_apart(pair, comparison)}"
         return f"{text}; {of_claims}." if number > 1 else f"{text}."
     if number > 1:
-        if len(shown) == number:
+        if len(held) == number:
             every = "both" if number == 2 else f"all {counted(number)}"
             return f"The paper's ordering holds: {every} of its claims are shown."
         return f"The paper's ordering is not shown: {of_claims}."
-    if shown:
-        return f"The paper's claim holds: {_apart(shown[0], comparison)}."
+    if held:
+        return f"The paper's claim holds: {_apart(held[0], comparison)}."
     better, worse = comparison.claims[0]
     left = "stays open" if left_open else "was not tested yet"
     return (
@@ -159,10 +159,10 @@ def _outcomes(
     those of which no pair was tested."""
     pairs = [(find_pair(comparison, *names), names) for names in comparison.claims]
     tested = [pair for pair, _ in pairs if pair is not None and pair.shown is not None]
-    shown = [pair for pair in tested if pair.shown and pair.difference > 0]
+    held = [pair for pair in tested if pair.shown and pair.difference > 0]
     turned_round = [pair for pair in tested if pair.shown and pair.difference <= 0]
     untested = [names for pair, names in pairs if pair is None or pair.shown is None]
-    return shown, turned_round, [pair for pair in tested if not pair.shown], untested
+    return held, turned_round, [pair for pair in tested if not pair.shown], untested
 
 
 def _of_the_best(comparison: Comparison) -> str:
@@ -249,7 +249,8 @@ def verdict(
 ) -> list[str]:
     """What stands behind the answer, most important first; of too few seeds two lines. Sentences
     are plain text: escape them for their format."""
-    notes = [note for note in comparison.notes if note != answer(comparison, estimates, failures)]
+    told = answer(comparison, estimates, failures)
+    notes = [note for note in comparison.notes if note != told]
     if comparison.descriptive:
         return [*_so_far(comparison, estimates), *_needed(comparison), *notes]
     sentences = [
@@ -275,7 +276,7 @@ def _so_far(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
         return []
     sign = 1 if comparison.better == "higher" else -1
     order = sorted(found, key=lambda name: -sign * found[name])
-    ends = [_number(found[name], USUAL) for name in (order[0], order[-1])]
+    ends = [shown(found[name], USUAL) for name in (order[0], order[-1])]
     told = (
         f"{order[0]} is {_more(comparison, 'est')} ({label} {ends[0]}) and {order[-1]} the other "
         f"end ({ends[1]})"
@@ -285,7 +286,7 @@ def _so_far(comparison: Comparison, estimates: Sequence[Estimate]) -> list[str]:
     deviation = max(each.standard_deviation or 0.0 for each in own)
     return [
         f"So far {told}. The runs of one variant have a standard deviation of up to "
-        f"{_number(deviation, USUAL)}."
+        f"{shown(deviation, USUAL)}."
     ]
 
 
@@ -308,7 +309,7 @@ def _failed_runs(failures: Sequence[FailureRate]) -> list[str]:
     told = [
         f"{each.variant} {len(each.failed)} of {each.runs} (seed"
         f"{'' if len(each.failed) == 1 else 's'} {', '.join(map(str, each.failed))}; 95 % interval "
-        f"of the rate {rate_range(rate)})"
+        f"of the rate {_rate(rate)})"
         for each, rate in known
         if each.failed
     ]
@@ -317,11 +318,9 @@ def _failed_runs(failures: Sequence[FailureRate]) -> list[str]:
         runs = min(free)
         return [
             f"No run failed; of {quantity(runs, 'run')} of a variant that leaves a failure rate of "
-            f"{rate_range(free[runs])} (95 % interval)."
+            f"{_rate(free[runs])} (95 % interval)."
         ]
-    rest = (
-        f"; of the other variants none, which leaves {rate_range(free[min(free)])}" if free else ""
-    )
+    rest = f"; of the other variants none, which leaves {_rate(free[min(free)])}" if free else ""
     return [f"Failed runs: {'; '.join(told)}{rest}. All else is about runs that did not fail."]
 
 
@@ -340,7 +339,7 @@ def cases_of(cases: int, groups: int | None, noun: str = "case") -> str:
     return told if groups is None else f"{told} of {quantity(groups, 'group')}"
 
 
-def rate_range(interval: Interval) -> str:
+def _rate(interval: Interval) -> str:
     """`0 to 31 %`, rounded outwards."""
     return f"{math.floor(100 * interval.low)} to {math.ceil(100 * interval.high)} %"
 
@@ -355,7 +354,7 @@ def _ordering(comparison: Comparison) -> list[str]:
     return [
         f"The paper's ordering ({' > '.join(ordering.paper)}) came out in "
         f"{percent(ordering.paper_share)} of {ordering.draws:,} draws of seeds and cases; "
-        f"Kendall's tau to it is {_number(ordering.kendall_tau or 0.0, 2)} "
+        f"Kendall's tau to it is {shown(ordering.kendall_tau or 0.0, 2)} "
         f"(95 % of draws: {agreement})."
     ]
 
@@ -364,9 +363,9 @@ def _claims(comparison: Comparison) -> list[str]:
     """The paper's claims by what became of them, and which of them few cases decide."""
     if comparison.over == "cases alone":
         return _claims_of_runs(comparison)
-    shown, turned_round, left_open, untested = _outcomes(comparison)
+    held, turned_round, left_open, untested = _outcomes(comparison)
     told = {
-        "Of the paper's claims shown": [_claim(pair, comparison) for pair in shown],
+        "Of the paper's claims shown": [_claim(pair, comparison) for pair in held],
         "The contrary is shown of": [_claim(pair, comparison) for pair in turned_round],
         "Open": [_claim(pair, comparison) for pair in left_open],
         "Not tested yet": [" > ".join(names) for names in untested],
@@ -374,7 +373,7 @@ def _claims(comparison: Comparison) -> list[str]:
     sentences = [f"{what}: {'; '.join(claims)}." for what, claims in told.items() if claims]
     few = [
         f"{pair.first} > {pair.second} ({pair.deciding_cases})"
-        for pair in (*shown, *turned_round, *left_open)
+        for pair in (*held, *turned_round, *left_open)
         if pair.deciding_cases is not None and pair.deciding_cases <= FEW_CASES * comparison.cases
     ]
     if few:
@@ -391,7 +390,7 @@ def _claim(pair: Pair, comparison: Comparison) -> str:
     difference, bounds = pair.difference, pair.interval
     if comparison.better == "lower":
         difference, bounds = -difference, _negative(bounds)
-    text = f"{pair.first} > {pair.second}, {_number(difference, _digits(bounds), sign=True)} "
+    text = f"{pair.first} > {pair.second}, {shown(difference, _digits(bounds), sign=True)} "
     text += metric_of(comparison.metric).label
     within = [] if bounds is None else [_range(bounds)]
     within += [] if pair.adjusted_p_value is None else [p_text(pair.adjusted_p_value)]
@@ -518,7 +517,7 @@ def _factorial(comparison: Comparison) -> list[str]:
     label = metric_of(comparison.metric).label
     sentences = []
     for effect in comparison.factorial:
-        number = _number(effect.difference, _digits(effect.interval), sign=True)
+        number = shown(effect.difference, _digits(effect.interval), sign=True)
         text = f"The factor {effect.factors[0]} changes {label} by {number}"
         if len(effect.factors) > 1:
             both = " and ".join(effect.factors)
@@ -582,7 +581,7 @@ def _power(comparison: Comparison) -> list[str]:
     if power.standard_deviation:
         if power.gap is not None:
             takes.append(
-                f"the gap of {_number(power.gap)} between the paper's two best of these variants "
+                f"the gap of {shown(power.gap)} between the paper's two best of these variants "
                 f"takes {_seeds(power.seeds_for_gap)}"
             )
         if comparison.equivalence_margin is not None:
@@ -592,7 +591,7 @@ def _power(comparison: Comparison) -> list[str]:
             )
     if power.detectable is not None:
         sentences.append(
-            f"{quantity(seeds, 'seed')} show a difference of {_number(power.detectable)} in "
+            f"{quantity(seeds, 'seed')} show a difference of {shown(power.detectable)} in "
             f"{percent(power.power)} of studies."
         )
     takes.append(
@@ -627,7 +626,7 @@ def probability(share: float) -> str:
 
 def _range(interval: Interval, digits: int | None = None) -> str:
     digits = _digits(interval) if digits is None else digits
-    return f"{_number(interval.low, digits)} to {_number(interval.high, digits)}"
+    return f"{shown(interval.low, digits)} to {shown(interval.high, digits)}"
 
 
 def _digits(interval: Interval | None) -> int:
@@ -636,9 +635,4 @@ def _digits(interval: Interval | None) -> int:
 
 
 def _difference(pair: Pair, *, sign: bool = False) -> str:
-    return _number(pair.difference, _digits(pair.interval), sign=sign)
-
-
-def _number(value: float, digits: int = MOST, *, sign: bool = False) -> str:
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    return text.replace("-", "") if not float(text) else text
+    return shown(pair.difference, _digits(pair.interval), sign=sign)

@@ -68,6 +68,12 @@ def printable(name: str) -> str:
     )
 
 
+def shortened(text: str, longest: int = 20) -> str:
+    """`text` with its middle left out where it is longer than `longest` characters."""
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+
+
 def escape_markdown(text: str) -> str:
     """`text` such that Markdown shows it as it is, in a table too. An underscore within a word
     needs no escape and keeps its looks in the source."""
@@ -124,6 +130,7 @@ Select = Literal["last", "best_validation_dice"]
 Averaging = Literal["flips", "seeds", "seeds_and_flips"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+HEADLINES = ("dice", "iou", "focal_loss")  # the metrics that every overview begins with
 METRIC_NAMES = (  # what a run is scored by: statistics/definitions.py says what each means
     "dice", "iou", "focal_loss", "sensitivity", "specificity", "thresholded_jaccard",
     "pooled_dice", "hausdorff_95", "surface_dice", "boundary_iou", "brier",

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.run_files import read_metrics
-from pipeline.study.values import escape_markdown
-from pipeline.tracking.views import HEADLINES
+from pipeline.study.values import HEADLINES, escape_markdown
 
 FAILED, BELOW_QUARTILE = "failed", "below_quartile"
 TAGS = (FAILED, BELOW_QUARTILE)

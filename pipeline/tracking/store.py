@@ -18,6 +18,7 @@ from pipeline.study.errors import warn
 from pipeline.study.files import sha256
 from pipeline.study.params import Run, Study, original
 from pipeline.study.run_files import read_metrics
+from pipeline.study.values import HEADLINES
 from pipeline.tracking.connection import (
     artifact_location,
     database,
@@ -27,7 +28,7 @@ from pipeline.tracking.connection import (
     open_store,
 )
 from pipeline.tracking.logged_model import log_model
-from pipeline.tracking.views import HEADLINES, experiment_tags
+from pipeline.tracking.views import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -301,7 +302,7 @@ def _in_section(column: str) -> str:
     split, _, name = column.partition("_")
     if split in ("train", "validation"):
         return f"{split}/{name}"
-    return f"train/{column}" if column == "learning_rate" else f"{COST}/{column}"
+    return f"train/{column}" if column.endswith("learning_rate") else f"{COST}/{column}"
 
 
 def _milliseconds(seconds: float) -> int:

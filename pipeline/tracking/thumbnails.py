@@ -14,6 +14,7 @@ from pipeline.study.arrays import read_array
 from pipeline.study.columns import read_table
 from pipeline.study.errors import UserError
 from pipeline.study.params import Run, Study
+from pipeline.study.values import shortened
 
 NAMES = ("best", "median", "worst")
 LONGEST = 384  # pixels of a picture's longer side
@@ -54,7 +55,7 @@ def draw_thumbnails(study: Study, run: Run, folder: Path) -> None:
             np.unpackbits(predictions[place], axis=-1, count=width),
             case["width"] / case["height"] if stretched else width / height,
         )
-        told = f"{_shortened(str(case['id']))}: Dice {scores['dice'].iloc[place]:.4f}"
+        told = f"{shortened(str(case['id']), 24)}: Dice {scores['dice'].iloc[place]:.4f}"
         _with_caption(picture, told).save(folder / f"{name}.jpg", quality=80, subsampling=0)
 
 
@@ -91,8 +92,3 @@ def _with_caption(picture: NDArray[np.uint8], told: str) -> Image.Image:
         draw.text((left, height + 4), text, colour, font)
         left += draw.textlength(text, font) + 12
     return image
-
-
-def _shortened(text: str, longest: int = 24) -> str:
-    half = (longest - 1) // 2
-    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"

@@ -8,14 +8,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.study.params import Study
-from pipeline.study.values import expect, quantity
+from pipeline.study.values import HEADLINES, expect, quantity
 
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description, in Markdown
 _SAVED = "mlflow.sharedViewState."  # and those that it lists under Views
 # MLflow's pages begin with what it has for language models, unless the address says so.
 _KIND = "workflowType=machine_learning"
 Port = Annotated[int, Field(ge=1, le=65535), expect("a whole number from 1 to 65535")]
-HEADLINES = ("dice", "iou", "focal_loss")
 
 
 def experiment_tags(study: Study) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.statistics.results import Estimate, Interval
-from pipeline.statistics.rounding import decimals, decimals_of
+from pipeline.statistics.rounding import decimals, decimals_of, shown
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,12 @@ def test_the_interval_decides_then_the_deviation_which_is_never_shown_as_none(
 def test_one_deviation_that_is_small_by_chance_decides_nothing():
     found = [estimate(deviation, None) for deviation in (0.0005, 0.038, 0.02, None)]
     assert decimals_of(found) == 3  # 0.038
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "text"),
+    [(-0.00001, False, "0.0000"), (0.00001, True, "0.0000"), (0.25, True, "+0.2500"),
+     (0.25, False, "0.2500"), (-0.25, False, "-0.2500"), (-0.25, True, "-0.2500")],
+)  # fmt: skip
+def test_no_sign_is_written_before_zero(value, sign, text):
+    assert shown(value, sign=sign) == text

@@ -152,10 +152,6 @@ def test_a_pair_is_found_from_either_side():
     assert find_pair(found, "resunet", "nobody") is None
 
 
-def test_a_minus_is_not_written_before_zero():
-    assert module._number(-0.00001) == "0.0000"
-
-
 def said(
     estimates: list[Estimate] | None = None, paper: Paper | None = None, **changes: Any
 ) -> list[str]:
@@ -260,7 +256,7 @@ def test_the_designs_effects_in_words():
         "(p = 0.0312, adjusted).",
         "The factor encoder attention changes Dice by -0.0020, 95 % interval -0.0010 to 0.0042: "
         "not shown (p = 0.0312, adjusted).",
-        "gates and encoder attention together change Dice by +0.000 more than their sum: "
+        "gates and encoder attention together change Dice by 0.000 more than their sum: "
         "descriptive only.",
     ]
 

@@ -24,6 +24,7 @@ from recorded_runs import VARIANT, make_recorded
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.tracking import __main__ as command
+from pipeline.tracking import store
 from pipeline.tracking.store import StudyRecord
 from pipeline.tracking.sync import sync
 
@@ -171,3 +172,17 @@ def test_a_servers_pages_are_named_and_not_served_again(tiny_study, server, monk
     printed = capsys.readouterr().out
     assert f"{server.address}/#/experiments/1/runs/{parent_id}?" in printed
     assert f"{server.address}/#/experiments/1/runs?viewStateShareKey=runs&" in printed
+
+
+@pytest.mark.parametrize(
+    ("column", "metric"),
+    [
+        ("train_loss", "train/loss"),
+        ("validation_dice", "validation/dice"),
+        ("learning_rate", "train/learning_rate"),
+        ("encoder_learning_rate", "train/encoder_learning_rate"),
+        ("images_per_second", "training_cost/images_per_second"),
+    ],
+)
+def test_a_column_of_the_history_stands_in_the_section_of_its_kind(column, metric):
+    assert store._in_section(column) == metric
