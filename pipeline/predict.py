@@ -20,7 +20,6 @@ skipped.csv, or nothing could be done.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import deque
@@ -66,6 +65,7 @@ from pipeline.reporting.heatmaps import AttentionStage
 from pipeline.reporting.overlays import LONGEST, draw_scales, file_name, heat_map, overlay
 from pipeline.reporting.stage_maps import attention_stages
 from pipeline.study.blocks import OfficialSplit, Prepare
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.values import Count, Fraction, Resize, cell, option, quantity
 
@@ -119,7 +119,7 @@ def predict(
     disk refuses or a GPU's memory is too small.
     """
     device = next(model.parameters()).device
-    threads = min(8, os.cpu_count() or 1)
+    threads = min(8, usable_cores())
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         size = wanted.batch_size
         whole = [pictures[start : start + size] for start in range(0, len(pictures), size)]
@@ -385,7 +385,7 @@ def _done(
         files = result_files(picture.name, wanted, out)
         return lesions.is_done(picture.shown, picture.path, list(files.values()))
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         there = tqdm(pool.map(is_done, pictures), "resume", len(pictures), unit="image", delay=2)
         return {one.shown: None for one, done in zip(pictures, there, strict=True) if done}
 

@@ -37,6 +37,7 @@ from pipeline.data.sources import check_described, raw_in_place
 from pipeline.data.splits import AnySplit, divide, known_groups, listed_cases
 from pipeline.engine.prepared import NATIVE_MASKS, ArrayWriter, PreparedCases, seal
 from pipeline.study.blocks import NearDuplicates, Prepare
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing, writing
 from pipeline.study.params import Study
@@ -105,7 +106,7 @@ def decode_all(cases: Sequence[RawCase], prepare: Prepare) -> Iterator[Decoded]:
 
     Raises UserError if a process is ended from outside.
     """
-    processes = len(os.sched_getaffinity(0))
+    processes = usable_cores()
     gc.freeze()  # or each process's collector would touch, and so copy, the pages that it shares
     pool = ProcessPoolExecutor(
         processes,

@@ -28,6 +28,7 @@ from pipeline.data.raw import RawCase, find_cases
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import prepare_cases
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
 from pipeline.study.files import write_json
 from pipeline.study.params import Study
@@ -189,7 +190,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch):
         add_case(tmp_path / "raw", "Training", f"case{number:02d}", *draw(number))
     study = study_in(tmp_path, split=RANDOM)
     for processes in (1, 3):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=processes: set(range(n)))
+        monkeypatch.setattr(preprocess, "usable_cores", lambda n=processes: n)
         prepare_cases(study, tmp_path / str(processes))
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
 
@@ -353,7 +354,7 @@ def test_its_processes_end_when_it_is_killed(tmp_path, monkeypatch, number):
 
     process = multiprocessing.get_context("fork").Process(target=decode)
     process.start()
-    wanted = min(len(cases), len(os.sched_getaffinity(0)))
+    wanted = min(len(cases), usable_cores())
     until(lambda: len(list(told.iterdir())) == wanted)
     os.kill(process.pid, number)
     process.join()
@@ -393,7 +394,7 @@ def test_where_one_process_cannot_be_started_none_is_left(tiny_study, monkeypatc
         return started[0]
 
     monkeypatch.setattr("os.fork", forked)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(preprocess, "usable_cores", lambda: 2)
     cases, _ = find_cases(tiny_study.raw_dir)
     with pytest.raises(BlockingIOError):
         list(preprocess.decode_all(cases, tiny_study.prepare))

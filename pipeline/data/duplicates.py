@@ -13,7 +13,6 @@ features 48 (2,000 cases of ISIC 2018). Mirrored copies are not looked for: none
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
@@ -24,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from pipeline.study.cores import usable_cores
 
 LONG_SIDE = 256  # of a thumbnail at most, in pixels
 HASHES = 96  # features of a case that the sieve knows
@@ -241,7 +242,7 @@ def confirm(
         return inliers, correlation(one, other, transform)
 
     # Threads suffice: OpenCV and NumPy let go of the interpreter's lock.
-    with ThreadPool(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPool(usable_cores()) as pool:
         results = pool.map(compare, pairs)
     return [
         Pair(int(first), int(second), int(distance), inliers, alike)

@@ -30,6 +30,7 @@ from pipeline.data.archives import (
 from pipeline.data.fetch import Bar, Download, RetryPolicy, fetch, mismatch
 from pipeline.data.raw import IMAGE_FOLDERS, MASK_ENDING, MASK_FOLDERS, find_cases
 from pipeline.study.blocks import Synthetic
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import (
     read_json,
@@ -116,7 +117,7 @@ def _checksum(raw_dir: Path) -> dict[str, Any]:
     paths = {path for case in cases for path in (case.image, case.mask)}
     paths |= {finding.file for finding in findings}
     files = sorted(path for path in paths if path.is_file())
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         sums = pool.map(_sha256_or_fault, files)
         lines = [
             f"{s} {f.relative_to(raw_dir).as_posix()}" for s, f in zip(sums, files, strict=True)

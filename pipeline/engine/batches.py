@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.engine.compute import stream
 from pipeline.engine.prepared import PreparedCases
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
 from pipeline.study.values import Split
 
@@ -150,7 +150,7 @@ class TrainingBatches:
         seed: int,
         workers: int | Literal["auto"] = 0,
     ) -> None:
-        automatic = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+        automatic = min(8, usable_cores()) if torch.cuda.is_available() else 0
         processes = automatic if workers == "auto" else workers
         self.order = EpochOrder(cases.indices("training"), batch_size, seed)
         self.loader = DataLoader(

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
 from pipeline.study.values import Precision
 
@@ -52,6 +53,9 @@ def avoid_broken_amx() -> None:
 
 
 avoid_broken_amx()
+if "OMP_NUM_THREADS" not in os.environ:
+    # torch goes by affinity; in a container with a quota it would start a thread a core of the host
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
 
 
 def choose_device() -> torch.device:

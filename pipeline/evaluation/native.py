@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.data.geometry import Size, place
 from pipeline.data.integrity import UnusableError, decode_mask
 from pipeline.engine.prepared import NATIVE_MASKS
+from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.values import Resize
@@ -85,7 +85,7 @@ class NativeScorer:
             raise UserError(
                 f"{self.path} is missing or unusable ({error}); run the stage preprocess"
             ) from None
-        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        self.pool = ThreadPoolExecutor(usable_cores())
         self.waiting: deque[Iterator[NDArray[np.int64]]] = deque()
         self.counts: list[NDArray[np.int64]] = []
 

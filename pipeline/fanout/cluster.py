@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.fanout.worker import computing_with
+from pipeline.study.cores import usable_cores
 from pipeline.study.credentials import part_credentials, without_credentials
 from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, warn
@@ -63,7 +64,7 @@ def environment(arguments: argparse.Namespace) -> dict[str, str]:
     threads = arguments.threads_per_run
     if threads is None and starts_here(arguments):
         workers, each = local_slots(arguments)
-        threads = max(1, (os.cpu_count() or 1) // (workers * each))
+        threads = max(1, usable_cores() // (workers * each))
     if threads is not None:
         given |= computing_with(threads)
     return given
@@ -78,7 +79,7 @@ def local_slots(arguments: argparse.Namespace) -> tuple[int, int]:
                 f"--gpus-per-run {arguments.gpus_per_run:g}: this machine has no GPU that can be "
                 "used; leave it out to train on its cores"
             )
-        return arguments.workers or os.cpu_count() or 1, 1
+        return arguments.workers or usable_cores(), 1
     workers = min(arguments.workers or found, found)
     return workers, max(1, int(1 / (arguments.gpus_per_run or 1)))
 

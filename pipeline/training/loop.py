@@ -203,7 +203,7 @@ def fit(
                     name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()
                 }
             if resume_file is not None:
-                resume_file.save(training)
+                resume_file.keep(training)
             log_epoch(epoch, row)
             bar.update()
             bar.set_postfix(

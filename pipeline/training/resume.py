@@ -1,4 +1,5 @@
-"""What an interrupted training goes on from: its state after its last finished epoch, in one file.
+"""What an interrupted training goes on from: its state after an epoch, in one file. Of the last one
+finished, or, where states are large and epochs short, of one in the seconds before.
 
 It lies in `.resume/` of the study: DVC removes a stage's outs before it runs the stage, and the
 stages that compare runs depend on the whole of `runs/`, which a file left there would change. The
@@ -24,6 +25,9 @@ from pipeline.study.files import writing
 from pipeline.training.provenance import differences
 from pipeline.training.state import Training
 
+LARGE = 64 << 20  # bytes of a state: it takes a second and more to write
+INTERVAL = 10.0  # seconds at least between two states that are large
+
 
 class ResumeFile:
     """The state of one training on disk, and what its parts, if it was interrupted, add up to.
@@ -43,6 +47,7 @@ class ResumeFile:
             "peak_memory_bytes": 0,
             "resumed_epochs": [],
         }
+        self.next = 0.0  # when a large state is kept again
         self.found = self._find()
         if self.found is not None:
             self.before = self.found[1]["parts"]
@@ -104,6 +109,12 @@ class ResumeFile:
         self.before["resumed_epochs"].append(len(training.history))
         self.save(training)  # so that being resumed is counted, however this part ends
 
+    def keep(self, training: Training) -> None:
+        """To be called after each epoch: save, but a large state only now and then. Writing it may
+        take longer than a short epoch, and an interruption then costs seconds."""
+        if time.monotonic() >= self.next:
+            self.save(training)
+
     def save(self, training: Training) -> None:
         """Keep `training` as it is, in place of what was kept; whole or not at all.
 
@@ -135,6 +146,8 @@ class ResumeFile:
         )
         metadata = {"state": state, "sha256": _digest(tensors, state)}
         write_tensors(self.path, tensors, metadata)
+        if sum(tensor.nbytes for tensor in tensors.values()) > LARGE:
+            self.next = time.monotonic() + INTERVAL
 
     def delete(self) -> None:
         self.path.unlink(missing_ok=True)

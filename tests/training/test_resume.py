@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import killed_stage
 import pandas as pd
@@ -34,7 +35,7 @@ from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.locks import alone
 from pipeline.study.reading import load_study
-from pipeline.training import loop
+from pipeline.training import loop, resume
 from pipeline.training.resume import ResumeFile
 
 pytestmark = pytest.mark.slow
@@ -435,6 +436,35 @@ def test_a_record_adds_up_the_parts_of_an_interrupted_training(tiny_study, tmp_p
     assert 1500 < parts["wall_seconds"] < 1600
     assert parts["peak_memory_bytes"] == 10**15
     assert parts["resumed_epochs"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("large", "kept"), [(2**40, [1, 2, 3, 4]), (0, [1, 4])])
+def test_a_large_state_is_kept_now_and_then(tiny_study, tmp_path, monkeypatch, large, kept):
+    """Every five seconds here, each epoch taking two."""
+    epochs = {"train": tiny_study.train.model_copy(update={"epochs": 4})}
+    study = tiny_study.model_copy(update=epochs)
+    state = ResumeFile(tmp_path / "state.safetensors", {}, CPU)
+    monkeypatch.setattr(resume, "LARGE", large)
+    monkeypatch.setattr(resume, "INTERVAL", 5.0)
+    clock, saved = [100.0], []
+    times = SimpleNamespace(
+        monotonic=lambda: clock[0], perf_counter=time.perf_counter, time=time.time
+    )
+    monkeypatch.setattr(resume, "time", times)
+    write = resume.write_tensors
+
+    def noted(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+        saved.append(len(json.loads(metadata["state"])["history"]))
+        write(path, tensors, metadata)
+
+    monkeypatch.setattr(resume, "write_tensors", noted)
+
+    def later(epoch: int, row: dict[str, float]) -> None:
+        clock[0] += 2
+
+    cases = PreparedCases.open(study.prepared_dir)
+    loop.fit(build_model(AttenResUNetConfig(**TINY)), cases, study, 0, later, state)
+    assert saved == kept
 
 
 def test_a_second_process_on_one_run_says_so_and_changes_nothing(folder):
