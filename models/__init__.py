@@ -8,8 +8,9 @@ A family has in its __init__.py `Config`, a NetworkConfig of its own, and in net
     sources(config) -> list of files, if the network has some that are not in the family's folder
 
 The network may have a method `encoder_parameters()`: those that train.optimizer's
-encoder_learning_rate and train.freeze_encoder are about. The family `module` asks the same of a
-study's own file.
+encoder_learning_rate and train.freeze_encoder are about. It may have an attribute `capturable`:
+that it does the same for every batch, so that a GPU may repeat a recorded training step (CUDA
+graphs). The family `module` asks the same of a study's own file.
 
 Reading a configuration must not cost the import of torch (seconds): network.py is imported only
 when a network is built.

@@ -46,7 +46,7 @@ HARMS = (
     Harm(
         "masks flipped",
         "pipeline/engine/compute.py",
-        "return masks.to(device).unsqueeze(1).float()",
+        "return masks.to(device, non_blocking=True).unsqueeze(1).float()",
         "return masks.to(device).flip(-1).unsqueeze(1).float()",
         "ab",
     ),
@@ -109,9 +109,9 @@ HARMS = (
     ),
     Harm(
         "the loss's sign turned",
-        "pipeline/training/loop.py",
-        "            loss.backward()",
-        "            (-loss).backward()",
+        "pipeline/training/step.py",
+        'values["loss"].mean().backward()',
+        '(-values["loss"].mean()).backward()',
         "a",
     ),
 )

@@ -25,7 +25,7 @@ from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
 from pipeline.study.params import Study
-from pipeline.training import loop
+from pipeline.training import loop, step
 
 HISTORY = [
     "epoch",
@@ -361,8 +361,8 @@ def test_validation_losses_and_dice_are_means_over_cases(tiny_study):
     cases = PreparedCases.open(tiny_study.prepared_dir)
     torch.manual_seed(0)
     model = build_model(tiny_study.models["gated_attention"])
-    means = loop.LossMeans("bce", tiny_study.focal)
-    row = loop.validate(model, cases, 3, means, torch.float32)  # 4 cases: batches of 3 and 1
+    study = protocol(tiny_study, batch_size=3)  # 4 cases: batches of 3 and 1
+    row = loop.validate(model, cases, study.train, study.focal, torch.float32)
     validation = cases.indices("validation")
     device = torch.device("cpu")
     with torch.no_grad():
@@ -384,17 +384,17 @@ def test_variants_of_one_seed_see_the_same_batches(tiny_study, monkeypatch):
         inputs: list[bytes] = []
         original = compute.to_input
 
-        def keep(images, device, inputs=inputs, original=original):
+        def keep(images, *on, inputs=inputs, original=original):
             inputs.append(images.numpy().tobytes())
-            return original(images, device)
+            return original(images, *on)
 
-        monkeypatch.setattr(loop, "to_input", keep)
+        monkeypatch.setattr(step, "to_input", keep)
         torch.manual_seed(0)
         loop.fit(build_model(tiny_study.models[variant]), cases, tiny_study, seed=0)
-        monkeypatch.setattr(loop, "to_input", original)
+        monkeypatch.setattr(step, "to_input", original)
         seen[variant] = inputs
     first, second = seen.values()
-    assert len(first) == 4  # 20 cases by 8, and the validation cases
+    assert len(first) == 3  # 20 cases by 8
     assert first == second
 
 
@@ -419,7 +419,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_its_step(tiny_study):
 def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, monkeypatch, take):
     """The allocators' own errors, asked for more than any machine has."""
     change_params(tracking={"live": False})
-    monkeypatch.setattr(loop, "to_input", lambda *_: take())
+    monkeypatch.setattr(step, "to_input", lambda *_: take())
     monkeypatch.setattr(sys, "argv", ["train", "gated_attention", "0"])
     with pytest.raises(UserError) as error:
         train.main()

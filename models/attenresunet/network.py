@@ -20,6 +20,8 @@ class AttenResUNet(nn.Module):
     Source: paper section 8; figures 3 and 5.
     """
 
+    capturable = True  # see models/__init__.py
+
     def __init__(self, config: AttenResUNetConfig) -> None:
         super().__init__()
         self.encoder = build_encoder(config)

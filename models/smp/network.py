@@ -35,6 +35,7 @@ def build(config: SmpConfig) -> SegmentationModel:
             encoder_name=config.encoder, encoder_weights=None, in_channels=3, classes=1
         )
     model.encoder_parameters = model.encoder.parameters
+    model.capturable = True
     return model
 
 

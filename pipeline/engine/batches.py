@@ -69,12 +69,8 @@ class AugmentedCases(Dataset[Batch]):
     def _augmented(
         self, augment: Any, named: str, key: Key
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        epoch, index = key
-        image, mask = self.cases.images[index], self.cases.masks[index]
-        # One generator for all transforms: set_random_seed() would give each its own, equally
-        # seeded, and the two flips would always come together.
-        numbers = np.random.default_rng([self.seed, epoch, index])
-        augment.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
+        image, mask = self.cases.images[key[1]], self.cases.masks[key[1]]
+        seed_transforms(augment, self.seed, key)
         augmented = augment(image=np.asarray(image), mask=np.asarray(mask))
         for name, before in (("an image", image), ("a mask", mask)):
             after = augmented[name.split()[1]]
@@ -115,6 +111,16 @@ def compose(augmentation: list[dict[str, dict[str, Any]]]) -> Any:
     return albumentations.Compose(transforms)
 
 
+def seed_transforms(augment: Any, seed: int, key: Key) -> None:
+    """Let the transforms draw what they draw for that epoch and case.
+
+    One generator for all: set_random_seed() would give each its own, equally seeded, and two flips
+    would always come together.
+    """
+    numbers = np.random.default_rng([seed, *key])
+    augment.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
+
+
 class EpochOrder(Sampler[list[Key]]):
     """The batches of one epoch: all cases in an order that depends on (seed, epoch) alone."""
 
@@ -133,12 +139,77 @@ class EpochOrder(Sampler[list[Key]]):
         return -(-len(self.indices) // self.batch_size)
 
 
+FLIPS = frozenset({"HorizontalFlip", "VerticalFlip"})
+SHARE = 0.125  # of a GPU's free memory that the training cases may take: runs may share it
+
+
+class ResidentCases:
+    """The training cases as they are, on a GPU, and turned over there: the batches that
+    AugmentedCases and a loader make, bit for bit, without a copy from one memory to the other.
+
+    For flips alone: which of them a case gets is read from what the transforms do to a picture of
+    four pixels, so that they draw the numbers that they always draw.
+    """
+
+    def __init__(
+        self,
+        cases: PreparedCases,
+        augmentation: list[dict[str, dict[str, Any]]],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        indices = cases.indices("training")
+        self.rows = {int(index): row for row, index in enumerate(indices)}
+        self.images = torch.from_numpy(cases.images[indices]).to(device)
+        self.masks = torch.from_numpy(cases.masks[indices]).to(device)
+        self.seed = stream(seed, "augmentation")
+        self.augment = compose(augmentation) if augmentation else None
+
+    @staticmethod
+    def fits(
+        cases: PreparedCases, augmentation: list[dict[str, dict[str, Any]]], device: torch.device
+    ) -> bool:
+        """Whether the device is a GPU with room for them, and the transforms are all flips."""
+        if device.type != "cuda" or not all(set(each) <= FLIPS for each in augmentation):
+            return False
+        indices = cases.indices("training")
+        size = len(indices) * (cases.images[:1].nbytes + cases.masks[:1].nbytes)
+        return size <= SHARE * torch.cuda.mem_get_info(device)[0]
+
+    def batch(self, keys: list[Key]) -> Batch:
+        """On the device: images (N, H, W, 3) and masks (N, H, W)."""
+        rows = self._sent(np.array([self.rows[index] for _, index in keys]))
+        images, masks = self.images[rows], self.masks[rows]
+        if self.augment is None:
+            return images, masks
+        turned = np.array([self._turned(self.augment, key) for key in keys])  # (N, 2)
+        for dimension, chosen in zip((1, 2), self._sent(turned).unbind(1), strict=True):
+            images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
+            masks = torch.where(chosen.view(-1, 1, 1), masks.flip(dimension), masks)
+        return images, masks
+
+    def _sent(self, values: NDArray[Any]) -> Tensor:
+        """On the device, without waiting for it."""
+        host = torch.from_numpy(values)
+        if self.images.is_cuda:
+            host = host.pin_memory()
+        return host.to(self.images.device, non_blocking=True)
+
+    def _turned(self, augment: Any, key: Key) -> tuple[bool, bool]:
+        """Whether the case is turned upside down, and whether left to right."""
+        corners = np.array([[0, 1], [2, 3]], np.uint8)
+        seed_transforms(augment, self.seed, key)
+        first = int(augment(image=np.stack([corners] * 3, axis=2), mask=corners)["mask"][0, 0])
+        return first >= 2, first % 2 == 1
+
+
 class TrainingBatches:
     """The training split as augmented batches, an epoch at a time: `for images, masks in
     batches.epoch(3)`.
 
-    `workers` processes load ahead of the training; with 0 the training loads for itself. `auto` is
-    0 on a CPU, where workers would take the cores from the network.
+    Where ResidentCases.fits they are made on the device. Else `workers` processes load ahead of the
+    training; with 0 the training loads for itself. `auto` is 0 on a CPU, where workers would take
+    the cores from the network.
     """
 
     def __init__(
@@ -149,12 +220,18 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         workers: int | Literal["auto"] = 0,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - a value
     ) -> None:
         automatic = min(8, usable_cores()) if torch.cuda.is_available() else 0
         processes = automatic if workers == "auto" else workers
         self.order = EpochOrder(cases.indices("training"), batch_size, seed)
+        augmented = AugmentedCases(cases, augmentation, seed)
+        self.resident: ResidentCases | None = None
+        if ResidentCases.fits(cases, augmentation, device):
+            self.resident = ResidentCases(cases, augmentation, seed, device)
+            return
         self.loader = DataLoader(
-            AugmentedCases(cases, augmentation, seed),
+            augmented,
             batch_sampler=self.order,
             num_workers=processes,
             persistent_workers=processes > 0,
@@ -168,7 +245,10 @@ class TrainingBatches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of that epoch, counted from 1."""
         self.order.epoch = epoch
-        yield from self.loader
+        if self.resident is None:
+            yield from self.loader
+        else:
+            yield from map(self.resident.batch, self.order)
 
 
 def split_batches(cases: PreparedCases, split: Split, batch_size: int) -> Iterator[Batch]:

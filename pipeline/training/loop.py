@@ -26,74 +26,93 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Focal, Train
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
-from pipeline.study.values import Loss
 from pipeline.training.optimisation import start_training_mode
 from pipeline.training.resume import ResumeFile
 from pipeline.training.state import Row, Training
+from pipeline.training.step import Losses, Step
 
 
 class LossMeans:
     """The loss trained by and the three of section 9.5, averaged over the cases seen."""
 
-    def __init__(self, loss: Loss, focal: Focal) -> None:
-        self.loss = loss
-        self.focal = focal
+    def __init__(self) -> None:
         self.seen: dict[str, list[Tensor]] = {}
 
-    def add(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """logits, targets (N, 1, H, W) -> (N,), the loss to train by."""
-        values = losses.every_loss(logits, targets, self.loss, self.focal)
+    def add(self, values: Losses) -> None:
+        """The losses of a batch."""
         for name, value in values.items():
-            self.seen.setdefault(name, []).append(value.detach())
-        return values["loss"]
+            self.seen.setdefault(name, []).append(value)
 
     def means(self, split: str) -> Row:
+        """Waits for the device."""
         return {
             f"{split}_{name}": torch.cat(values).mean().item() for name, values in self.seen.items()
         }
 
 
+class Watch:
+    """Looks at the losses of the steps done, which stay on the device: once a second, since each
+    look waits for it."""
+
+    INTERVAL = 1.0  # seconds
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.steps: list[tuple[Tensor, Row]] = []  # not looked at: losses, learning rates
+        self.looked_at = 0
+        self.next = time.monotonic() + self.INTERVAL
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.next
+
+    def add(self, losses: Tensor, rates: Row) -> None:
+        self.steps.append((losses, rates))
+
+    def look(self) -> float:
+        """The last step's mean loss. Raises UserError that names the first step of a loss that is
+        not finite; the steps after it were for nothing."""
+        means: list[float] = torch.stack([values.mean() for values, _ in self.steps]).tolist()
+        for number, (mean, (_, rates)) in enumerate(zip(means, self.steps, strict=True), start=1):
+            if not math.isfinite(mean):
+                step = self.looked_at + number
+                told = f"the training loss is {mean} in epoch {self.epoch}, step {step}"
+                raise diverged(told, rates)
+        self.looked_at += len(self.steps)
+        self.steps.clear()
+        self.next = time.monotonic() + self.INTERVAL
+        return means[-1]
+
+
 def train_epoch(
-    training: Training,
+    step: Step,
     batches: TrainingBatches,
     epoch: int,
-    train: Train,
     means: LossMeans,
-    dtype: torch.dtype,
     beat: Callable[..., None],
 ) -> Row:
     """One pass over the training cases; returns the learning rates of its last step.
 
-    After each step `beat` is told the images trained, and how many a second. Raises UserError at
-    the first step whose loss is not finite; its gradient is not taken.
+    About once a second, and at the end, it waits for the device: `beat` is then told the images
+    trained and how many a second, and a loss that is not finite raises UserError.
     """
-    model, optimizer = training.model, training.optimizer
-    device = next(model.parameters()).device
-    start_training_mode(model, freeze_encoder=train.freeze_encoder)
+    training = step.training
+    start_training_mode(training.model, freeze_encoder=step.train.freeze_encoder)
+    watch = Watch(epoch)
     rates: Row = {}
     trained, start = 0, time.perf_counter()
     # As a block: a bar that an error leaves open would stand before its message.
     with tqdm(
         batches.epoch(epoch), f"epoch {epoch}", len(batches), unit="batch", leave=False
     ) as bar:
-        for step, (images, masks) in enumerate(bar, start=1):
+        for number, batch in enumerate(bar, start=1):
             rates = training.learning_rates()
-            inputs, targets = to_input(images, device), to_target(masks, device)
-            with autocast(device, dtype):
-                logits = model(inputs)
-            loss = means.add(logits, targets).mean()
-            value = loss.item()
-            if not math.isfinite(value):
-                raise diverged(f"the training loss is {value} in epoch {epoch}, step {step}", rates)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if train.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip)
-            optimizer.step()
-            training.schedule.step()
-            bar.set_postfix(loss=f"{value:.3f}")
-            trained += len(images)
-            beat(images=trained, images_per_second=trained / (time.perf_counter() - start))
+            values = step(batch)
+            means.add(values)
+            watch.add(values["loss"], rates)
+            trained += len(batch[0])
+            if number == len(batches) or watch.is_due():
+                bar.set_postfix(loss=f"{watch.look():.3f}")
+                beat(images=trained, images_per_second=trained / (time.perf_counter() - start))
     return rates
 
 
@@ -108,17 +127,17 @@ def diverged(what: str, rates: Row) -> NotFiniteError:
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, cases: PreparedCases, batch_size: int, means: LossMeans, dtype: torch.dtype
+    model: nn.Module, cases: PreparedCases, train: Train, focal: Focal, dtype: torch.dtype
 ) -> Row:
     """The validation split's losses, and its mean per-case Dice and IoU at p > 0.5."""
     device = next(model.parameters()).device
     model.eval()
-    counts = []
-    for images, masks in split_batches(cases, "validation", batch_size):
+    counts, means = [], LossMeans()
+    for images, masks in split_batches(cases, "validation", train.batch_size):
         targets = to_target(masks, device)
         with autocast(device, dtype):
             logits = model(to_input(images, device))
-        means.add(logits, targets)
+        means.add(losses.every_loss(logits, targets, train.loss, focal))
         counts.append(overlap.confusion(logits > 0, targets > 0))
     every = np.concatenate(counts)
     return {
@@ -152,6 +171,7 @@ def fit(
         batch_size=train.batch_size,
         seed=seed,
         workers=study.loader_workers,
+        device=device,
     )
     height, width = cases.masks.shape[1:]
     training_cases = len(cases.indices("training"))
@@ -167,11 +187,12 @@ def fit(
         resume_file.load(training)
     for row in training.history:
         log_epoch(int(row["epoch"]), row)
+    step = Step(training, train, study.focal, dtype)
     done = len(training.history)
     with tqdm(total=train.epochs, desc="train", unit="epoch", initial=done) as bar:
         while not is_done(training.history, train):
             epoch = len(training.history) + 1
-            means = LossMeans(train.loss, study.focal)
+            means = LossMeans()
             seconds = [row["seconds"] for row in training.history]
             beat(
                 epoch=epoch,
@@ -182,14 +203,13 @@ def fit(
             )
             start = time.perf_counter()
             torch.manual_seed(stream(seed, "dropout") + epoch)  # resumed or not
-            rates = train_epoch(training, batches, epoch, train, means, dtype, beat)
+            rates = train_epoch(step, batches, epoch, means, beat)
             images_per_second = training_cases / (time.perf_counter() - start)
-            validation = LossMeans(train.loss, study.focal)
             row = {
                 "epoch": epoch,
                 **rates,
                 **means.means("train"),
-                **validate(model, cases, train.batch_size, validation, dtype),
+                **validate(model, cases, train, study.focal, dtype),
                 "seconds": time.perf_counter() - start,
                 "images_per_second": images_per_second,
             }

@@ -32,6 +32,7 @@ from pipeline.study.blocks import Adam, Focal, Schedule, Train
 from pipeline.study.heartbeat import Heartbeat
 from pipeline.training import loop
 from pipeline.training.state import Training
+from pipeline.training.step import Step
 
 Augmentation = list[dict[str, dict[str, Any]]]
 # The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.
@@ -133,13 +134,17 @@ def our_steps(
     """The suite's own training, an epoch of `cases` at a time, with all its bookkeeping."""
     device = next(model.parameters()).device
     dtype = choose_dtype(device, PROTOCOL.precision)
-    batches = TrainingBatches(cases, augmentation, batch_size=batch, seed=0, workers="auto")
-    training = Training.start(model, PROTOCOL, len(batches))
+    protocol = PROTOCOL.model_copy(update={"batch_size": batch})
+    batches = TrainingBatches(
+        cases, augmentation, batch_size=batch, seed=0, workers="auto", device=device
+    )
+    training = Training.start(model, protocol, len(batches))
+    step = Step(training, protocol, Focal(alpha=0.25, gamma=2.0), dtype)
     with tempfile.TemporaryDirectory() as folder:
         beat = Heartbeat(Path(folder) / "heartbeat.json").beat
         for epoch in count(1):
-            means = loop.LossMeans(PROTOCOL.loss, Focal(alpha=0.25, gamma=2.0))
-            loop.train_epoch(training, batches, epoch, PROTOCOL, means, dtype, beat)
+            means = loop.LossMeans()
+            loop.train_epoch(step, batches, epoch, means, beat)
             means.means("train")
             yield
 

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.engine import batches
-from pipeline.engine.batches import AugmentedCases, TrainingBatches, compose, split_batches
+from pipeline.engine.batches import (
+    AugmentedCases,
+    ResidentCases,
+    TrainingBatches,
+    compose,
+    split_batches,
+)
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
 
@@ -231,6 +237,39 @@ def test_automatic_workers_are_up_to_eight_beside_a_gpu(cases, monkeypatch, core
     assert loader.persistent_workers
     assert loader.pin_memory
     assert not batches_of(cases).loader.persistent_workers
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        FLIPS,
+        [],
+        FLIPS[:1],
+        [{"VerticalFlip": {"p": 0.9}}, {"HorizontalFlip": {"p": 0.2}}, {"VerticalFlip": {}}],
+        [{"HorizontalFlip": {"p": 1.0}, "VerticalFlip": {"p": 1.0}}],
+    ],
+    ids=["both", "none", "one", "three", "always"],
+)
+def test_cases_that_lie_on_the_device_come_as_the_loader_brings_them(cases, augmentation):
+    loaded = batches_of(cases, augmentation=augmentation)
+    resident = batches_of(cases, augmentation=augmentation)
+    resident.resident = ResidentCases(cases, augmentation, 0, torch.device("cpu"))
+    for epoch in range(1, 30):
+        assert epoch_of(resident, epoch) == epoch_of(loaded, epoch)
+
+
+def test_cases_lie_on_a_gpu_where_they_fit_and_are_only_flipped(cases, monkeypatch):
+    size = 10 * 6 * 8 * 4  # bytes of the training cases and their masks
+    gpu, others = torch.device("cuda"), [{"Transpose": {"p": 0.5}}]
+    for free, augmentation, device, fits in (
+        (8 * size, FLIPS, gpu, True),
+        (8 * size - 8, FLIPS, gpu, False),
+        (8 * size, [*FLIPS, *others], gpu, False),
+        (8 * size, [], gpu, True),
+        (8 * size, FLIPS, torch.device("cpu"), False),
+    ):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2 * free))
+        assert ResidentCases.fits(cases, augmentation, device) == fits
 
 
 @pytest.mark.filterwarnings("error")
