@@ -26,6 +26,7 @@ from pipeline.fanout.cluster import (
     Workers,
     check_offered,
     environment,
+    gpus,
     open_client,
     package,
     resources,
@@ -73,7 +74,8 @@ def main() -> None:
         )
         if jobs:
             taken = resources(arguments)
-            run = run_away if arguments.remote else run_job
+            forks = starts_here(arguments) and not gpus()
+            run = run_away if arguments.remote else partial(run_job, forks=forks)
             function = partial(run, environment=environment(arguments), taken=taken)
             checkout = matrix.checkout(arguments.remote) if arguments.remote else None
             with open_client(arguments, len(jobs)) as client:

@@ -20,13 +20,15 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from pipeline import ROOT
+from pipeline.fanout.forks import Forks, stage_of
 from pipeline.study.credentials import without_credentials
 from pipeline.study.files import write_json
 from pipeline.study.stages import state
@@ -102,11 +104,12 @@ def run_job(
     *,
     environment: Mapping[str, str],
     taken: Mapping[str, float],
+    forks: bool = False,
 ) -> Done:
     """Run the job where its files are.
 
-    Like DVC it removes the outputs first. taken: of Dask's resources. Raises StageFailedError for a
-    command that fails.
+    Like DVC it removes the outputs first. taken: of Dask's resources. forks: run the sources' own
+    stages as fanout/forks.py does. Raises StageFailedError for a command that fails.
 
     Once it has ended well it is not run again, as long as its inputs and outputs are as it left
     them: when a worker dies that holds a result, Dask starts its task elsewhere, even while the
@@ -130,7 +133,7 @@ def run_job(
         else:
             path.unlink(missing_ok=True)
     variables = computing_with(own_threads(taken)) | dict(environment)
-    line = run_command(job.name, job.command, Path(job.folder), variables)
+    line = run_command(job.name, job.command, Path(job.folder), variables, forks=forks)
     after = state(job.inputs, job.params)
     seconds = time.perf_counter() - start
     done = Done(inputs, after, state(job.outputs), seconds, line)
@@ -230,34 +233,75 @@ def announce(name: str) -> None:
     get_worker().log_event(TOPIC, name)
 
 
-def run_command(name: str, command: str, folder: Path, environment: Mapping[str, str]) -> str:
+def run_command(
+    name: str,
+    command: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    forks: bool = False,
+) -> str:
     """Run a shell command to its end; returns the last line that it printed."""
-    with tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARDED, "sh", command],
-            cwd=folder,
-            env=_variables() | dict(environment) | {"DVC_STAGE": name},
-            stdin=subprocess.PIPE,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        try:
-            abandoned = _abandonment()
-            while process.poll() is None:
-                if abandoned():
-                    raise AbandonedError(name)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
-        finally:
-            process.stdin.close()  # which kills the group, should it still be there
-            process.wait()
-        lines = _lines(printed)
-    if process.returncode != 0:
-        told = "\n".join(lines[-20:]) or f"exit status {process.returncode}"
+    abandoned = _abandonment()
+
+    def attend() -> None:
+        if abandoned():
+            raise AbandonedError(name)
+
+    variables = _variables() | dict(environment)
+    with tempfile.NamedTemporaryFile() as printed:
+        stage = stage_of(command, folder, printed.name, name) if forks else None
+        if stage is not None:
+            status = _forks(variables).run(stage, attend)
+        else:
+            variables |= {"DVC_STAGE": name}
+            status = _run_shell(command, folder, variables, printed.file, attend)
+        lines = _lines(printed.file)
+    if status != 0:
+        told = "\n".join(lines[-20:]) or f"exit status {status}"
         raise StageFailedError(name, without_credentials(told))
     return lines[-1] if lines else ""
+
+
+def _run_shell(
+    command: str,
+    folder: Path,
+    variables: Mapping[str, str],
+    printed: IO[bytes],
+    attend: Callable[[], None],
+) -> int:
+    """The command's exit status. `attend` is called now and then; what it raises ends it."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARDED, "sh", command],
+        cwd=folder,
+        env=variables,
+        stdin=subprocess.PIPE,
+        stdout=printed,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    try:
+        while process.poll() is None:
+            attend()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+    finally:
+        process.stdin.close()  # which kills the group, should it still be there
+        process.wait()
+    return process.returncode
+
+
+_of_thread = threading.local()  # a worker's thread runs one stage at a time
+
+
+def _forks(variables: Mapping[str, str]) -> Forks:
+    known: Forks | None = getattr(_of_thread, "forks", None)
+    if known is None or not known.serves(variables):
+        if known is not None:
+            known.close()
+        known = _of_thread.forks = Forks(variables)
+    return known
 
 
 def finished_folder(study: str | Path) -> Path:
@@ -298,7 +342,7 @@ def _abandonment() -> Callable[[], bool]:
     return abandoned
 
 
-def _lines(printed: BinaryIO) -> list[str]:
+def _lines(printed: IO[bytes]) -> list[str]:
     """What a command printed, without its progress bars."""
     printed.seek(max(0, printed.seek(0, os.SEEK_END) - 2**16))
     text = printed.read().decode(errors="replace").replace("\x1b[A", "")

@@ -1,0 +1,154 @@
+"""Stages as forks of a process that has imported what they need: `python -m pipeline.fanout.forks`
+
+Importing torch and MONAI takes longer than the work of a small stage. A worker (fanout/worker.py)
+keeps such a process and names it a stage a line on standard input; it forks, and tells the stage's
+exit status in a line. Where standard input ends, the worker is gone or wants the stage no more: the
+stage's process group is killed.
+
+Not where there is a GPU: a process that has looked for one cannot be forked to compute on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import ROOT
+from pipeline.study.errors import run_command
+
+IMPORTED = ("albumentations", "monai.metrics", "pipeline.train", "pipeline.evaluate")
+_COMMAND = re.compile(r"PYTHONPATH=(\S+) python -m pipeline\.(train|evaluate)((?: [\w.-]+)*)")
+_DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+class Stage(NamedTuple):
+    """What to run: pipeline.<module> with arguments, in a folder, and where its output goes."""
+
+    module: str
+    arguments: list[str]
+    folder: str
+    printed: str
+    variables: dict[str, str]
+
+
+def stage_of(command: str, folder: Path, printed: str, name: str) -> Stage | None:
+    """The stage that dvc.yaml's command runs; None where it is not one of these sources' own."""
+    found = _COMMAND.fullmatch(command)
+    if found is None or (folder / found[1]).resolve() != ROOT:
+        return None
+    variables = {"PYTHONPATH": found[1], "DVC_STAGE": name}
+    return Stage(found[2], shlex.split(found[3]), str(folder), printed, variables)
+
+
+class Forks:
+    """The worker's side of one such process. It serves one stage at a time."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = dict(variables)
+        self.started = time.time()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.fanout.forks"],
+            cwd=ROOT,
+            env=self.variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def serves(self, variables: Mapping[str, str]) -> bool:
+        """Whether it is there, has these variables, and has imported the sources as they are."""
+        return (
+            self.process.poll() is None
+            and self.variables == dict(variables)
+            and not any(when > self.started for when in _changes())
+        )
+
+    def run(self, stage: Stage, attend: Callable[[], None]) -> int:
+        """The stage's exit status, negative where a signal ended it. `attend` is called now and
+        then; what it raises ends the stage."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(stage).encode() + b"\n")
+            self.process.stdin.flush()
+            while not select.select([self.process.stdout], [], [], 0.2)[0]:
+                attend()
+            told = self.process.stdout.readline()
+        except BrokenPipeError:
+            told = b""
+        except BaseException:
+            self.close()
+            raise
+        return int(told) if told else -int(signal.SIGKILL)  # it died, and the stage with it
+
+    def close(self) -> None:
+        """End it, with the stage that it runs."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def _changes() -> Iterator[float]:
+    """When each source file was written or put where it is."""
+    for package in ("models", "pipeline"):
+        for file in (ROOT / package).rglob("*.py"):
+            found = file.stat()
+            yield max(found.st_mtime, found.st_ctime)
+
+
+def main() -> None:
+    for name in IMPORTED:
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # or the collector would touch, and so copy, the pages that forks share
+    while line := sys.stdin.buffer.readline():
+        child = os.fork()
+        if child == 0:
+            begin(Stage(*json.loads(line)))
+            return  # and so end as any process does
+        print(_ended(child), flush=True)
+
+
+def begin(stage: Stage) -> None:
+    """In the fork: be the process that the stage's command would have started."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number in (1, 2):
+        os.dup2(os.open(stage.printed, os.O_WRONLY | os.O_APPEND), number)
+    os.chdir(stage.folder)
+    os.environ.update(stage.variables)
+    module = import_module(f"pipeline.{stage.module}")
+    sys.argv = [str(module.__file__), *stage.arguments]
+    run_command(module.main)
+
+
+def _ended(child: int) -> int:
+    """The exit status of the fork, which is killed with all that it started if stdin ends."""
+    with suppress(OSError):  # it has done so itself, or is over
+        os.setpgid(child, child)
+    ending = os.pidfd_open(child)
+    if ending not in select.select([ending, 0], [], [])[0]:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        sys.exit()
+    os.close(ending)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    main()
