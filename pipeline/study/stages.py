@@ -87,7 +87,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def _ignored(file: Path) -> bool:
     """Whether DVC passes it over, as .dvcignore says."""
-    return "__pycache__" in file.parts or "/reports/partial/" in f"/{file.as_posix()}"
+    passed_over = {"__pycache__", ".gitignore"} & set(file.parts)
+    return bool(passed_over) or "/reports/partial/" in f"/{file.as_posix()}"
 
 
 @cache

@@ -216,6 +216,7 @@ def test_what_dvc_ignores_may_change(tiny_study, sources, monkeypatch):
     (sources / "dvc.yaml").write_text(yaml.safe_dump(stage))
     Path("reports/partial").mkdir(parents=True)
     compare(append("reports/partial/table.md"), out="notes.txt")
+    compare(append("reports/.gitignore"), out="notes.txt")
     with pytest.raises(UserError, match=r"^reports changed"):
         compare(append("reports/table.md"), out="notes.txt")
 
