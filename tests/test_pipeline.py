@@ -333,6 +333,21 @@ def test_a_fold_added_to_a_finished_study_trains_itself_alone(restored):
     assert {name for name in restored.repro() if "@" in name} == new
 
 
+def test_a_fan_out_makes_the_export_that_is_asked_for_and_nothing_else(restored):
+    pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+    folder = restored.root / STUDY
+    before = restored.params.read_bytes()
+    restored.change_params(lambda params: params.update(export=["resunet"]))
+    printed = restored.run("python", "-m", "pipeline.fanout", STUDY, "--workers", "1")
+    assert "1 of 11 stages of the matrix to run" in printed
+    assert "[1/1] export: resunet, seed 0 in reports/exported/resunet" in printed
+    assert restored.stale() == set()
+    assert (folder / "reports/model-cards.md").read_text().startswith("# resunet, seed 0")
+    restored.params.write_bytes(before)
+    assert set(restored.repro()) == {"compare", "report", "track"}
+    assert "No variant is named" in (folder / "reports/model-cards.md").read_text()
+
+
 def test_a_changed_metric_rescoring_does_not_retrain(restored):
     restored.change_params(lambda params: set_in(params, "evaluate.threshold", 0.99))
     ran = restored.repro()
