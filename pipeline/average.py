@@ -1,8 +1,11 @@
-"""Stage average: score averaged probabilities on every test case, beside the single networks'.
+"""Stage average: score a variant's averaged probabilities, beside the single networks'.
 
-reports/averaged.csv: what `averaging` in params.yaml asks for, a row a case: variant, averaging,
-seed (empty for the ensemble of all), fold, id, metrics.PIXEL_METRICS at the network's size. Surface
-metrics, which take a core 35 ms a case of 256x256 pixels, and the originals' size are left out.
+`python -m pipeline.average <variant>`
+
+reports/averaged/<variant>.csv: what `averaging` in params.yaml asks for, a row a test case:
+variant, averaging, seed (empty for the ensemble of all), fold, id, metrics.PIXEL_METRICS at the
+network's size. Surface metrics, which take a core 35 ms a case of 256x256 pixels, and the
+originals' size are left out.
 Without anything to average the table has its header alone, and torch is not imported.
 """
 
@@ -16,7 +19,7 @@ from pipeline.statistics.runs import AVERAGE_KEYS, averages
 from pipeline.study.errors import run_command
 from pipeline.study.files import replacing
 from pipeline.study.params import Study
-from pipeline.study.reading import load_study
+from pipeline.study.reading import load_study, parse_variant
 from pipeline.study.stages import at_stage
 from pipeline.study.values import quantity
 
@@ -25,17 +28,19 @@ COLUMNS = [*AVERAGE_KEYS, *PIXEL_METRICS]
 
 def main() -> None:
     study = load_study()
-    with at_stage(study, "average", networks=study.variants if study.averaging else ()):
-        table = score_averages(study) if study.averaging else pd.DataFrame(columns=COLUMNS)
-        with replacing(study.averaged_file) as temporary:
+    variant = parse_variant(study)
+    file, networks = study.averaged_file(variant), [variant] if study.averaging else []
+    with at_stage(study, "average", variant=variant, networks=networks):
+        table = score_averages(study, variant) if networks else pd.DataFrame(columns=COLUMNS)
+        with replacing(file) as temporary:
             table.to_csv(temporary, index=False)
     print(
-        f"average: {study.averaged_file}: {', '.join(study.averaging) or 'nothing is averaged'}, "
+        f"average: {file}: {', '.join(study.averaging) or 'nothing is averaged'}, "
         f"{quantity(len(table), 'row')}"
     )
 
 
-def score_averages(study: Study) -> pd.DataFrame:
+def score_averages(study: Study, variant: str) -> pd.DataFrame:
     """Every test case of each of `averages`, in their order."""
     from pipeline.deployment.ensemble import Averaged  # with torch: seconds
     from pipeline.engine.compute import choose_device, make_deterministic
@@ -46,7 +51,7 @@ def score_averages(study: Study) -> pd.DataFrame:
     make_deterministic()
     device, tables = choose_device(), []
     for average in tqdm(averages(study), "average", unit="network", disable=None):
-        variant, averaging, seeds, fold = average
+        averaging, seeds, fold = average
         cases = PreparedCases.open(study.prepared_dir, fold)
         networks = [
             load_model(

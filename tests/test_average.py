@@ -20,6 +20,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import save_weights
 from pipeline.evaluation.metrics import PIXEL_METRICS
 from pipeline.study.errors import UserError
+from pipeline.study.locks import alone
 
 pytestmark = pytest.mark.slow
 
@@ -46,9 +47,15 @@ def averaged(tiny_study):
     return study, networks
 
 
-def read(study):
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["average", *arguments])
     average.main()
-    return pd.read_csv(study.averaged_file, dtype={"seed": "Int64"})
+
+
+def read(study, monkeypatch):
+    (variant,) = study.variants
+    run(monkeypatch, variant)
+    return pd.read_csv(study.averaged_file(variant), dtype={"seed": "Int64"})
 
 
 def sigmoid(model, images):
@@ -69,9 +76,9 @@ def flipped(model, images):
     return np.mean(found, axis=0)
 
 
-def test_the_scores_are_those_of_the_mean_of_the_networks_sigmoids(averaged):
+def test_the_scores_are_those_of_the_mean_of_the_networks_sigmoids(averaged, monkeypatch):
     study, networks = averaged
-    table = read(study)
+    table = read(study, monkeypatch)
     assert list(table.columns) == HEADER
     cases = PreparedCases.open(study.prepared_dir)
     test = cases.indices("test")
@@ -105,7 +112,7 @@ def test_every_fold_is_averaged_on_its_own_test_cases(tmp_path, monkeypatch):
     for run in study.runs():
         torch.manual_seed(run.fold)
         save_weights(build_model(study.models["unet"]), study.run_dir(*run) / "weights.safetensors")
-    table = read(study)
+    table = read(study, monkeypatch)
     for fold, rows in table.groupby("fold"):
         cases = PreparedCases.open(study.prepared_dir, int(fold))
         assert rows["id"].tolist() == cases.table["id"].iloc[cases.indices("test")].tolist()
@@ -115,18 +122,40 @@ def test_every_fold_is_averaged_on_its_own_test_cases(tmp_path, monkeypatch):
 
 def test_with_nothing_to_average_it_writes_the_header_without_torch(tiny_study):
     code = f"{IN_USE}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "gated_attention"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "nothing is averaged, 0 rows" in done.stdout
-    assert tiny_study.averaged_file.read_text() == ",".join(HEADER) + "\n"
+    assert tiny_study.averaged_file("gated_attention").read_text() == ",".join(HEADER) + "\n"
 
 
-def test_a_missing_network_names_the_stage_and_keeps_what_was_there(averaged):
+def test_a_missing_network_names_the_stage_and_keeps_what_was_there(averaged, monkeypatch):
     study, _ = averaged
-    average.main()
-    before = study.averaged_file.read_bytes()
+    run(monkeypatch, "tiny")
+    before = study.averaged_file("tiny").read_bytes()
     (study.run_dir("tiny", 7) / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="run the stage train"):
-        average.main()
-    assert study.averaged_file.read_bytes() == before
-    assert [path.name for path in study.reports_dir.iterdir()] == ["averaged.csv"]
+        run(monkeypatch, "tiny")
+    assert study.averaged_file("tiny").read_bytes() == before
+    assert [path.name for path in study.averaged_dir.iterdir()] == ["tiny.csv"]
+
+
+def test_a_variant_that_the_study_does_not_have_is_told(averaged, monkeypatch):
+    told = r"^variant must be one of variants in params.yaml \(tiny\), got 'unet'$"
+    with pytest.raises(UserError, match=told):
+        run(monkeypatch, "unet")
+
+
+def test_two_variants_may_be_averaged_at_once_and_one_variant_is_by_one_process(averaged):
+    study, _ = averaged
+    change_params(models={"other": NETWORK}, variants=["tiny", "other"])
+    with alone(study.folder / ".resume" / "average.tiny.lock", "the test"):
+        process = subprocess.run(
+            [sys.executable, "-c", IN_USE, "tiny"], capture_output=True, text=True
+        )
+        assert process.returncode == 1
+        assert "the stage average of tiny is being run by another process" in process.stderr
+        for seed in SEEDS:
+            make_run(study.folder, seed, config=study.models["tiny"], variant="other")
+        subprocess.run([sys.executable, "-c", IN_USE, "other"], check=True)

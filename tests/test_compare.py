@@ -221,8 +221,8 @@ def test_cases_of_a_group_count_as_one_wherever_an_error_is_over_cases(
     (rate,) = (each for each in found.failures if each.variant == "own")
     assert rate.failed == []
     assert rate.mean_interval == mean_with_failures(units, sound, rate.interval, SHARE)
-    averaged = pd.read_csv(study.averaged_file, dtype={"id": str})
-    ensemble = averaged[(averaged["variant"] == "own") & (averaged["averaging"] == "seeds")]
+    averaged = pd.read_csv(study.averaged_file("own"), dtype={"id": str})
+    ensemble = averaged[averaged["averaging"] == "seeds"]
     gains = ensemble.set_index("id")["dice"].loc[table.columns].to_numpy() - values.mean(axis=0)
     (row,) = (
         each
@@ -317,7 +317,7 @@ def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path,
         for averaging in EVERY
         for metric in ("dice", "iou", "focal_loss", "thresholded_jaccard", "brier")
     ]
-    table = pd.read_csv(study.averaged_file, dtype={"id": str})
+    table = pd.read_csv(study.averaged_file("resunet"), dtype={"id": str})
     runs = [
         pd.read_csv(study.evaluation_dir("resunet", seed) / "cases.csv", dtype={"id": str})
         for seed in SEVEN
@@ -325,7 +325,7 @@ def test_averaged_probabilities_are_held_against_the_variants_own_runs(tmp_path,
     for row in found:
         if row.variant != "resunet":
             continue
-        rows = table[(table["variant"] == "resunet") & (table["averaging"] == row.averaging)]
+        rows = table[table["averaging"] == row.averaging]
         single = np.array([run[row.metric] for run in runs])
         values = rows[row.metric].to_numpy().reshape(-1, 5)
         assert (row.runs, row.cases) == ((7, 5) if row.averaging == "flips" else (1, 5))
@@ -348,7 +348,7 @@ def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
     monkeypatch.chdir(study.folder)
     found = results(study).averaged
     assert {row.cases for row in found} == {8}
-    table = pd.read_csv(study.averaged_file, dtype={"id": str})
+    table = pd.read_csv(study.averaged_file("resunet"), dtype={"id": str})
     own = pd.concat(
         pd.read_csv(study.evaluation_dir(*run) / "cases.csv", dtype={"id": str}).assign(
             seed=run.seed
@@ -356,7 +356,7 @@ def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
         for run in study.runs()
         if run.variant == "resunet"
     )
-    flips = table[(table["variant"] == "resunet") & (table["averaging"] == "flips")]
+    flips = table[table["averaging"] == "flips"]
     both = flips.merge(own, on=["seed", "id"], suffixes=("", "_own"))
     gains = (both["dice"] - both["dice_own"]).to_numpy().reshape(7, 8)
     expected = typical_interval(gains, np.zeros(7, dtype=bool))
@@ -368,7 +368,7 @@ def test_averages_of_folds_are_over_all_their_cases(tmp_path, monkeypatch):
     assert row.difference == pytest.approx(trim_mean(gains.mean(axis=1), 1 / 7))
     assert row.difference_interval.low == pytest.approx(expected.low)
 
-    seeds = table[(table["variant"] == "resunet") & (table["averaging"] == "seeds")]
+    seeds = table[table["averaging"] == "seeds"]
     mean = own.groupby("id", as_index=False)["dice"].mean()
     both = seeds.merge(mean, on="id", suffixes=("", "_own"))
     paired = ttest_rel(both["dice"], both["dice_own"]).confidence_interval()
@@ -391,20 +391,20 @@ def test_a_variant_may_be_called_like_a_number_or_nothing(tmp_path, monkeypatch,
 def test_averages_of_another_protocol_name_the_stage_to_run(tmp_path, monkeypatch):
     study = make_study(tmp_path, averaging=["flips", "seeds"])
     monkeypatch.chdir(study.folder)
-    table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
+    table = pd.read_csv(study.averaged_file("resunet"), dtype={"id": str, "seed": "Int64"})
     for wrong in (table[1:], table[::-1], table.drop(columns="fold"), table[:0]):
-        wrong.to_csv(study.averaged_file, index=False)
+        wrong.to_csv(study.averaged_file("resunet"), index=False)
         with pytest.raises(
-            UserError, match=r"averaged.csv (does not hold the 30|has no) .* average"
+            UserError, match=r"averaged/resunet.csv (does not hold the 15|has no) .* average"
         ):
             compare.main()
-    study.averaged_file.unlink()
-    with pytest.raises(UserError, match=r"averaged.csv is missing .*run the stage average"):
+    study.averaged_file("resunet").unlink()
+    with pytest.raises(UserError, match=r"averaged/resunet.csv is missing .*run the stage average"):
         compare.main()
 
 
 def test_without_averaging_nothing_is_read_and_the_list_is_empty(study):
-    assert not study.averaged_file.exists()
+    assert not study.averaged_dir.exists()
     assert results(study).averaged == []
 
 
@@ -458,10 +458,10 @@ def test_a_table_without_a_column_is_told(study, column):
 def test_averaged_scores_are_held_to_the_same_ranges(tmp_path, monkeypatch):
     study = make_study(tmp_path, averaging=["flips"])
     monkeypatch.chdir(study.folder)
-    table = pd.read_csv(study.averaged_file, dtype={"id": str})
+    table = pd.read_csv(study.averaged_file("resunet"), dtype={"id": str})
     table.loc[0, "dice"] = 7.5
-    table.to_csv(study.averaged_file, index=False)
-    with pytest.raises(UserError, match=r"averaged.csv, line 2: dice of .* from 0 to 1, got 7.5"):
+    table.to_csv(study.averaged_file("resunet"), index=False)
+    with pytest.raises(UserError, match=r"resunet.csv, line 2: dice of .* from 0 to 1, got 7.5"):
         compare.main()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +27,11 @@ from pipeline.study.reading import load_study
 FILES = ["export.json", "model.onnx", "model.pt2"]
 
 
+def export(monkeypatch, *run):
+    monkeypatch.setattr(sys, "argv", ["export_variants", *run])
+    export_variants.main()
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A fake study in which a small network of the first seed was exported, and that network."""
@@ -40,7 +44,7 @@ def exported(tmp_path_factory):
         patch.chdir(study.folder)
         network_of = json.loads((run_dir / "run.json").read_text())["params"]["model"]
         study = change_params(export=["own-variant"], models={"own-variant": network_of})
-        export_variants.main()
+        export(patch, "own-variant", "3")
         compare.main()
         # As it was loaded the study is relative to its folder.
         results = load_results(study.results_file, study.model_dump(mode="json"))
@@ -48,9 +52,9 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_network_of_the_first_seed_is_exported_and_no_card_is_written(exported):
+def test_the_network_of_the_run_is_exported_and_no_card_is_written(exported):
     folder, network, _ = exported
-    assert sorted(path.name for path in folder.iterdir()) == ["own-variant", "variants.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["own-variant"]
     assert sorted(path.name for path in (folder / "own-variant").iterdir()) == FILES
     assert load_exported(folder / "own-variant" / "export.json").seed == 3
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
@@ -101,32 +105,19 @@ def test_the_report_has_its_model_card_with_intervals_over_seeds(exported, monke
     assert "Not a medical device" in card
 
 
-def test_without_variants_the_list_is_empty_and_torch_is_not_imported(tiny_study):
-    (tiny_study.exported_dir / "gone").mkdir(parents=True)
-    code = (
-        "import sys, runpy; runpy.run_module('pipeline.export_variants', run_name='__main__'); "
-        "sys.exit(', '.join({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ("export: nothing to export, params.yaml names no variant under export\n")
-    (listed,) = tiny_study.exported_dir.iterdir()
-    assert listed.name == "variants.json"
-    assert listed.read_text().strip() == "[]"
-
-
 @pytest.mark.slow
 def test_what_cannot_be_exported_is_told_and_what_was_there_is_kept(tiny_study, monkeypatch):
     study = change_params(export=["gated_attention"])
-    (study.exported_dir / "before").mkdir(parents=True)
+    folder = study.exported_dir / "gated_attention"
+    (folder / "before").mkdir(parents=True)
     with pytest.raises(UserError, match=r"gated_attention/0/0 has no run.json"):
-        export_variants.main()
+        export(monkeypatch, "gated_attention", "0")
     make_run(study.folder, 0, variant="gated_attention", size=(32, 32))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"pip install lesion-ablation\[export\]"):
-        export_variants.main()
-    assert [path.name for path in study.exported_dir.iterdir()] == ["before"]
-    assert [path.name for path in study.reports_dir.iterdir()] == ["exported"]
+        export(monkeypatch, "gated_attention", "0")
+    assert [path.name for path in folder.iterdir()] == ["before"]
+    assert list(study.exported_dir.iterdir()) == [folder]
 
 
 @pytest.mark.slow

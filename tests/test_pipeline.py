@@ -25,9 +25,10 @@ SEEDS = [0, 1]
 RUNS = [f"{variant}-{seed}" for variant in VARIANTS for seed in SEEDS]
 ALL_TRAIN = {f"train@{run}-0" for run in RUNS}
 ALL_EVALUATE = {f"evaluate@{run}-0" for run in RUNS}
-# What follows evaluations.
-EVALUATED = {"average", "compare", "attention", "plot", "report"}
-FOLLOWS = EVALUATED | {"export", "track"}
+ALL_AVERAGE = {f"average@{variant}" for variant in VARIANTS}
+# What follows evaluations and averages.
+EVALUATED = {"compare", "attention", "plot", "report"}
+FOLLOWS = EVALUATED | {"track"}
 
 
 class Repository:
@@ -98,7 +99,8 @@ def repository(tmp_path_factory) -> Repository:
         "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "clone"
     )
     ran = clone.repro()
-    expected = {"download", "preprocess", "networks"} | ALL_TRAIN | ALL_EVALUATE | FOLLOWS
+    expected = {"download", "preprocess", "networks", "exported"} | FOLLOWS
+    expected |= ALL_TRAIN | ALL_EVALUATE | ALL_AVERAGE
     assert set(ran) == expected
     assert len(ran) == len(expected)
     return clone
@@ -189,12 +191,13 @@ def set_in(params: dict, path: str, value: object) -> None:
         ("train.optimizer.learning_rate", 0.002, ALL_TRAIN),
         ("train.augmentation", [], ALL_TRAIN),
         ("train.deterministic", False, ALL_TRAIN),
-        ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE | {"average"}),
-        ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE | {"average"}),
+        ("evaluate.jaccard_threshold", 0.5, ALL_EVALUATE | ALL_AVERAGE),
+        ("focal.gamma", 1.0, ALL_TRAIN | ALL_EVALUATE | ALL_AVERAGE),
         (
             "models.resunet.attention_residual",
             True,
-            {f"{stage}@resunet-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS},
+            {f"{stage}@resunet-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS}
+            | {"average@resunet"},
         ),
         ("seeds", [0, 1, 2], {f"{s}@{v}-2-0" for s in ("train", "evaluate") for v in VARIANTS}),
         ("seeds", [1], set()),
@@ -202,13 +205,14 @@ def set_in(params: dict, path: str, value: object) -> None:
         (
             "variants",
             ["gated_attention", "resunet", "encoder_attention"],
-            {f"{s}@encoder_attention-{n}-0" for s in ("train", "evaluate") for n in SEEDS},
+            {f"{s}@encoder_attention-{n}-0" for s in ("train", "evaluate") for n in SEEDS}
+            | {"average@encoder_attention"},
         ),
         ("tracking.live", True, set()),
         ("tracking.required", False, set()),
         ("loader_workers", 2, set()),
-        ("averaging", [], {"average"}),
-        ("export", ["resunet"], {"export"}),
+        ("averaging", [], ALL_AVERAGE),
+        ("export", ["resunet"], {"export@resunet-0-0"}),
     ],
 )
 def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
@@ -217,29 +221,29 @@ def test_a_changed_parameter_makes_stale_what_depends_on_it_and_nothing_else(
     restored.change_params(lambda params: set_in(params, key, value))
     comparing = {"compare", "report"}
     if key in ("seeds", "variants"):
-        comparing |= {"average", "attention", "plot"}
+        comparing |= {"attention", "plot"}
     if key == "variants" or key.startswith("models"):
         comparing.add("networks")
     if key == "seeds":
-        comparing.add("export")
+        comparing |= ALL_AVERAGE
     if key.startswith("models"):
-        comparing |= {"average", "attention"}
+        comparing.add("attention")
     assert restored.stale() == stale | comparing
 
 
 @pytest.mark.parametrize(
     ("source", "stale"),
     [
-        ("pipeline/data/synthetic.py", {"download", "preprocess", "export"}),
+        ("pipeline/data/synthetic.py", {"download", "preprocess"}),
         ("pipeline/preprocess.py", {"preprocess"}),
         ("pipeline/train.py", ALL_TRAIN),
         ("pipeline/training/loop.py", ALL_TRAIN),
         ("pipeline/evaluate.py", ALL_EVALUATE),
-        ("pipeline/evaluation/metrics.py", ALL_EVALUATE | {"average"}),
-        ("pipeline/average.py", {"average"}),
-        ("pipeline/engine/losses.py", ALL_TRAIN | ALL_EVALUATE | {"average"}),
+        ("pipeline/evaluation/metrics.py", ALL_EVALUATE | ALL_AVERAGE),
+        ("pipeline/average.py", ALL_AVERAGE),
+        ("pipeline/engine/losses.py", ALL_TRAIN | ALL_EVALUATE | ALL_AVERAGE),
         ("models/attenresunet/attention.py", {"networks"}),
-        ("pipeline/deployment/measurements.py", {"export", "compare", "report"}),
+        ("pipeline/deployment/measurements.py", {"compare", "report"}),
         ("pipeline/plot.py", {"plot"}),
         ("pipeline/reporting/page.html", {"report"}),
         ("pipeline/statistics/power.py", {"compare"}),
@@ -258,7 +262,7 @@ OWN = "from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 1, 1)\n"
 
 
 def test_a_network_added_to_a_finished_study_trains_itself_alone(restored):
-    """And a change of one trains no other."""
+    """And a change of one trains and averages no other."""
     folder = restored.root / STUDY / "networks"
     (folder / "parts.py").write_text(OWN)
     (folder / "own.py").write_text("from parts import build\n")
@@ -269,8 +273,8 @@ def test_a_network_added_to_a_finished_study_trains_itself_alone(restored):
 
     restored.change_params(add)
     new = {f"{stage}@stranger-{seed}-0" for stage in ("train", "evaluate") for seed in SEEDS}
-    compared = {"average", "compare", "attention", "plot", "report"}
-    assert restored.stale() == new | compared | {"networks"}
+    new.add("average@stranger")
+    assert restored.stale() == new | EVALUATED | {"networks"}
     assert set(restored.repro()) == new | FOLLOWS | {"networks"}
     assert restored.stale() == set()
     table = pd.read_csv(restored.root / STUDY / "reports/table.csv")
@@ -303,7 +307,8 @@ def test_a_seed_taken_out_is_shown_nowhere_and_put_back_it_trains_nothing(restor
     folder = restored.root / STUDY
     whole = restored.params.read_bytes()
     restored.change_params(lambda params: params.update(seeds=SEEDS[:1], averaging=[]))
-    assert {name for name in restored.repro() if "@" in name} == set()
+    assert {name for name in restored.repro() if "@" in name} == ALL_AVERAGE
+    assert restored.stale() == set()
     table = pd.read_csv(folder / "reports/table.csv")
     assert set(table["seeds"]) == {1}
     mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
@@ -323,15 +328,30 @@ def test_a_fold_added_to_a_finished_study_trains_itself_alone(restored):
     )
     restored.repro()
     restored.change_params(lambda params: params.update(folds=[0, 1]))
-    new = {"train@resunet-0-1", "evaluate@resunet-0-1"}
+    new = {"train@resunet-0-1", "evaluate@resunet-0-1", "average@resunet"}
     assert {name for name in restored.stale() if "@" in name} == new
     assert {name for name in restored.repro() if "@" in name} == new
+
+
+def test_a_fan_out_makes_the_export_that_is_asked_for_and_nothing_else(restored):
+    pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+    folder = restored.root / STUDY
+    before = restored.params.read_bytes()
+    restored.change_params(lambda params: params.update(export=["resunet"]))
+    printed = restored.run("python", "-m", "pipeline.fanout", STUDY, "--workers", "1")
+    assert "1 of 11 stages of the matrix to run" in printed
+    assert "[1/1] export: resunet, seed 0 in reports/exported/resunet" in printed
+    assert restored.stale() == set()
+    assert (folder / "reports/model-cards.md").read_text().startswith("# resunet, seed 0")
+    restored.params.write_bytes(before)
+    assert set(restored.repro()) == {"compare", "report", "track"}
+    assert "No variant is named" in (folder / "reports/model-cards.md").read_text()
 
 
 def test_a_changed_metric_rescoring_does_not_retrain(restored):
     restored.change_params(lambda params: set_in(params, "evaluate.threshold", 0.99))
     ran = restored.repro()
-    assert set(ran) == ALL_EVALUATE | FOLLOWS
+    assert set(ran) == ALL_EVALUATE | ALL_AVERAGE | FOLLOWS
     mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
     runs = mlflow.search_runs(experiment_names=["tiny"])
     assert len(runs) == len(RUNS) + 1  # replaced, not added to

@@ -423,7 +423,7 @@ def averaged_study(root, **changes):
     """A study of one variant whose averages have one value a case, Dice 0.8 and so on."""
     averages = {"averaging": ["seeds", "flips"], "seeds": list(range(7))}
     study = make_study(root, variants=["resunet"], **averages | changes)
-    table = pd.read_csv(study.averaged_file, dtype={"id": str, "seed": "Int64"})
+    table = pd.read_csv(study.averaged_file("resunet"), dtype={"id": str, "seed": "Int64"})
     flips = table["averaging"] == "flips"
     values = {
         "dice": (0.8, 0.9),
@@ -435,7 +435,7 @@ def averaged_study(root, **changes):
     for metric, (of_flips, of_seeds) in values.items():
         table[metric] = np.where(flips, of_flips, of_seeds)
     table.loc[flips & (table["seed"] == 1), "dice"] = 0.82
-    table.to_csv(study.averaged_file, index=False)
+    table.to_csv(study.averaged_file("resunet"), index=False)
     set_dice(study, {("resunet", seed): 0.7 for seed in study.seeds})
     return study
 

@@ -1,10 +1,10 @@
 """The runs of a study on many GPUs or machines at once: `python -m pipeline.fanout [study]`
 
-`dvc repro` runs one stage at a time. This runs what is stale of the matrix (train and evaluate) as
-Dask tasks, and `dvc repro` for what comes before and after it. DVC stays the truth: it says what is
-stale, and what ran is recorded through it (fanout/matrix.py), by this process alone, while the
-others go on. So `dvc status` is clean in the end, and whatever is killed, whenever, `dvc repro` or
-this command finishes the study.
+`dvc repro` runs one stage at a time. This runs what is stale of the matrix (train, evaluate,
+average and export) as Dask tasks, and `dvc repro` for what comes before and after it. DVC stays
+the truth: it says what is stale, and what ran is recorded through it (fanout/matrix.py), by this
+process alone, while the others go on. So `dvc status` is clean in the end, and whatever is killed,
+whenever, `dvc repro` or this command finishes the study.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
             forks = starts_here(arguments) and not gpus()
             run = run_away if arguments.remote else partial(run_job, forks=forks)
             function = partial(run, environment=environment(arguments), taken=taken)
-            checkout = matrix.checkout(arguments.remote) if arguments.remote else None
+            checkout = matrix.checkout(arguments.remote, jobs) if arguments.remote else None
             with open_client(arguments, len(jobs)) as client:
                 check_offered(client, taken)
                 fan_out(client, matrix, jobs, function, taken, checkout)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import IO, Any
 
 import yaml
 
+from pipeline.fanout.progress import kind_of
 from pipeline.fanout.worker import Checkout, Done, Job
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import replacing
@@ -93,15 +95,14 @@ class Matrix:
         from dvc.stage.cache import RunCacheNotFoundError
 
         jobs: dict[str, Job] = {}
+        places = {name: place for place, name in enumerate(self.stages)}
         restored = []
         known = self._known_commands()
         with self._locked():
             for name, stage in self.stages.items():
-                after = tuple(
-                    needed.addressing
-                    for needed in self.graph.successors(stage)
-                    if needed.addressing in jobs
-                )
+                needed = {each.addressing for each in self.graph.successors(stage)}
+                reads = tuple(sorted(needed & places.keys(), key=places.__getitem__))
+                after = tuple(each for each in reads if each in jobs)
                 if not after:
                     if not self._changed(stage):
                         continue
@@ -110,7 +111,7 @@ class Matrix:
                             self._restore(stage)
                             restored.append(name)
                             continue
-                jobs[name] = _job(stage, after)
+                jobs[name] = _job(stage, after, reads)
             for name, told in self._write(restored).items():
                 raise UserError(f"{name} was taken from DVC's run-cache, and is gone: {told}")
             self._share(restored)
@@ -146,14 +147,17 @@ class Matrix:
         """Hold DVC's lock on what the matrix reads and writes. Raises UserError if another holds
         it.
 
-        Of what it writes the folder that holds all of it: DVC compares every path with every other,
-        each time that anything is locked.
+        Of what each kind of stage writes the folder that holds all of it: DVC compares every path
+        with every other, each time that anything is locked.
         """
         from dvc.rwlock import rwlock
 
-        stages = self.stages.values()
-        written = os.path.commonpath([out.fs_path for stage in stages for out in stage.outs])
-        read = {dep.fs_path for stage in stages for dep in stage.deps}
+        read: set[str] = set()
+        written: dict[str, set[str]] = defaultdict(set)
+        for name, stage in self.stages.items():
+            read |= {dep.fs_path for dep in stage.deps}
+            written[kind_of(name)] |= {out.fs_path for out in stage.outs}
+        folders = sorted({os.path.commonpath(paths) for paths in written.values()})
         hardlink = self.repo.config["core"].get("hardlink_lock", False)
         with (
             _told(),
@@ -161,8 +165,8 @@ class Matrix:
                 self.repo.tmp_dir,
                 _WholeFiles,
                 " ".join(sys.argv),
-                sorted(path for path in read if not _inside(path, written)),
-                [written],
+                sorted(path for path in read if not any(_inside(path, each) for each in folders)),
+                folders,
                 hardlink,
             ),
         ):
@@ -194,10 +198,12 @@ class Matrix:
         self.verified[job.name] = (job, now | outputs)
         return ""
 
-    def checkout(self, remote: str) -> Checkout:
-        """Put the matrix's inputs into the remote, and the commit of the sources into a bundle.
+    def checkout(self, remote: str, jobs: Sequence[Job]) -> Checkout:
+        """Put what the jobs read of other stages into the remote, and the commit of the sources
+        into a bundle.
 
-        Raises UserError where files that git follows are not as they were committed.
+        Raises UserError where files that git follows are not as they were committed, and where a
+        folder that a job reads holds what workers will not have.
         """
         root, study = Path(self.repo.scm.root_dir), self.file.parent
         # dvc.lock says what was run, and nothing of what runs.
@@ -212,6 +218,12 @@ class Matrix:
             )
         inputs = {dep.fs_path for stage in self.stages.values() for dep in stage.deps}
         made = {out.fs_path for stage in self.graph for out in stage.outs}
+        if foreign := self._foreign({path for job in jobs for path in job.inputs}, made):
+            told = " ".join(_short(path, str(study)) for path in foreign[:5])
+            raise UserError(
+                f"--remote: workers have what stages write, and these are of none: {told}; a stage "
+                "reads the folder that they are in: move them away"
+            )
         sources = [path for path in inputs - made if _inside(path, str(root))]
         untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *sources)
         if untracked:
@@ -219,7 +231,9 @@ class Matrix:
                 f"--remote: workers are given what git follows, not {' '.join(untracked.split())}: "
                 "commit or remove it first"
             )
-        if needed := list(self._read()):
+        ours = {job.name for job in jobs}
+        done = {name for job in jobs for name in job.reads} - ours
+        if needed := [*self._read(), *sorted(done)]:
             try:
                 with _told():
                     self.repo.push(targets=needed, remote=remote)
@@ -236,6 +250,19 @@ class Matrix:
             study=str(study.relative_to(root.resolve())),
             lock=lock.read_text(encoding="utf-8") if lock.exists() else "",
             remote=remote,
+        )
+
+    def _foreign(self, inputs: set[str], made: set[str]) -> list[str]:
+        """The files that no stage makes, of `made`, in those folders of `inputs` whose other files
+        stages do: such as those of a seed that the study had."""
+        from dvc.fs import localfs
+
+        folders = {str(parent) for path in made for parent in Path(path).parents}
+        return sorted(
+            file
+            for folder in inputs & folders
+            for file in self.repo.dvcignore.find(localfs, folder)
+            if made.isdisjoint(map(str, (file, *Path(file).parents)))
         )
 
     def fetched(self, job: Job, done: Done) -> str:
@@ -380,7 +407,7 @@ def _told() -> Iterator[None]:
         raise UserError(f"DVC: {_sentence(error)}") from None
 
 
-def _job(stage: Any, after: tuple[str, ...]) -> Job:
+def _job(stage: Any, after: tuple[str, ...], reads: tuple[str, ...]) -> Job:
     from dvc.dependency import ParamsDependency
 
     params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
@@ -394,6 +421,7 @@ def _job(stage: Any, after: tuple[str, ...]) -> Job:
         params=tuple((dep.fs_path, tuple(dep.params or [""])) for dep in params),
         outputs=tuple(out.fs_path for out in stage.outs),
         after=after,
+        reads=reads,
     )
 
 

@@ -72,8 +72,11 @@ def results(
             while over:
                 before, result = over.pop()
                 for follower in followers[before.name]:
+                    if follower.name not in waits:  # another that it waited for has failed
+                        continue
                     waits[follower.name].discard(before.name)
                     if not isinstance(result, Done):
+                        del waits[follower.name]
                         yield follower, result
                         over.append((follower, result))
                     elif not waits[follower.name]:

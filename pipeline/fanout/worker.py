@@ -53,7 +53,8 @@ class Job(NamedTuple):
 
     name: as DVC addresses it. command: run in `folder`. Paths are absolute. params: a file and the
     dotted keys of it that the stage depends on. after: the names of the jobs whose outputs it
-    reads.
+    reads. reads: of the matrix's stages whose outputs it reads, jobs or not, each after those that
+    it depends on.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Job(NamedTuple):
     params: tuple[tuple[str, tuple[str, ...]], ...]
     outputs: tuple[str, ...]
     after: tuple[str, ...]
+    reads: tuple[str, ...] = ()
 
 
 class Done(NamedTuple):
@@ -159,7 +161,7 @@ def run_away(
     variables = computing_with(own_threads(taken)) | dict(environment)
     with _checked_out(checkout) as folder:
         source = shlex.quote(str(ROOT))
-        stages = shlex.join([*job.after, job.name])
+        stages = shlex.join([*job.reads, job.name])
         command = f"PYTHONPATH={source} python -m pipeline.fanout.away {stages}"
         run_command(job.name, command, folder, variables)
     return Done({}, {}, {}, time.perf_counter() - start, f"{job.name}, on {socket.gethostname()}")

@@ -22,7 +22,7 @@ from pipeline.study.run_files import read_run
 from pipeline.study.values import Averaging
 
 Binned = NDArray[np.float64]
-AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averaged.csv
+AVERAGE_KEYS = ("variant", "averaging", "seed", "fold", "id")  # of a row of averages
 LOSSES = ("loss", "bce", "dice_loss", "focal_loss")
 HISTORY = (  # columns that the history of every training has
     "epoch",
@@ -91,9 +91,8 @@ def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
 
 
 class Average(NamedTuple):
-    """Networks of one variant and fold whose probabilities are averaged, those of `seeds`."""
+    """Networks of a variant and one fold whose probabilities are averaged, those of `seeds`."""
 
-    variant: str
     averaging: Averaging
     seeds: tuple[int, ...]
     fold: int
@@ -105,12 +104,11 @@ class Average(NamedTuple):
 
 
 def averages(study: Study) -> list[Average]:
-    """What `averaging` asks for, in the order of params.yaml: flips of each seed's network, and
-    all seeds' networks together."""
+    """What `averaging` asks for of each variant, in the order of params.yaml: flips of each seed's
+    network, and all seeds' networks together."""
     every = tuple(study.seeds)
     return [
-        Average(variant, averaging, seeds, fold)
-        for variant in study.variants
+        Average(averaging, seeds, fold)
         for averaging in study.averaging
         for seeds in ([(seed,) for seed in every] if averaging == "flips" else [every])
         for fold in study.folds
@@ -118,23 +116,27 @@ def averages(study: Study) -> list[Average]:
 
 
 def read_averaged(study: Study, cases: PreparedCases) -> pd.DataFrame:
-    """reports/averaged.csv, its seed -1 for what averages all seeds. Raises UserError if it is
-    missing or has not one row for each test case of each of `averages`, in their order."""
-    path = study.averaged_file
-    table = read_table(path, "average", (*AVERAGE_KEYS, *AVERAGED))
+    """Every variant's reports/averaged/<variant>.csv, one below the other, the seed -1 for what
+    averages all seeds. Raises UserError if one is missing or has not one row for each test case of
+    each of `averages`, in their order."""
+    tables = []
     ids = {fold: test_ids(cases, fold) for fold in study.folds}
-    expected = [
-        (each.variant, each.averaging, -1 if each.seed is None else each.seed, each.fold, id)
-        for each in averages(study)
-        for id in ids[each.fold]
-    ]
-    table["seed"] = table["seed"].fillna(-1)
-    if list(table[list(AVERAGE_KEYS)].itertuples(index=False, name=None)) == expected:
-        return table.astype({"seed": int})
-    raise UserError(
-        f"{path} does not hold the {len(expected)} rows that averaging in params.yaml asks for; "
-        "run the stage average again"
-    )
+    for variant in study.variants:
+        path = study.averaged_file(variant)
+        table = read_table(path, "average", (*AVERAGE_KEYS, *AVERAGED))
+        expected = [
+            (variant, each.averaging, -1 if each.seed is None else each.seed, each.fold, id)
+            for each in averages(study)
+            for id in ids[each.fold]
+        ]
+        table["seed"] = table["seed"].fillna(-1)
+        if list(table[list(AVERAGE_KEYS)].itertuples(index=False, name=None)) != expected:
+            raise UserError(
+                f"{path} does not hold the {len(expected)} rows that averaging in params.yaml asks "
+                "for; run the stage average again"
+            )
+        tables.append(table.astype({"seed": int}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Binned]:

@@ -279,8 +279,11 @@ class Study(Block):
         return self.reports_dir / "summary.json"
 
     @property
-    def averaged_file(self) -> Path:
-        return self.reports_dir / "averaged.csv"
+    def averaged_dir(self) -> Path:
+        return self.reports_dir / "averaged"
+
+    def averaged_file(self, variant: str) -> Path:
+        return self.averaged_dir / f"{variant}.csv"
 
     @property
     def exported_dir(self) -> Path:

@@ -81,22 +81,35 @@ def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:
 
     Raises UserError for one that the study does not have.
     """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("variant", help="an entry under variants in params.yaml")
+    parser = _variant_parser()
     parser.add_argument("seed", type=int, help="one of seeds in params.yaml")
     parser.add_argument("fold", type=int, nargs="?", default=0, help="one of folds in params.yaml")
     given = parser.parse_args(arguments)
-    for what, value, allowed in (
-        ("variant", given.variant, study.variants),
-        ("seed", given.seed, study.seeds),
-        ("fold", given.fold, study.folds),
-    ):
-        if value not in allowed:
-            raise UserError(
-                f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
-                f"got {value!r}"
-            )
+    _check_among("variant", given.variant, study.variants)
+    _check_among("seed", given.seed, study.seeds)
+    _check_among("fold", given.fold, study.folds)
     return Run(given.variant, given.seed, given.fold)
+
+
+def parse_variant(study: Study, arguments: Sequence[str] | None = None) -> str:
+    """The variant on the command line. Raises UserError for one that the study does not have."""
+    variant: str = _variant_parser().parse_args(arguments).variant
+    _check_among("variant", variant, study.variants)
+    return variant
+
+
+def _variant_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant", help="an entry under variants in params.yaml")
+    return parser
+
+
+def _check_among(what: str, value: Any, allowed: Sequence[Any]) -> None:
+    if value not in allowed:
+        raise UserError(
+            f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
+            f"got {value!r}"
+        )
 
 
 def wants_partial(what: str, arguments: Sequence[str] | None = None) -> bool:

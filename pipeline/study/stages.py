@@ -87,7 +87,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 def _ignored(file: Path) -> bool:
     """Whether DVC passes it over, as .dvcignore says."""
-    return "__pycache__" in file.parts or "/reports/partial/" in f"/{file.as_posix()}"
+    passed_over = {"__pycache__", ".gitignore"} & set(file.parts)
+    return bool(passed_over) or "/reports/partial/" in f"/{file.as_posix()}"
 
 
 @cache
@@ -132,16 +133,18 @@ class _Held:
         study: Study,
         name: str,
         run: Run | None,
+        variant: str | None,
         networks: Sequence[str],
         also: Sequence[Path],
     ) -> None:
         self.study, self.name = study, name
         stage = read_stage(name)
+        item = {"variant": variant} if run is None else run._asdict()
 
         def named(block: str) -> list[str]:
             """The block's paths or keys; one with options is a dict with it as its key."""
             entries = [e if isinstance(e, str) else next(iter(e)) for e in stage.get(block, [])]
-            for field, value in ({} if run is None else run._asdict()).items():
+            for field, value in item.items():
                 entries = [entry.replace(f"${{item.{field}}}", str(value)) for entry in entries]
             return entries
 
@@ -153,7 +156,7 @@ class _Held:
             self.inputs += check_network(study, variant)
         self.keys = ["" if key == "params.yaml" else key for key in named("params")]
         self.outs = [(study.folder / out).resolve() for out in named("outs") + named("metrics")]
-        self.label = f"the stage {name}" if run is None else study.label(run)
+        self.label = (variant or f"the stage {name}") if run is None else study.label(run)
         self.check_sources_are_those_imported()
         self.before = self.state(study.content)
 
@@ -213,6 +216,7 @@ def at_stage(
     name: str,
     run: Run | None = None,
     *,
+    variant: str | None = None,
     networks: Sequence[str] = (),
     also: Sequence[Path] = (),
     partial: bool = False,
@@ -221,15 +225,18 @@ def at_stage(
     became another meanwhile: its deps and params in dvc.yaml, the sources of the variants
     `networks`, the paths `also` (by their sizes and times of change).
 
-    run: of a stage with a matrix, which beating() has for itself. partial: of a part of a study,
-    whose results are no outputs. Raises UserError.
+    run: of a stage with a matrix of runs, which beating() has for itself. variant: of one with a
+    matrix of variants, or that writes what is a variant's: be the only process at that. partial: of
+    a part of a study, whose results are no outputs. Raises UserError.
     """
-    lock = study.folder / ".resume" / f"{name}{'.partial' if partial else ''}.lock"
-    with alone(lock, f"the stage {name}", "run") if run is None else nullcontext():
+    part = ".partial" if partial else f".{variant}" if variant else ""
+    lock = study.folder / ".resume" / f"{name}{part}.lock"
+    label = f"the stage {name}" + (f" of {variant}" if variant else "")
+    with nullcontext() if run and not variant else alone(lock, label, "run"):
         if partial:
             yield
             return
-        held = _Held(study, name, run, networks, also)
+        held = _Held(study, name, run, variant, networks, also)
         before_placing.append(held.check)
         try:
             yield

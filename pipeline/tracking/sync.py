@@ -144,11 +144,14 @@ def _level_tags(store: StudyRecord, recorded: Recorded, wanted: dict[str, str]) 
 
 def _study_files(study: Study) -> dict[str, Path]:
     """By their paths in the store params.yaml and the reports: all but the exported networks,
-    hundreds of MB (each run's own is in the store), and what was made before all runs were done."""
+    hundreds of MB (each run's own is in the store), the averages of variants that the study does
+    not have any more, and what was made before all runs were done."""
+    averaged = set(map(study.averaged_file, study.variants))
     reports = [
         path
         for path in sorted(study.reports_dir.rglob("*"))
         if path.is_file() and not {study.exported_dir, study.partial_dir} & set(path.parents)
+        if path.parent != study.averaged_dir or path in averaged
     ]
     named = {f"reports/{path.relative_to(study.reports_dir).as_posix()}": path for path in reports}
     return {"params.yaml": study.folder / "params.yaml"} | named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import re
@@ -39,6 +40,7 @@ from pipeline.fanout.cluster import (
 )
 from pipeline.fanout.matrix import Matrix
 from pipeline.fanout.progress import Progress
+from pipeline.fanout.recorder import Recorder
 from pipeline.fanout.worker import (
     Done,
     Job,
@@ -215,6 +217,82 @@ def test_only_what_is_stale_is_run_after_what_it_depends_on(cluster, study):
             assert job.after == (job.name.replace("evaluate", "train"),)
     fan_out(cluster, study)
     assert study.status() == {"compare"}
+
+
+AVERAGES = {"average@limit_encoder_attention", "average@encoder_attention"}
+EXPORT = "export@encoder_attention-0-0"
+
+
+def test_averages_and_exports_are_run_and_recorded(cluster, study, tmp_path):
+    study.average_and_export("encoder_attention")
+    alone = study.copy(tmp_path / "alone")
+    alone.repro()
+    fan_out(cluster, study)
+    assert {name for name in study.locked() if "@" in name} == EVERY | AVERAGES | {EXPORT}
+    assert study.status() == {"exported", "compare"}
+    assert study.repro() == ["exported", "compare"]
+    assert study.status() == set()
+    assert study.locked() == alone.locked()
+    for table in study.folder.glob("reports/averaged/*.csv"):
+        assert len(table.read_text().splitlines()) == 2  # none began before all its runs ended
+
+
+def test_only_the_average_and_the_export_of_changed_weights_are_made_again(cluster, study):
+    """By the fan-out and by `dvc repro`; a variant that is taken out costs and breaks nothing."""
+    study.average_and_export("encoder_attention", "limit_encoder_attention")
+    study.repro()
+    study.params["models"]["encoder_attention"]["encoder"] = "resnet34"
+    study.write_params()
+    own = {name for name in EVERY if "@encoder" in name} | {"average@encoder_attention", EXPORT}
+    jobs = {job.name: job for job in Matrix(Path()).stale()}
+    assert jobs.keys() == own
+    assert set(jobs["average@encoder_attention"].after) == own - {
+        "average@encoder_attention", EXPORT,
+    }  # fmt: skip
+    assert jobs[EXPORT].after == ("train@encoder_attention-0-0",)
+    assert set(study.repro()) == own | {"compare"}
+
+    study.params["averaging"] = ["flips"]
+    study.params["seeds"] = [0, 1, 2]
+    study.write_params()
+    more = {f"{s}@{v}-2-0" for s in ("train", "evaluate") for v in study.params["variants"]}
+    assert {job.name for job in Matrix(Path()).stale()} == AVERAGES | more
+    fan_out(cluster, study)
+    assert study.status() == {"compare"}
+
+    study.params["variants"] = ["limit_encoder_attention"]
+    study.average_and_export()
+    assert Matrix(Path()).stale() == []
+    assert (study.folder / "reports/averaged/encoder_attention.csv").exists()
+    assert study.repro() == ["compare"]
+    assert study.status() == set()
+
+
+def test_an_average_waits_for_all_its_runs_and_is_given_up_once(cluster, study, monkeypatch):
+    study.average_and_export("encoder_attention")
+    script = study.root / "work.py"
+    script.write_text(script.read_text().replace("== 666", "!= 0 and run[1] == '0'"))
+    take, taken = Recorder.take, []
+
+    def take_once(recorder: Recorder, job: Job, result: Done | BaseException) -> None:
+        taken.append(job.name)
+        take(recorder, job, result)
+
+    monkeypatch.setattr(Recorder, "take", take_once)
+    with pytest.raises(UserError, match=r"7 stages failed; recorded: 4"):
+        fan_out(cluster, study)
+    assert sorted(taken) == sorted([*EVERY, *AVERAGES, EXPORT])
+    assert not (study.folder / "reports").exists()
+
+
+def test_of_what_each_kind_of_stage_writes_its_folder_is_locked(study):
+    """And not the study's own, in which another command may write other reports."""
+    study.average_and_export("encoder_attention")
+    with Matrix(Path()).claimed():
+        locks = json.loads((study.folder / ".dvc/tmp/rwlock").read_text())
+    written = {str(Path(path).relative_to(study.folder)) for path in locks["write"]}
+    assert written == {"runs", "reports/averaged", "reports/exported/encoder_attention"}
+    assert not [path for path in locks["read"] if "/runs/" in path]
 
 
 def test_what_is_recorded_shares_its_bytes_with_the_cache(cluster, study):
@@ -625,7 +703,8 @@ def remote(study, tmp_path, monkeypatch) -> Path:
 
 def fan_out_away(cluster, matrix: Matrix) -> None:
     with matrix.claimed():
-        jobs, checkout = matrix.stale(), matrix.checkout("store")
+        jobs = matrix.stale()
+        checkout = matrix.checkout("store", jobs)
         function = partial(run_away, environment={}, taken={})
         fanout.fan_out(cluster, matrix, jobs, function, {}, checkout)
 
@@ -640,6 +719,39 @@ def test_outputs_come_through_a_remote_in_place_of_older_ones(cluster, study, re
     assert study.metrics() == alone.metrics()
     assert study.status() == {"compare"}
     assert study.epochs() == []
+
+
+def test_an_average_away_is_of_runs_that_others_and_this_machine_made(cluster, study, remote):
+    """Parts of the folder that it reads were recorded before, and are in no remote."""
+    study.average_and_export()
+    study.commit()
+    fan_out(cluster, study)
+    study.params |= {"seeds": [0, 1], "export": ["encoder_attention"]}
+    study.write_params()
+    study.commit()
+    fan_out_away(cluster, Matrix(Path(), "store"))
+    assert {line.split()[0] for line in study.epochs()} == {"encoder_attention-0-0"}
+    assert study.status() == {"exported", "compare"}
+    table = (study.folder / "reports/averaged/encoder_attention.csv").read_text()
+    assert len(table.splitlines()) == 2
+    weights = (study.folder / "runs/encoder_attention/0/0/weights").read_text()
+    assert (study.folder / "reports/exported/encoder_attention/model").read_text() == weights
+
+
+def test_what_workers_away_cannot_have_of_a_folder_is_told(cluster, study, remote):
+    """Of a seed that was taken out: what they made would be of another folder than is here."""
+    study.params["seeds"] = [0, 1]
+    study.average_and_export()
+    fan_out(cluster, study)
+    study.params |= {"seeds": [0], "averaging": ["flips"]}
+    study.write_params()
+    study.commit()
+    told = r"these are of none: runs/encoder_attention/1/0/metrics\.json .*: move them away"
+    with pytest.raises(UserError, match=told):
+        fan_out_away(cluster, Matrix(Path(), "store"))
+    shutil.rmtree(study.folder / "runs/encoder_attention/1")
+    fan_out_away(cluster, Matrix(Path(), "store"))
+    assert study.status() == {"exported", "compare"}
 
 
 def test_a_remote_that_fails_costs_its_stage_alone(cluster, study, remote, capsys, monkeypatch):
@@ -664,7 +776,7 @@ def test_sources_that_git_does_not_follow_do_not_go_away_unseen(study, remote):
     study.commit()
     (other / "new.py").write_text("")
     with pytest.raises(UserError, match=r"not .*networks/new\.py: commit or remove it first"):
-        Matrix(Path(), "store").checkout("store")
+        Matrix(Path(), "store").checkout("store", [])
 
 
 def test_another_users_folder_of_checkouts_is_not_trusted(cluster, study, remote, tmp_path, capsys):
@@ -725,7 +837,7 @@ def test_workers_without_this_file_system_get_and_give_through_s3(study, bucket,
     study.run("dvc", "--cd", "studies/light", "remote", "add", "store", "s3://lesions/dvc")
     study.run("dvc", "--cd", "studies/light", "remote", "modify", "store", "endpointurl", bucket)
     with pytest.raises(UserError, match=r"not in it: M studies.*commit them first"):
-        Matrix(Path(), "store").checkout("store")
+        Matrix(Path(), "store").checkout("store", [])
     study.commit()
     with ExitStack() as stack:
         stack.enter_context(ended_with_block(scheduler(study)))

@@ -175,16 +175,17 @@ def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
 
 
 def _write_averaged(study: Study, rng: np.random.Generator) -> None:
-    tables = []
-    for average in averages(study):
-        prepared = PreparedCases.open(study.prepared_dir, average.fold)
-        test = prepared.indices("test")
-        masks, ids = prepared.masks[test], prepared.table["id"].to_numpy()[test]
-        table = score(ids, masks, _shifted(masks, rng), rng)[["id", *PIXEL_METRICS]]
-        named = {"variant": average.variant, "averaging": average.averaging}
-        tables.append(table.assign(**named, seed=average.seed, fold=average.fold))
-    study.reports_dir.mkdir()
-    pd.concat(tables).to_csv(study.averaged_file, index=False)
+    study.averaged_dir.mkdir(parents=True)
+    for variant in study.variants:
+        tables = []
+        for average in averages(study):
+            prepared = PreparedCases.open(study.prepared_dir, average.fold)
+            test = prepared.indices("test")
+            masks, ids = prepared.masks[test], prepared.table["id"].to_numpy()[test]
+            table = score(ids, masks, _shifted(masks, rng), rng)[["id", *PIXEL_METRICS]]
+            named = {"variant": variant, "averaging": average.averaging}
+            tables.append(table.assign(**named, seed=average.seed, fold=average.fold))
+        pd.concat(tables).to_csv(study.averaged_file(variant), index=False)
 
 
 def _history(epochs: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -18,10 +18,17 @@ def main(folder: str, last: str = AFTER_RUNS[-1]) -> None:
     os.chdir(folder)
     from pipeline.study.reading import load_study
 
-    runs = [tuple(map(str, run)) for run in load_study().runs()]
+    study = load_study()
+    runs = [tuple(map(str, run)) for run in study.runs()]
+    first = (str(study.seeds[0]), str(study.folds[0]))
+    items = {
+        "average": [(variant,) for variant in study.variants],
+        "export_variants": [(variant, *first) for variant in study.export],
+    }
     stages: list[tuple[str, ...]] = [("download",), ("preprocess",), ("describe_networks",)]
     stages += [(stage, *run) for run in runs for stage in ("train", "evaluate")]
-    stages += [(stage,) for stage in AFTER_RUNS[: AFTER_RUNS.index(last) + 1]]
+    for stage in AFTER_RUNS[: AFTER_RUNS.index(last) + 1]:
+        stages += [(stage, *item) for item in items.get(stage, [()])]
     for stage in stages:
         sys.argv = list(stage)
         import_module(f"pipeline.{stage[0]}").main()

@@ -34,7 +34,7 @@ if stage == "train":
             threads = os.environ.get("OMP_NUM_THREADS")
             log.write(f"{'-'.join(run)} {epoch} {threads} {time.monotonic()}\\n")
         time.sleep(setup["train"]["batch_size"] / 1000)
-        text = digest[-1] + repr(run) + pathlib.Path("data.txt").read_text()
+        text = f"{digest[-1]}{run}{setup['models'][run[0]]}" + pathlib.Path("data.txt").read_text()
         digest.append(hashlib.sha256(text.encode()).hexdigest())
         partial = state.with_suffix(".partial")
         partial.write_text(" ".join(digest))
@@ -45,6 +45,15 @@ if stage == "train":
     weights.unlink(missing_ok=True)
     weights.write_text(digest[-1])
     state.unlink()
+elif stage == "average":
+    table = pathlib.Path("reports", "averaged", run[0] + ".csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    files = sorted(folder.glob("*/*/metrics.json"))
+    table.write_text("".join(f"{file} {file.read_text()}\\n" for file in files))
+elif stage == "export":
+    out = pathlib.Path("reports", "exported", run[0])
+    out.mkdir(parents=True)
+    (out / "model").write_text((folder / "weights").read_text())
 else:
     metrics = folder / "metrics.json"
     metrics.write_text(json.dumps({"dice": int((folder / "weights").read_text()[:8], 16)}))
@@ -78,6 +87,31 @@ PIPELINE = {
     }
 }
 
+AFTER_RUNS = {
+    "average": {
+        "matrix": {"variant": "${variants}"},
+        "cmd": "python -S ${code}/work.py average ${item.variant}",
+        "deps": ["${code}/work.py", "runs/${item.variant}"],
+        "params": ["averaging", "seeds", "folds"],
+        "outs": ["reports/averaged/${item.variant}.csv"],
+    },
+    "export": {
+        "matrix": {"variant": "${export}", "seed": ["${seeds[0]}"], "fold": ["${folds[0]}"]},
+        "cmd": f"python -S ${{code}}/work.py export {RUN}",
+        "deps": ["${code}/work.py", f"{FOLDER}/weights"],
+        "outs": ["reports/exported/${item.variant}"],
+    },
+    "exported": {
+        "cmd": ["mkdir -p reports/exported", "echo none > reports/exported/README.txt"],
+        "outs": ["reports/exported/README.txt"],
+    },
+    "compare": {
+        "cmd": "cat reports/averaged/* > results.txt; ls reports/exported >> results.txt",
+        "deps": ["runs", "reports/averaged", "reports/exported"],
+        "outs": ["results.txt"],
+    },
+}
+
 
 class LightStudy:
     """A git repository with DVC and one study, of `variants` x `seeds` runs.
@@ -109,7 +143,7 @@ class LightStudy:
         (self.folder / "raw.txt").write_text("raw\n")
         (self.folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
         (self.folder / ".dvcignore").write_text(".resume/\n")
-        (root / ".gitignore").write_text("log\n.resume/\nruns/\n")
+        (root / ".gitignore").write_text("log\n.resume/\nruns/\nreports/\n")
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
@@ -123,6 +157,13 @@ class LightStudy:
         """Write params.yaml, as JSON, which the script can read fast; `train`: keys to replace."""
         self.params["train"] |= train
         (self.folder / "params.yaml").write_text(json.dumps(self.params, indent=2))
+
+    def average_and_export(self, *variants: str) -> None:
+        """Have the stages that average, and that export these variants."""
+        self.params["export"] = list(variants)
+        self.write_params()
+        pipeline = {"stages": PIPELINE["stages"] | AFTER_RUNS}
+        (self.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
 
     def copy(self, root: Path) -> LightStudy:
         """Another repository with everything that this one has."""

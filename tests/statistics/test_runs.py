@@ -283,14 +283,10 @@ def test_predictions_of_folds_are_of_the_fold_that_tested_the_case(folded):
 
 def test_averages_are_of_each_seed_with_flips_and_else_of_all_seeds(study, folded):
     found = runs.averages(study)
-    assert [(each.variant, each.averaging, each.seeds, each.fold) for each in found[:3]] == [
-        ("gated_attention", "flips", (3,), 0),
-        ("gated_attention", "flips", (1,), 0),
-        ("gated_attention", "seeds", (3, 1), 0),
-    ]
-    assert [each.seed for each in found[:3]] == [3, 1, None]
+    assert found == [("flips", (3,), 0), ("flips", (1,), 0), ("seeds", (3, 1), 0)]
+    assert [each.seed for each in found] == [3, 1, None]
     assert [each.fold for each in runs.averages(folded)[:3]] == [0, 1, 2]
-    assert len(runs.averages(folded)) == 3 * len(found) == 18
+    assert len(runs.averages(folded)) == 9
 
 
 def test_averaged_scores_are_read_with_no_seed_for_all_seeds(study):
@@ -301,23 +297,22 @@ def test_averaged_scores_are_read_with_no_seed_for_all_seeds(study):
 
 
 def test_averaged_scores_of_another_protocol_are_refused(study):
-    table = pd.read_csv(
-        study.averaged_file, dtype={"id": str, "seed": "Int64"}, keep_default_na=False
-    )
+    file = study.averaged_file("resunet")
+    table = pd.read_csv(file, dtype={"id": str, "seed": "Int64"}, keep_default_na=False)
     table["seed"] = pd.to_numeric(table["seed"], errors="coerce").astype("Int64")
     told = (
-        r"averaged\.csv does not hold the 24 rows that averaging in params\.yaml asks for; run the "
-        r"stage average again$"
+        r"averaged/resunet\.csv does not hold the 12 rows that averaging in params\.yaml asks for; "
+        r"run the stage average again$"
     )
     for wrong in (table[1:], table[::-1]):
-        wrong.to_csv(study.averaged_file, index=False)
+        wrong.to_csv(file, index=False)
         with pytest.raises(UserError, match=told):
             runs.read_averaged(study, cases_of(study))
-    table.drop(columns="fold").to_csv(study.averaged_file, index=False)
-    with pytest.raises(UserError, match=r"averaged\.csv has no column fold; run the stage average"):
+    table.drop(columns="fold").to_csv(file, index=False)
+    with pytest.raises(UserError, match=r"resunet\.csv has no column fold; run the stage average"):
         runs.read_averaged(study, cases_of(study))
-    study.averaged_file.unlink()
-    with pytest.raises(UserError, match=r"averaged\.csv is missing .*; run the stage average$"):
+    file.unlink()
+    with pytest.raises(UserError, match=r"resunet\.csv is missing .*; run the stage average$"):
         runs.read_averaged(study, cases_of(study))
 
 

@@ -136,13 +136,14 @@ def test_a_run_logged_live_ends_up_with_the_same_record(tiny_study, monkeypatch)
     check_record(study)
 
 
-def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
+def test_reports_are_kept_with_the_study_but_for_exports_and_what_is_no_variants(tracked):
     (tracked.reports_dir / "figures").mkdir(parents=True)
     exported = tracked.exported_dir / VARIANT
     exported.mkdir(parents=True)
+    tracked.averaged_dir.mkdir()
     for path in (
         tracked.reports_dir / "table.md", tracked.reports_dir / "figures" / "a.svg",
-        exported / "model.onnx",
+        tracked.averaged_file(VARIANT), tracked.averaged_file("taken_out"), exported / "model.onnx",
     ):  # fmt: skip
         path.write_text("made")
     assert sync(tracked) == (0, 1)
@@ -150,7 +151,9 @@ def test_reports_are_kept_with_the_study_but_for_the_exported_networks(tracked):
     (parent,) = runs[runs["tags.role"] == "study"]["run_id"]
     client = mlflow.MlflowClient()
     paths = [file.path for file in client.list_artifacts(parent, "reports")]
-    assert paths == ["reports/figures", "reports/table.md"]
+    assert paths == ["reports/averaged", "reports/figures", "reports/table.md"]
+    (averaged,) = client.list_artifacts(parent, "reports/averaged")
+    assert averaged.path == f"reports/averaged/{VARIANT}.csv"
     (figure,) = client.list_artifacts(parent, "reports/figures")
     assert figure.path == "reports/figures/a.svg"
 
