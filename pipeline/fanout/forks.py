@@ -30,8 +30,9 @@ from typing import NamedTuple
 from pipeline import ROOT
 from pipeline.study.errors import run_command
 
-IMPORTED = ("albumentations", "monai.metrics", "pipeline.train", "pipeline.evaluate")
-_COMMAND = re.compile(r"PYTHONPATH=(\S+) python -m pipeline\.(train|evaluate)((?: [\w.-]+)*)")
+STAGES = ("train", "evaluate", "average")
+IMPORTED = ("albumentations", "monai.metrics", *(f"pipeline.{stage}" for stage in STAGES))
+_COMMAND = re.compile(rf"PYTHONPATH=(\S+) python -m pipeline\.({'|'.join(STAGES)})((?: [\w.-]+)*)")
 _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
