@@ -32,8 +32,7 @@ class LockedError(UserError):
 
 
 class Matrix:
-    """The stages of one dvc.yaml that it writes as a matrix, loaded once: with 10,000 of them DVC
-    takes minutes.
+    """The stages of one dvc.yaml that it writes as a matrix, loaded once.
 
     folder: of the dvc.yaml, a study's. remote: the name of the DVC remote that inputs and outputs
     travel through, where workers do not share this file system. Raises UserError where DVC cannot
@@ -42,8 +41,9 @@ class Matrix:
 
     def __init__(self, folder: Path, remote: str | None = None) -> None:
         from dvc.repo import Repo
-        from dvc.repo.index import Index
         from dvc.repo.reproduce import plan_repro
+
+        from pipeline.fanout.reading import Pipeline
 
         # It would name the copy of dvc.lock that is written before it takes its place.
         logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -54,7 +54,8 @@ class Matrix:
             if remote is not None:
                 self.repo.cloud.get_remote(remote)
         with self._locked():
-            self.graph = Index.from_file(self.repo, str(self.file)).graph
+            self.pipeline = Pipeline(self.repo, str(self.file))
+        self.graph = self.pipeline.graph
         # In DVC's own order: each after those that it depends on.
         order = plan_repro(self.graph)
         self.stages = {stage.addressing: stage for stage in order if "@" in stage.name}
@@ -64,7 +65,7 @@ class Matrix:
     def before(self) -> list[str]:
         """The stages outside of the matrix that it reads from, where any before them is stale."""
         with self._locked():
-            return [name for name, stage in self._read().items() if self._changed(stage, True)]
+            return [name for name, stage in self._read().items() if self._changed(stage, {}, True)]
 
     def _read(self) -> dict[str, Any]:
         """The stages outside of the matrix that it reads from."""
@@ -75,17 +76,30 @@ class Matrix:
             if needed.addressing not in self.stages
         }
 
-    def _changed(self, stage: Any, deeply: bool = False) -> bool:
-        """As `stage.changed()`, which also writes DVC's file of locks, for each of its parts."""
+    def _changed(self, stage: Any, said: dict[Any, Any], deeply: bool = False) -> bool:
+        """As `stage.changed()`, which also writes DVC's file of locks, for each of its parts. said:
+        what DVC said already."""
         if stage.frozen:
             return False
         if stage.changed_stage() or stage.always_changed:
             return True
-        if any(entry.status() for entry in (*stage.deps, *stage.outs)):
+        if any(self._status(dep, said) for dep in stage.deps):
+            return True
+        if any(out.status() for out in stage.outs):
             return True
         return deeply and any(
-            self._changed(needed, True) for needed in self.graph.successors(stage)
+            self._changed(needed, said, True) for needed in self.graph.successors(stage)
         )
+
+    def _status(self, dep: Any, said: dict[Any, Any]) -> Any:
+        """As `dep.status()`. What no stage of the matrix writes, all of them have in common: one
+        file and one hash of it, and DVC is asked once."""
+        if any(maker.addressing in self.stages for maker in self.pipeline.makers(dep)):
+            return dep.status()
+        key = (type(dep), dep.fs_path, repr(dep.hash_info), *getattr(dep, "params", ()))
+        if key not in said:
+            said[key] = dep.status()
+        return said[key]
 
     def stale(self) -> list[Job]:
         """What must run, each after what it depends on. What DVC's run-cache holds is taken from
@@ -94,6 +108,7 @@ class Matrix:
 
         jobs: dict[str, Job] = {}
         restored = []
+        said: dict[Any, Any] = {}
         known = self._known_commands()
         with self._locked():
             for name, stage in self.stages.items():
@@ -103,7 +118,7 @@ class Matrix:
                     if needed.addressing in jobs
                 )
                 if not after:
-                    if not self._changed(stage):
+                    if not self._changed(stage, said):
                         continue
                     with suppress(RunCacheNotFoundError):
                         if str(stage.cmd) in known or any(out.hash_info for out in stage.outs):
@@ -211,7 +226,7 @@ class Matrix:
                 "commit them first"
             )
         inputs = {dep.fs_path for stage in self.stages.values() for dep in stage.deps}
-        made = {out.fs_path for stage in self.graph for out in stage.outs}
+        made = {out.fs_path for stage in self.pipeline.stages for out in stage.outs}
         sources = [path for path in inputs - made if _inside(path, str(root))]
         untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *sources)
         if untracked:
