@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import yaml
 
+from pipeline.fanout import run_cache
 from pipeline.fanout.worker import Checkout, Done, Job
 from pipeline.study.errors import UserError, warn
 from pipeline.study.files import replacing
@@ -134,17 +135,11 @@ class Matrix:
     def _restore(self, stage: Any) -> None:
         """Take the outputs from DVC's run-cache, in place of those that lie there. Raises
         RunCacheNotFoundError, and then leaves them."""
-        self._ask_run_cache(stage)
+        if stage.changed_stage() or not stage.deps_cached():
+            run_cache.as_now(stage)
         self.repo.stage_cache.restore(stage, dry=True)
         stage.remove_outs()  # DVC asks a user before it replaces one that it could not bring back
         self.repo.stage_cache.restore(stage)
-
-    def _ask_run_cache(self, stage: Any, *, always: bool = False) -> None:
-        """What dvc.lock knows of the stage's outputs counts for its inputs as they were then."""
-        if always or stage.changed_stage() or not stage.deps_cached():
-            stage.save_deps()
-            for out in stage.outs:
-                out.clear()
 
     def _known_commands(self) -> set[str]:
         """Those of DVC's run-cache. To look a stage up there DVC reads params.yaml anew: minutes,
@@ -282,14 +277,13 @@ class Matrix:
         """Restore a stage by the remote's run-cache; whether it is there."""
         from dvc.stage.cache import RunCacheNotFoundError
 
-        cache = self.repo.stage_cache
-        remote = self.repo.cloud.get_remote_odb(None, "fetch", hash_name="md5-dos2unix")
         stage.remove_outs()  # of an earlier run
-        for anew in (False, True):  # entries that are here already are seldom wanted anew
-            self._ask_run_cache(stage, always=anew)
-            cache.transfer(remote, self.repo.cache.legacy, force=anew)
+        for again in (False, True):  # entries that are here already are seldom wanted again
+            if again or stage.changed_stage() or not stage.deps_cached():
+                run_cache.as_now(stage)
+            run_cache.fetch(stage, again=again)
             with suppress(RunCacheNotFoundError):
-                cache.restore(stage, pull=True)
+                self.repo.stage_cache.restore(stage, pull=True)
                 return True
         return False
 
