@@ -25,8 +25,7 @@ def main() -> None:
                 stage = repo.stage.load_one(name=name)
                 if missing := [dep.def_path for dep in stage.deps if not dep.exists]:
                     repo.pull(missing)
-                if stage.changed_stage() or not stage.deps_cached():
-                    run_cache.as_now(stage)
+                run_cache.ask(stage)
                 run_cache.fetch(stage)
                 stage.run(pull=True)  # takes them from the run-cache, if they are there
             run_cache.push(stage)

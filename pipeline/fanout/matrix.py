@@ -44,7 +44,7 @@ class Matrix:
         from dvc.repo import Repo
         from dvc.repo.reproduce import plan_repro
 
-        from pipeline.fanout.reading import Pipeline
+        from pipeline.fanout.stage_graph import StageGraph
 
         # It would name the copy of dvc.lock that is written before it takes its place.
         logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -55,8 +55,8 @@ class Matrix:
             if remote is not None:
                 self.repo.cloud.get_remote(remote)
         with self._locked():
-            self.pipeline = Pipeline(self.repo, str(self.file))
-        self.graph = self.pipeline.graph
+            self.stage_graph = StageGraph(self.repo, str(self.file))
+        self.graph = self.stage_graph.graph
         # In DVC's own order: each after those that it depends on.
         order = plan_repro(self.graph)
         self.stages = {stage.addressing: stage for stage in order if "@" in stage.name}
@@ -95,7 +95,7 @@ class Matrix:
     def _status(self, dep: Any, said: dict[Any, Any]) -> Any:
         """As `dep.status()`. What no stage of the matrix writes, all of them have in common: one
         file and one hash of it, and DVC is asked once."""
-        if any(maker.addressing in self.stages for maker in self.pipeline.makers(dep)):
+        if any(maker.addressing in self.stages for maker in self.stage_graph.makers(dep)):
             return dep.status()
         key = (type(dep), dep.fs_path, repr(dep.hash_info), *getattr(dep, "params", ()))
         if key not in said:
@@ -135,8 +135,7 @@ class Matrix:
     def _restore(self, stage: Any) -> None:
         """Take the outputs from DVC's run-cache, in place of those that lie there. Raises
         RunCacheNotFoundError, and then leaves them."""
-        if stage.changed_stage() or not stage.deps_cached():
-            run_cache.as_now(stage)
+        run_cache.ask(stage)
         self.repo.stage_cache.restore(stage, dry=True)
         stage.remove_outs()  # DVC asks a user before it replaces one that it could not bring back
         self.repo.stage_cache.restore(stage)
@@ -221,7 +220,7 @@ class Matrix:
                 "commit them first"
             )
         inputs = {dep.fs_path for stage in self.stages.values() for dep in stage.deps}
-        made = {out.fs_path for stage in self.pipeline.stages for out in stage.outs}
+        made = {out.fs_path for stage in self.stage_graph.stages for out in stage.outs}
         sources = [path for path in inputs - made if _inside(path, str(root))]
         untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *sources)
         if untracked:
@@ -279,8 +278,7 @@ class Matrix:
 
         stage.remove_outs()  # of an earlier run
         for again in (False, True):  # entries that are here already are seldom wanted again
-            if again or stage.changed_stage() or not stage.deps_cached():
-                run_cache.as_now(stage)
+            run_cache.ask(stage, always=again)
             run_cache.fetch(stage, again=again)
             with suppress(RunCacheNotFoundError):
                 self.repo.stage_cache.restore(stage, pull=True)

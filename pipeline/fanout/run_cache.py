@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 
-def as_now(stage: Any) -> None:
-    """Have the stage's inputs as they lie there. What dvc.lock knows of its outputs is of its
-    inputs then, and not of others."""
-    stage.save_deps()
-    for out in stage.outs:
-        out.clear()
+def ask(stage: Any, *, always: bool = False) -> None:
+    """Prepare to ask: what dvc.lock knows of the stage's outputs counts for its inputs as they were
+    then. always: even if they are the same now."""
+    if always or stage.changed_stage() or not stage.deps_cached():
+        stage.save_deps()
+        for out in stage.outs:
+            out.clear()
 
 
 def fetch(stage: Any, *, again: bool = True) -> None:
-    """Take what the remote has of the stage's command with its inputs, whose hashes it has.
+    """Take what the remote has of the stage's command with its inputs, after `ask`.
 
     again: even if there are such entries here.
     """
@@ -50,8 +51,9 @@ def push(stage: Any) -> None:
             raise UploadError(len(failed))
     key, value = _get_stage_hash(stage), _get_cache_hash(to_single_stage_lockfile(stage))
     remote, entry = _remote(stage), repo.stage_cache._get_cache_path(key, value)
-    if Path(entry).exists():
-        _copy(repo.cache.legacy.fs, [entry], remote.fs, _folder(remote, key))
+    folder = _folder(remote, key)
+    if Path(entry).exists() and not remote.fs.exists(remote.fs.join(folder, value)):
+        _copy(repo.cache.legacy.fs, [entry], remote.fs, folder)
 
 
 def _remote(stage: Any) -> Any:

@@ -1,8 +1,8 @@
 """DVC's reading of a dvc.yaml with a matrix, in seconds where it has 10,000 stages.
 
 DVC makes each stage's dependencies and outputs anew, of which most are the same in all of them.
-Here it makes one of each, and the others are copies: tests/fanout/test_reading.py holds them equal
-to DVC's own.
+Here it makes one of each, and the others are copies: tests/fanout/test_stage_graph.py holds them
+equal to DVC's own.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _File(ProjectFile):  # type: ignore[misc]
         return copies
 
 
-class Pipeline:
+class StageGraph:
     """The stages of a dvc.yaml, and what each needs.
 
     graph: of those that the stages of a matrix need, as DVC's: an edge leads from a stage to one
@@ -116,8 +116,8 @@ class Pipeline:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Millions of objects come, and none goes: Python would look through all of them again and
-    again."""
+    """Millions of objects come, and stay as long as the process: Python would look through all of
+    them again and again, now and later."""
     gc.disable()
     try:
         yield

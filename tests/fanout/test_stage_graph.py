@@ -1,4 +1,4 @@
-"""fanout/reading.py: what is read is what DVC reads."""
+"""fanout/stage_graph.py: what is read is what DVC reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dvc.repo import Repo  # noqa: E402  it takes a second
 from dvc.repo.index import Index  # noqa: E402
 
 from pipeline.fanout.matrix import Matrix  # noqa: E402
-from pipeline.fanout.reading import Pipeline  # noqa: E402
+from pipeline.fanout.stage_graph import StageGraph  # noqa: E402
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def contents(stage: Any) -> dict[str, Any]:
     return found
 
 
-def both(study: LightStudy) -> tuple[Pipeline, Index]:
+def both(study: LightStudy) -> tuple[StageGraph, Index]:
     repo, path = Repo("."), str(study.folder / "dvc.yaml")
-    return Pipeline(repo, path), Index.from_file(repo, path)
+    return StageGraph(repo, path), Index.from_file(repo, path)
 
 
 @pytest.mark.parametrize("recorded", [False, True])
