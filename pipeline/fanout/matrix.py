@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import yaml
 
+from pipeline.fanout import run_cache
 from pipeline.fanout.progress import kind_of
 from pipeline.fanout.worker import Checkout, Done, Job
 from pipeline.study.errors import UserError, warn
@@ -34,8 +35,7 @@ class LockedError(UserError):
 
 
 class Matrix:
-    """The stages of one dvc.yaml that it writes as a matrix, loaded once: with 10,000 of them DVC
-    takes minutes.
+    """The stages of one dvc.yaml that it writes as a matrix, loaded once.
 
     folder: of the dvc.yaml, a study's. remote: the name of the DVC remote that inputs and outputs
     travel through, where workers do not share this file system. Raises UserError where DVC cannot
@@ -44,8 +44,9 @@ class Matrix:
 
     def __init__(self, folder: Path, remote: str | None = None) -> None:
         from dvc.repo import Repo
-        from dvc.repo.index import Index
         from dvc.repo.reproduce import plan_repro
+
+        from pipeline.fanout.stage_graph import StageGraph
 
         # It would name the copy of dvc.lock that is written before it takes its place.
         logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -56,7 +57,8 @@ class Matrix:
             if remote is not None:
                 self.repo.cloud.get_remote(remote)
         with self._locked():
-            self.graph = Index.from_file(self.repo, str(self.file)).graph
+            self.stage_graph = StageGraph(self.repo, str(self.file))
+        self.graph = self.stage_graph.graph
         # In DVC's own order: each after those that it depends on.
         order = plan_repro(self.graph)
         self.stages = {stage.addressing: stage for stage in order if "@" in stage.name}
@@ -66,7 +68,7 @@ class Matrix:
     def before(self) -> list[str]:
         """The stages outside of the matrix that it reads from, where any before them is stale."""
         with self._locked():
-            return [name for name, stage in self._read().items() if self._changed(stage, True)]
+            return [name for name, stage in self._read().items() if self._changed(stage, {}, True)]
 
     def _read(self) -> dict[str, Any]:
         """The stages outside of the matrix that it reads from."""
@@ -77,17 +79,30 @@ class Matrix:
             if needed.addressing not in self.stages
         }
 
-    def _changed(self, stage: Any, deeply: bool = False) -> bool:
-        """As `stage.changed()`, which also writes DVC's file of locks, for each of its parts."""
+    def _changed(self, stage: Any, said: dict[Any, Any], deeply: bool = False) -> bool:
+        """As `stage.changed()`, which also writes DVC's file of locks, for each of its parts. said:
+        what DVC said already."""
         if stage.frozen:
             return False
         if stage.changed_stage() or stage.always_changed:
             return True
-        if any(entry.status() for entry in (*stage.deps, *stage.outs)):
+        if any(self._status(dep, said) for dep in stage.deps):
+            return True
+        if any(out.status() for out in stage.outs):
             return True
         return deeply and any(
-            self._changed(needed, True) for needed in self.graph.successors(stage)
+            self._changed(needed, said, True) for needed in self.graph.successors(stage)
         )
+
+    def _status(self, dep: Any, said: dict[Any, Any]) -> Any:
+        """As `dep.status()`. What no stage of the matrix writes, all of them have in common: one
+        file and one hash of it, and DVC is asked once."""
+        if any(maker.addressing in self.stages for maker in self.stage_graph.makers(dep)):
+            return dep.status()
+        key = (type(dep), dep.fs_path, repr(dep.hash_info), *getattr(dep, "params", ()))
+        if key not in said:
+            said[key] = dep.status()
+        return said[key]
 
     def stale(self) -> list[Job]:
         """What must run, each after what it depends on. What DVC's run-cache holds is taken from
@@ -97,6 +112,7 @@ class Matrix:
         jobs: dict[str, Job] = {}
         places = {name: place for place, name in enumerate(self.stages)}
         restored = []
+        said: dict[Any, Any] = {}
         known = self._known_commands()
         with self._locked():
             for name, stage in self.stages.items():
@@ -104,7 +120,7 @@ class Matrix:
                 reads = tuple(sorted(needed & places.keys(), key=places.__getitem__))
                 after = tuple(each for each in reads if each in jobs)
                 if not after:
-                    if not self._changed(stage):
+                    if not self._changed(stage, said):
                         continue
                     with suppress(RunCacheNotFoundError):
                         if str(stage.cmd) in known or any(out.hash_info for out in stage.outs):
@@ -120,17 +136,10 @@ class Matrix:
     def _restore(self, stage: Any) -> None:
         """Take the outputs from DVC's run-cache, in place of those that lie there. Raises
         RunCacheNotFoundError, and then leaves them."""
-        self._ask_run_cache(stage)
+        run_cache.ask(stage)
         self.repo.stage_cache.restore(stage, dry=True)
         stage.remove_outs()  # DVC asks a user before it replaces one that it could not bring back
         self.repo.stage_cache.restore(stage)
-
-    def _ask_run_cache(self, stage: Any, *, always: bool = False) -> None:
-        """What dvc.lock knows of the stage's outputs counts for its inputs as they were then."""
-        if always or stage.changed_stage() or not stage.deps_cached():
-            stage.save_deps()
-            for out in stage.outs:
-                out.clear()
 
     def _known_commands(self) -> set[str]:
         """Those of DVC's run-cache. To look a stage up there DVC reads params.yaml anew: minutes,
@@ -217,7 +226,7 @@ class Matrix:
                 "commit them first"
             )
         inputs = {dep.fs_path for stage in self.stages.values() for dep in stage.deps}
-        made = {out.fs_path for stage in self.graph for out in stage.outs}
+        made = {out.fs_path for stage in self.stage_graph.stages for out in stage.outs}
         if foreign := self._foreign({path for job in jobs for path in job.inputs}, made):
             told = " ".join(_short(path, str(study)) for path in foreign[:5])
             raise UserError(
@@ -294,14 +303,12 @@ class Matrix:
         """Restore a stage by the remote's run-cache; whether it is there."""
         from dvc.stage.cache import RunCacheNotFoundError
 
-        cache = self.repo.stage_cache
-        remote = self.repo.cloud.get_remote_odb(None, "fetch", hash_name="md5-dos2unix")
         stage.remove_outs()  # of an earlier run
-        for anew in (False, True):  # entries that are here already are seldom wanted anew
-            self._ask_run_cache(stage, always=anew)
-            cache.transfer(remote, self.repo.cache.legacy, force=anew)
+        for again in (False, True):  # entries that are here already are seldom wanted again
+            run_cache.ask(stage, always=again)
+            run_cache.fetch(stage, again=again)
             with suppress(RunCacheNotFoundError):
-                cache.restore(stage, pull=True)
+                self.repo.stage_cache.restore(stage, pull=True)
                 return True
         return False
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,11 +29,44 @@ from pipeline.fanout.worker import computing_with, run_job
 distributed = pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
 
 import many_stages  # noqa: E402  needs distributed
+from dvc.repo import Repo  # noqa: E402  takes a second
+from dvc.repo.index import Index  # noqa: E402
 
 long = pytest.mark.skipif(
     "LESION_LONG_BENCHMARKS" not in os.environ,
     reason="takes minutes: set LESION_LONG_BENCHMARKS=1 to run it",
 )
+
+
+def test_planning_a_stage_takes_no_longer_where_there_are_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And half as long at most as DVC's reading of it."""
+    study = LightStudy(tmp_path / "repository", variants=5, seeds=1)
+    study.take_real_stages()
+    monkeypatch.chdir(study.folder)
+
+    def seconds_each(seeds: int, plan: Callable[[], Sequence[object]]) -> float:
+        study.params["seeds"] = list(range(seeds))
+        study.write_params()
+        start = time.perf_counter()
+        stages = len(plan())
+        assert stages >= 10 * seeds
+        return (time.perf_counter() - start) / stages
+
+    def fan_out() -> Sequence[object]:
+        made = Matrix(Path())
+        with made.claimed():
+            return made.stale()
+
+    def dvc() -> Sequence[object]:
+        return Index.from_file(Repo("."), str(study.folder / "dvc.yaml")).graph
+
+    seconds_each(1, fan_out)  # imports
+    few, many, by_dvc = seconds_each(10, fan_out), seconds_each(80, fan_out), seconds_each(20, dvc)
+    print(f"a stage: {few * 1e3:.2f} ms of 100, {many * 1e3:.2f} of 800; DVC {by_dvc * 1e3:.2f}")
+    assert many < 1.5 * few
+    assert many < by_dvc / 2
 
 
 @long
@@ -42,7 +75,7 @@ def test_ten_thousand_stages_are_planned_in_seconds(
 ):
     """From params.yaml and dvc.yaml to tasks at the scheduler; most of it is DVC's reading."""
     study = LightStudy(tmp_path / "repository", variants=5, seeds=1000)
-    study.run("dvc", "--cd", "studies/light", "repro", "--single-item", "preprocess")
+    study.take_real_stages()
     monkeypatch.chdir(study.folder)
     with many_stages.fifty_workers() as client:
         before, start = many_stages.megabytes(), time.perf_counter()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import mlflow
@@ -752,6 +753,52 @@ def test_what_workers_away_cannot_have_of_a_folder_is_told(cluster, study, remot
     shutil.rmtree(study.folder / "runs/encoder_attention/1")
     fan_out_away(cluster, Matrix(Path(), "store"))
     assert study.status() == {"exported", "compare"}
+
+
+def run_cache_of(folder: Path) -> dict[Path, tuple[str, int]]:
+    """The entries in a DVC cache or remote: what each holds, and when it was written."""
+    files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
+    return {path.relative_to(folder): (path.read_text(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_of_the_remotes_run_cache_a_stages_own_entry_travels_alone(
+    cluster, study, remote, tmp_path
+):
+    for number in range(200):
+        key, value = (sha256(f"{part}{number}".encode()).hexdigest() for part in ("key", "value"))
+        entry = remote / "runs" / key[:2] / key / value
+        entry.parent.mkdir(parents=True)
+        entry.write_text("of another stage")
+    foreign, before = run_cache_of(remote), run_cache_of(study.folder / ".dvc" / "cache")
+    fan_out_away(cluster, Matrix(Path(), "store"))
+    there = run_cache_of(remote)
+    own = there.keys() - foreign.keys()
+    assert {path: there[path] for path in foreign} == foreign  # none is pushed again
+    assert len(own) == 2
+    (elsewhere,) = (tmp_path / "elsewhere").glob("*/*/cache")
+    assert run_cache_of(elsewhere).keys() == own
+    assert run_cache_of(study.folder / ".dvc" / "cache").keys() == own | before.keys()
+
+
+@pytest.mark.parametrize("known_by", ["run-cache", "dvc.lock"])
+def test_what_was_pushed_from_elsewhere_is_not_run_again(
+    cluster, study, remote, tmp_path, known_by
+):
+    lock = study.folder / "dvc.lock"
+    before = lock.read_text()
+    fan_out_away(cluster, Matrix(Path(), "store"))
+    metrics = study.metrics()
+    if known_by == "run-cache":
+        lock.write_text(before)
+    else:
+        shutil.rmtree(remote / "runs")
+    for folder in (study.folder / "runs", study.folder / ".dvc" / "cache", tmp_path / "elsewhere"):
+        shutil.rmtree(folder)
+    (tmp_path / "elsewhere").mkdir()
+    fan_out_away(cluster, Matrix(Path(), "store"))
+    assert study.metrics() == metrics
+    assert list((tmp_path / "elsewhere").glob("*/*/*/studies/light"))
+    assert not list((tmp_path / "elsewhere").glob("*/*/*/studies/light/log"))
 
 
 def test_a_remote_that_fails_costs_its_stage_alone(cluster, study, remote, capsys, monkeypatch):

@@ -153,6 +153,17 @@ class LightStudy:
         self.run("dvc", "--cd", "studies/light", "init", "-q", "--subdir")
         self.commit()
 
+    def take_real_stages(self) -> None:
+        """Have the repository's own dvc.yaml, with all that train and evaluate read made up."""
+        shutil.copy(REPOSITORY / "dvc.yaml", self.folder)
+        stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+        for dep in {*stages["train"]["deps"], *stages["evaluate"]["deps"]}:
+            for variant in self.params["variants"]:
+                path = dep.replace("${code}", str(self.root)).replace("${item.variant}", variant)
+                if "${" not in path:
+                    (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    (self.folder / path).write_text(dep)
+
     def write_params(self, **train: Any) -> None:
         """Write params.yaml, as JSON, which the script can read fast; `train`: keys to replace."""
         self.params["train"] |= train
