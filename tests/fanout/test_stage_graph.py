@@ -109,4 +109,4 @@ def test_verdicts_are_those_of_dvc(study, what):
     said: dict[Any, Any] = {}
     found = {name for name, stage in matrix.stages.items() if matrix._changed(stage, said)}
     assert found == {name for name in study.status() if "@" in name}
-    assert len(found) == {"nothing": 6, "model": 8}.get(what, 7)
+    assert len(found) == {"nothing": 8, "model": 10}.get(what, 9)
