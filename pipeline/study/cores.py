@@ -19,10 +19,10 @@ def bound_spinning() -> None:
 
     GNU's does 300,000 rounds by default: beside one busy process a thread then waits for the core
     that another one spins on, at each barrier, and a training step takes over ten times as long.
-    With 10,000 steps on idle cores are as fast; with 1,000 or OMP_WAIT_POLICY=PASSIVE they are a
+    With 20,000 steps on idle cores are as fast; with 1,000 or OMP_WAIT_POLICY=PASSIVE they are a
     fifth and more slower (tests/benchmarks/test_busy_machine.py). Intel's and LLVM's spin for 200
     milliseconds by default. A user's own settings of these are left as they are.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
         os.environ.setdefault("KMP_BLOCKTIME", "1")

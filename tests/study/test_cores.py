@@ -30,9 +30,9 @@ SPINNING = "import pipeline, os; print(*map(os.environ.get, ('GOMP_SPINCOUNT', '
 
 
 def test_spinning_is_bounded_and_a_users_settings_stay():
-    assert python(SPINNING).stdout.split() == ["10000", "1"]
+    assert python(SPINNING).stdout.split() == ["20000", "1"]
     assert python(SPINNING, GOMP_SPINCOUNT="7").stdout.split() == ["7", "1"]
-    assert python(SPINNING, KMP_BLOCKTIME="9").stdout.split() == ["10000", "9"]
+    assert python(SPINNING, KMP_BLOCKTIME="9").stdout.split() == ["20000", "9"]
     assert python(SPINNING, OMP_WAIT_POLICY="active").stdout.split() == ["None", "None"]
 
 
@@ -40,7 +40,7 @@ def test_the_library_that_torch_computes_with_reads_it():
     done = python("import pipeline.engine.compute", OMP_DISPLAY_ENV="verbose")
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("torch uses another OpenMP library than GNU's here")
-    assert "GOMP_SPINCOUNT = '10000'" in done.stderr
+    assert "GOMP_SPINCOUNT = '20000'" in done.stderr
 
 
 THREADS = "import pipeline.engine.compute, torch; print(torch.get_num_threads())"
