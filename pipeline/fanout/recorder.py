@@ -105,7 +105,7 @@ class Recorder:
         if lost := self.lost(jobs):
             raise UserError(
                 f"the scheduler was lost: {quantity(lost, 'stage')} of {jobs} not recorded; "
-                "run again, and they go on from their last epoch"
+                "run again, and they go on where they were"
             )
         if self.failed:
             raise UserError(

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from pipeline import ROOT
-from pipeline.fanout.forks import Forks, stage_of
+from pipeline.fanout.forks import Forks, NoForksError, stage_of
 from pipeline.study.credentials import without_credentials
 from pipeline.study.files import write_json
 from pipeline.study.stages import state
@@ -252,10 +252,11 @@ def run_command(
 
     variables = _variables() | dict(environment)
     with tempfile.NamedTemporaryFile() as printed:
-        stage = stage_of(command, folder, printed.name, name) if forks else None
+        stage, status = stage_of(command, folder, printed.name, name) if forks else None, None
         if stage is not None:
-            status = _forks(variables).run(stage, attend)
-        else:
+            with suppress(NoForksError):
+                status = _forks(variables).run(stage, attend)
+        if status is None:
             variables |= {"DVC_STAGE": name}
             status = _run_shell(command, folder, variables, printed.file, attend)
         lines = _lines(printed.file)

@@ -8,7 +8,8 @@ import os
 def usable_cores() -> int:
     """Those that the machine lets this process have, at least 1: by its affinity (`taskset`, a
     batch system's) and its container's or group's quota. LOKY_MAX_CPU_COUNT asks for fewer."""
-    from joblib import cpu_count  # a twentieth of a second, beside numpy
+    # A twentieth of a second. joblib.cpu_count itself says 1 where it cannot start processes.
+    from joblib.externals.loky import cpu_count
 
     return int(cpu_count())
 

@@ -39,7 +39,7 @@ def _told(error: Exception, study: Study) -> str:
     died = re.match(r"DataLoader worker \(pid.*?\) [^.]*", told)
     if died:
         return (
-            f"{died[0]}: run again to go on after the last finished epoch; if it happens "
+            f"{died[0]}: run again to go on where it was; if it happens "
             "again, memory or /dev/shm may be too small: set loader_workers: 0"
         )
     if isinstance(error, MemoryError) or re.search(MEMORY, told):

@@ -108,6 +108,7 @@ class ResumeFile:
         training.history = saved["history"]
         self.before["resumed_epochs"].append(len(training.history))
         self.save(training)  # so that being resumed is counted, however this part ends
+        self.next = 0.0
 
     def keep(self, training: Training) -> None:
         """To be called after each epoch: save, but a large state only now and then. Writing it may

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -63,17 +64,24 @@ class Step:
 
     def _replay(self, images: Tensor, masks: Tensor) -> Losses:
         if self.captured is None:
-            try:
-                self.captured = capture(self.gradients, self.training.model, images, masks)
-            except RuntimeError as error:  # whatever cannot be captured, and memory
+            self.captured, problem = self._record(images, masks)
+            if self.captured is None:
                 self.captures = False
-                warn(
-                    "the training step cannot be recorded as a CUDA graph "
-                    f"({str(error).strip().splitlines()[0]}): it is computed without, to the same "
-                    "result but slower"
-                )
+                warn(f"{problem}: it is computed without, to the same result but slower")
                 return self.gradients(images, masks)
         return self.captured(images, masks)
+
+    def _record(self, images: Tensor, masks: Tensor) -> tuple[Captured | None, str]:
+        """The recorded pass, or why there is none, in words. Here the error ends, and with it what
+        its frames hold of the device's memory."""
+        try:
+            return capture(self.gradients, self.training.model, images, masks), ""
+        except RuntimeError as error:  # whatever cannot be recorded, and memory
+            first: BaseException = error
+            while first.__context__ is not None:  # what ends the recording is told after its cause
+                first = first.__context__
+            told = (str(first).strip() or type(first).__name__).splitlines()[0]
+            return None, f"the training step cannot be recorded as a CUDA graph ({told})"
 
 
 def is_capturable(model: nn.Module) -> bool:
@@ -103,11 +111,23 @@ class Captured:
         return {name: value.clone() for name, value in self.values.items()}
 
 
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    """RuntimeError for an operation that waits for the GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def capture(
     gradients: Callable[[Tensor, Tensor], Losses], model: nn.Module, images: Tensor, masks: Tensor
 ) -> Captured:
     """Record `gradients` of a batch of that size. Nothing of the model or of the random numbers is
-    another afterwards, however it ends. Raises RuntimeError for what cannot be recorded."""
+    another afterwards, however it ends. Raises RuntimeError for what cannot be recorded: where it
+    waits for the device before anything is recorded, which torch does not undo in every version."""
     device = next(model.parameters()).device
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # BatchNorms see the batch
     random = torch.cuda.get_rng_state(device)
@@ -119,6 +139,8 @@ def capture(
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 gradients(*batch)
+            with waiting_refused():
+                gradients(*batch)
         own.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         mode = "thread_local"  # the loader's thread, which pins memory, goes on meanwhile
@@ -126,6 +148,7 @@ def capture(
         with torch.cuda.stream(own), torch.cuda.graph(graph, capture_error_mode=mode):
             values = gradients(*batch)
     finally:
+        own.wait_stream(aside)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)

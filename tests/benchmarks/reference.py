@@ -32,7 +32,6 @@ from pipeline.study.blocks import Adam, Focal, Schedule, Train
 from pipeline.study.heartbeat import Heartbeat
 from pipeline.training import loop
 from pipeline.training.state import Training
-from pipeline.training.step import Step
 
 Augmentation = list[dict[str, dict[str, Any]]]
 # The paper's, as in params.yaml, which takes YAML to read: a GPU machine may lack it.
@@ -139,7 +138,7 @@ def our_steps(
         cases, augmentation, batch_size=batch, seed=0, workers="auto", device=device
     )
     training = Training.start(model, protocol, len(batches))
-    step = Step(training, protocol, Focal(alpha=0.25, gamma=2.0), dtype)
+    step = loop.Step(training, protocol, Focal(alpha=0.25, gamma=2.0), dtype)
     with tempfile.TemporaryDirectory() as folder:
         beat = Heartbeat(Path(folder) / "heartbeat.json").beat
         for epoch in count(1):

@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, change_params
 
 from pipeline.fanout import forks
-from pipeline.fanout.forks import Forks, Stage, stage_of
+from pipeline.fanout.forks import Forks, NoForksError, Stage, stage_of
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +143,27 @@ def test_a_stage_dies_with_those_above_it(tiny_study, tmp_path, killed):
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_where_an_import_fails_nothing_has_run_and_the_command_tells_why(tiny_study, tmp_path):
+    """As after a mistake in a source: the worker then takes the stage's own command."""
+    (tmp_path / "albumentations.py").write_text("raise ImportError('none of that')")
+    process = Forks(os.environ | {"PYTHONPATH": str(tmp_path)})
+    one = stage(tiny_study, tmp_path / "out", "train", "gated_attention", "0")
+    for _ in range(2):  # the second time it is over
+        with pytest.raises(NoForksError):
+            process.run(one, lambda: None)
+    assert not process.serves(process.variables)
+    assert (tmp_path / "out").read_text() == ""
+
+
+def test_what_an_import_prints_is_no_answer(tiny_study, tmp_path):
+    (tmp_path / "albumentations.py").write_text("print('1')")
+    process = Forks(os.environ | {"PYTHONPATH": str(tmp_path)})
+    wrong = stage(tiny_study, tmp_path / "out", "evaluate", "gated_attention", "99")
+    assert process.run(wrong, lambda: None) == 1
+    assert "error: " in (tmp_path / "out").read_text()
+    process.close()
 
 
 def test_changed_sources_and_other_variables_want_another_process(process, monkeypatch):

@@ -541,7 +541,7 @@ def test_a_worker_that_dies_is_one_sentence_and_costs_no_finished_epoch(folder, 
     printed = bars_off(run("train", folder, killed_stage.kill_a_worker_in_second_epoch, expected=1))
     assert re.fullmatch(
         r"error: DataLoader worker \((pid|pid\(s\)) \d+\) (is killed by signal: Killed|exited "
-        r"unexpectedly): run again to go on after the last finished epoch; if it happens again, "
+        r"unexpectedly): run again to go on where it was; if it happens again, "
         r"memory or /dev/shm may be too small: set loader_workers: 0",
         printed,
     )

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import build_model
 from models.attenresunet import AttenResUNetConfig
 from pipeline.engine.batches import TrainingBatches
+from pipeline.engine.compute import make_deterministic
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Adam
 from pipeline.study.params import Study
@@ -213,6 +214,7 @@ def test_no_step_on_a_gpu_waits_for_it(tiny_study, device):
     one, batches = step_of(network(torch.device(device)), study, cases)
     for batch in batches.epoch(1):
         one(batch)  # which records it, with a wait
+    assert one.captured is not None
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches.epoch(2):
@@ -221,8 +223,43 @@ def test_no_step_on_a_gpu_waits_for_it(tiny_study, device):
         torch.cuda.set_sync_debug_mode("default")
 
 
+class Waiting(nn.Module):
+    """Says that it can be recorded, and cannot: its step reads a number."""
+
+    capturable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Dropout(0.5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.layers(images)
+        return logits if logits.mean().item() < 1e9 else -logits
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=cuda)])
+def test_what_cannot_be_recorded_trains_on_as_without(tiny_study, capsys, device):
+    make_deterministic()
+    study = studied(tiny_study)
+    cases = PreparedCases.open(study.prepared_dir)
+    found = []
+    for capturable in (True, False):
+        torch.manual_seed(0)
+        model = Waiting().to(device)
+        model.capturable = capturable
+        loop.fit(model, cases, study, seed=0)
+        found.append(model)
+    assert "cannot be recorded" in capsys.readouterr().err
+    assert_same_weights(*found)
+
+
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=cuda)])
 def test_a_graph_on_a_gpu_trains_to_the_same_bits(tiny_study, monkeypatch, device):
+    def refuse(message: str) -> None:
+        raise AssertionError(message)
+
+    monkeypatch.setattr(step, "warn", refuse)
+    make_deterministic()
     study = studied(tiny_study)
     cases = PreparedCases.open(study.prepared_dir)
     graph = network(torch.device(device))
