@@ -339,7 +339,7 @@ def test_a_fan_out_makes_the_export_that_is_asked_for_and_nothing_else(restored)
     before = restored.params.read_bytes()
     restored.change_params(lambda params: params.update(export=["resunet"]))
     printed = restored.run("python", "-m", "pipeline.fanout", STUDY, "--workers", "1")
-    assert "1 of 11 stages of the matrix to run" in printed
+    assert "1 of 11 stages of the matrix to run" in printed, printed
     assert "[1/1] export: resunet, seed 0 in reports/exported/resunet" in printed
     assert restored.stale() == set()
     assert (folder / "reports/model-cards.md").read_text().startswith("# resunet, seed 0")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 
 def usable_cores() -> int:
     """Those that the machine lets this process have, at least 1: by its affinity (`taskset`, a
     batch system's) and its container's or group's quota. LOKY_MAX_CPU_COUNT asks for fewer."""
     # A twentieth of a second. joblib.cpu_count itself says 1 where it cannot start processes.
-    from joblib.externals.loky import cpu_count
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of that, and nothing here wants its processes
+        from joblib.externals.loky import cpu_count
 
     return int(cpu_count())
 

@@ -8,6 +8,7 @@ Sources and packages are found as by `python -m pipeline.<stage>`, so PYTHONPATH
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from importlib import import_module
 
@@ -17,6 +18,7 @@ AFTER_RUNS = ("average", "export_variants", "compare", "attention", "plot", "rep
 def main(folder: str, last: str = AFTER_RUNS[-1]) -> None:
     os.chdir(folder)
     from pipeline.study.reading import load_study
+    from pipeline.study.stages import read_stage
 
     study = load_study()
     runs = [tuple(map(str, run)) for run in study.runs()]
@@ -29,6 +31,8 @@ def main(folder: str, last: str = AFTER_RUNS[-1]) -> None:
     stages += [(stage, *run) for run in runs for stage in ("train", "evaluate")]
     for stage in AFTER_RUNS[: AFTER_RUNS.index(last) + 1]:
         stages += [(stage, *item) for item in items.get(stage, [()])]
+    for command in read_stage("exported")["cmd"]:
+        subprocess.run(command, shell=True, check=True)
     for stage in stages:
         sys.argv = list(stage)
         import_module(f"pipeline.{stage[0]}").main()
