@@ -337,12 +337,12 @@ def test_a_fan_out_makes_the_export_that_is_asked_for_and_nothing_else(restored)
     pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
     folder = restored.root / STUDY
     before = restored.params.read_bytes()
-    restored.change_params(lambda params: params.update(export=["resunet"]))
+    restored.change_params(lambda params: params.update(export=["gated_attention"]))
     printed = restored.run("python", "-m", "pipeline.fanout", STUDY, "--workers", "1")
     assert "1 of 11 stages of the matrix to run" in printed, printed
-    assert "[1/1] export: resunet, seed 0 in reports/exported/resunet" in printed
+    assert "[1/1] export: gated_attention, seed 0 in reports/exported/gated_attention" in printed
     assert restored.stale() == set()
-    assert (folder / "reports/model-cards.md").read_text().startswith("# resunet, seed 0")
+    assert (folder / "reports/model-cards.md").read_text().startswith("# gated_attention, seed 0")
     restored.params.write_bytes(before)
     assert set(restored.repro()) == {"compare", "report", "track"}
     assert "No variant is named" in (folder / "reports/model-cards.md").read_text()
