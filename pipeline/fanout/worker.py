@@ -252,7 +252,8 @@ def run_command(
 
     variables = _variables() | dict(environment)
     with tempfile.NamedTemporaryFile() as printed:
-        stage, status = stage_of(command, folder, printed.name, name) if forks else None, None
+        stage = stage_of(command, folder, printed.name, name) if forks else None
+        status: int | None = None
         if stage is not None:
             with suppress(NoForksError):
                 status = _forks(variables).run(stage, attend)

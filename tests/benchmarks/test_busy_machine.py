@@ -84,7 +84,7 @@ def test_bounded_spinning_costs_idle_cores_nothing(benchmark):
     benchmark.pedantic(lambda: None, rounds=1)
     benchmark.extra_info |= {"ratio": ratio, "better": "lower"}
     print(f"\na step on idle cores: {min(bounded):.3f} s, {ratio:.2f} times the default's")
-    assert ratio < 1.2  # asked: 1.05, of cores that are idle indeed
+    assert ratio < 1.1  # asked: 1.05, of cores that are idle indeed
 
 
 def test_a_busy_process_beside_it_costs_a_step_little(benchmark):
@@ -98,4 +98,4 @@ def test_a_busy_process_beside_it_costs_a_step_little(benchmark):
     print(f"\na step beside a busy process: {bounded:.3f} s, the default's {ratio:.1f} times that")
     if usable_cores() > 4:
         pytest.skip("one busy process takes few of so many cores")
-    assert ratio > 3  # asked: 5; 7.5 to 11 measured
+    assert ratio > 5
