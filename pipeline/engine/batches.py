@@ -21,6 +21,7 @@ from pipeline.study.values import Split
 
 Batch = tuple[Tensor, Tensor]  # images (N, H, W, 3) uint8 RGB, masks (N, H, W) uint8 in {0, 1}
 Key = tuple[int, int]  # epoch, place in the prepared arrays
+CPU = torch.device("cpu")
 TRIALS = 3  # of each transform before work starts: what it draws may differ
 
 
@@ -220,7 +221,7 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         workers: int | Literal["auto"] = 0,
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - a value
+        device: torch.device = CPU,
     ) -> None:
         automatic = min(8, usable_cores()) if torch.cuda.is_available() else 0
         processes = automatic if workers == "auto" else workers

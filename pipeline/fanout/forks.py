@@ -117,15 +117,17 @@ class Forks:
     def close(self) -> None:
         """End it, with the stage that it runs."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 def _changes() -> Iterator[float]:
     """When each source file was written or put where it is."""
     for package in ("models", "pipeline"):
         for file in (ROOT / package).rglob("*.py"):
-            with suppress(FileNotFoundError):  # an editor's
+            with suppress(FileNotFoundError):  # a link of an editor's, or gone meanwhile
                 found = file.stat()
                 yield max(found.st_mtime, found.st_ctime)
 

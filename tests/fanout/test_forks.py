@@ -150,9 +150,8 @@ def test_where_an_import_fails_nothing_has_run_and_the_command_tells_why(tiny_st
     (tmp_path / "albumentations.py").write_text("raise ImportError('none of that')")
     process = Forks(os.environ | {"PYTHONPATH": str(tmp_path)})
     one = stage(tiny_study, tmp_path / "out", "train", "gated_attention", "0")
-    for _ in range(2):  # the second time it is over
-        with pytest.raises(NoForksError):
-            process.run(one, lambda: None)
+    with pytest.raises(NoForksError):
+        process.run(one, lambda: None)
     assert not process.serves(process.variables)
     assert (tmp_path / "out").read_text() == ""
 
