@@ -297,16 +297,17 @@ def resumed(bench: Bench, cases: PreparedCases) -> Tensor:
             return bits(model)
 
 
-def own_steps(
-    bench: Bench, model: nn.Module, *, graphs: bool = True, made: list[Step] | None = None
-) -> Iterator[None]:
-    """The suite's training steps on one batch that lies on the device, STEPS at a time."""
+def step_of(bench: Bench, model: nn.Module, *, graphs: bool = True) -> Step:
+    """The suite's training step."""
     model.train()
     protocol = protocol_of(bench).train
     step = Step(Training.start(model, protocol, 10**6), protocol, FOCAL, bench.dtype)
     step.captures &= graphs
-    if made is not None:
-        made.append(step)
+    return step
+
+
+def own_steps(bench: Bench, step: Step) -> Iterator[None]:
+    """Training steps on one batch that lies on the device, STEPS at a time."""
     batch = bench.random_batch(bench.batch, bench.side)
     while True:
         for _ in range(STEPS):
@@ -318,10 +319,10 @@ def waits_for_nothing(bench: Bench) -> str:
     """Whether the steps after the first are queued without a wait, as CUDA tells."""
     if bench.device.type != "cuda":
         return "not asked on a CPU"
-    made: list[Step] = []
-    steps = own_steps(bench, bench.network(LIMIT), made=made)
+    step = step_of(bench, bench.network(LIMIT))
+    steps = own_steps(bench, step)
     next(steps)
-    if made[0].captured is None:
+    if step.captured is None:
         return "NO, not recorded"
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -347,7 +348,7 @@ def training(bench: Bench) -> Rows:
         return bench.rate(steps, len(cases.table))
 
     def alone(config: NetworkConfig = LIMIT, *, graphs: bool = True) -> float:
-        steps = own_steps(bench, bench.network(config), graphs=graphs)
+        steps = own_steps(bench, step_of(bench, bench.network(config), graphs=graphs))
         return bench.rate(steps, STEPS * bench.batch)
 
     make_deterministic(True)
@@ -405,7 +406,8 @@ def training(bench: Bench) -> Rows:
     unet = unet.to(memory_format=torch.channels_last)
     unet.capturable = True
     same = tell(
-        "  by the suite's own step", bench.rate(own_steps(bench, unet), STEPS * bench.batch)
+        "  by the suite's own step",
+        bench.rate(own_steps(bench, step_of(bench, unet)), STEPS * bench.batch),
     )
     for what, other in (("smp's best (asked: 1.3)", best), ("smp by the suite's step", same)):
         rows.append((f"resunet against {what}", f"{resunet / other:.2f} times"))
@@ -539,7 +541,7 @@ def mps(bench: Bench) -> Iterator[dict[str, str]]:
 
 def streams(bench: Bench, count: int) -> float:
     """Images a second of one process that steps so many networks in turn, each on its stream."""
-    trainings = [own_steps(bench, bench.network(LIMIT)) for _ in range(count)]
+    trainings = [own_steps(bench, step_of(bench, bench.network(LIMIT))) for _ in range(count)]
     own = [torch.cuda.Stream(bench.device) for _ in trainings]
 
     def steps() -> Iterator[None]:
