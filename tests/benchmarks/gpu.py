@@ -308,10 +308,11 @@ def step_of(bench: Bench, model: nn.Module, *, graphs: bool = True) -> Step:
 
 def own_steps(bench: Bench, step: Step) -> Iterator[None]:
     """Training steps on one batch that lies on the device, STEPS at a time."""
-    batch = bench.random_batch(bench.batch, bench.side)
+    images, masks = bench.random_batch(bench.batch, bench.side)
+    batch = images, masks.to(torch.uint8)
     while True:
         for _ in range(STEPS):
-            step((batch[0], batch[1].to(torch.uint8)))
+            step(batch)
         yield
 
 
