@@ -170,19 +170,19 @@ def _open(content: bytes, *, turn: bool = False) -> Image.Image:
     if not content:
         raise UnusableError("empty file", "is empty (0 bytes)")
     try:
-        picture = Image.open(BytesIO(content), formats=("JPEG", "PNG"))
+        picture = Image.open(BytesIO(content), formats=("JPEG", "PNG", "BMP"))
         # Pillow halves 16-bit colours without a word: only how they are stored tells.
         stored = f"{picture.mode} {picture.tile[0].args if picture.tile else None}"
         orientation = _orientation(picture)
     except UnidentifiedImageError:
-        raise UnusableError("not an image", "is neither a JPEG nor a PNG image") from None
+        raise UnusableError("not an image", "is no JPEG, PNG or BMP image") from None
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         detail = f"has more pixels than are read, {most}; save it smaller"
         raise UnusableError("too large", detail) from None
     except DECODING_ERRORS as error:
         raise UnusableError("cannot be decoded", f"{BROKEN}: {error}") from None
-    if "16" in stored:
+    if "16" in stored and picture.format != "BMP":  # whose colours have 8 bits or fewer
         raise UnusableError(
             "16 bit", "has 16 bits a channel: which of them hold the picture cannot be told; save 8"
         )

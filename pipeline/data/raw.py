@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,8 +27,10 @@ MASK_FOLDERS: dict[Split, str] = {
     "validation": "ISIC2018_Task1_Validation_GroundTruth",
     "test": "ISIC2018_Task1_Test_GroundTruth",
 }
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-MASK_ENDING = "_segmentation"  # in any case
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+MASK_ENDING = "_segmentation"  # of the official masks' names, and of those that are drawn here
+# In any case of letters: ISIC 2016 to 2018 and HAM10000, PH2, and what others call it.
+MASK_ENDINGS = (MASK_ENDING, "_lesion", "_mask")
 MOST_TOLD = 10  # findings of a defect
 ID = re.compile(r"[\w.-]+")
 
@@ -89,7 +91,15 @@ class Finding:
 
 
 def tell(findings: Sequence[Finding]) -> list[str]:
-    """A line a finding, of each defect the first MOST_TOLD, then how many more it has."""
+    """A line a finding, of each defect the first MOST_TOLD, then how many more it has.
+
+    Where many masks are called otherwise than is read, all of them are one line.
+    """
+    together: list[str] = []
+    maskless = sum(finding.defect == "missing mask" for finding in findings)
+    if min(maskless, len(_imageless(findings))) > MOST_TOLD:
+        together = [f"{maskless} images have no mask: {mask_names(findings)}"]
+        findings = [f for f in findings if f.defect not in ("missing mask", "missing image")]
     counted: dict[Defect, int] = Counter()
     lines = []
     for finding in findings:
@@ -101,26 +111,27 @@ def tell(findings: Sequence[Finding]) -> list[str]:
         for defect, count in counted.items()
         if count > MOST_TOLD
     ]
-    if counted["missing mask"] > MOST_TOLD:
-        lines.append(mask_names(findings))
-    return lines
+    return together + lines
 
 
 def mask_names(findings: Sequence[Finding]) -> str:
     """How the mask of an image that has none must be called, and how one is that has no image."""
     image = next(finding for finding in findings if finding.defect == "missing mask")
-    told = (
-        f"the mask of {image.file.name} must be called {image.id}.png or "
-        f"{image.id}{MASK_ENDING}.png"
-    )
-    others = (
-        finding.file.name
+    *names, last = (f"{image.id}{ending}.png" for ending in ("", *MASK_ENDINGS))
+    told = f"the mask of {image.file} must be called {', '.join(names)} or {last}"
+    others = _imageless(findings)
+    return printable(f"{told}; there is {others[0].file.name}" if others else told)
+
+
+def _imageless(findings: Sequence[Finding]) -> list[Finding]:
+    """Those of masks that have no image, or may be masks and have an odd name."""
+    images = {finding.file.parent for finding in findings if finding.defect == "missing mask"}
+    return [
+        finding
         for finding in findings
         if finding.defect in ("missing image", "odd file name")
-        and finding.file.parent != image.file.parent
-    )
-    found = next(others, None)
-    return told if found is None else printable(f"{told}; there is {found}")
+        and finding.file.parent not in images
+    ]
 
 
 def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
@@ -137,7 +148,8 @@ def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
     cases: dict[str, list[RawCase]] = defaultdict(list)
     findings: list[Finding] = []
     for split, image_dir, mask_dir in folders:
-        images, masks = _by_id(image_dir, findings), _by_id(mask_dir, findings)
+        images = _by_id(image_dir, findings)
+        masks = _by_id(mask_dir, findings, image_ids=images)
         for id in images.keys() | masks.keys():
             if id not in masks:
                 detail = f"has no mask in {mask_dir}"
@@ -157,8 +169,14 @@ def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
     return whole, sorted(findings, key=str)
 
 
-def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
-    """The folder's pictures by case id; what is no picture is added to `findings`."""
+def _by_id(
+    folder: Path, findings: list[Finding], *, image_ids: Collection[str] | None = None
+) -> dict[str, list[Path]]:
+    """The folder's pictures by case id; what is no picture is added to `findings`.
+
+    image_ids: where the pictures are masks, of whose names the ending is no part of the id, unless
+    an image has it too.
+    """
     found: dict[str, list[Path]] = defaultdict(list)
     try:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -169,7 +187,9 @@ def _by_id(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
         ) from None
     for path in paths:
         # macOS takes letters with accents apart; the same name must be the same id everywhere.
-        id = unicodedata.normalize("NFC", re.sub(f"(?i){MASK_ENDING}$", "", path.stem))
+        id = unicodedata.normalize("NFC", path.stem)
+        if image_ids is not None and id not in image_ids:
+            id = re.sub(f"(?i)({'|'.join(MASK_ENDINGS)})$", "", id)
         if path.name.startswith(".") or path.suffix.lower() in (".txt", ".csv", ".md", ".json"):
             continue
         if path.stem.endswith("_superpixels"):

@@ -52,7 +52,7 @@ def find_pictures(sources: Sequence[Path]) -> Found:
     """The pictures in `sources`, each once and in their order; folders are searched to the bottom,
     those that links lead to as well.
 
-    In folders a picture is what ends in .jpg, .jpeg or .png; hidden files and the challenge's
+    In folders a picture is what ends in one of IMAGE_SUFFIXES; hidden files and the challenge's
     superpixels are passed over like any other file. A file that is named itself is always one.
     Where two would be called the same, all are called by their paths below the folder that all
     share; and where they differ in their endings alone, all keep these.

@@ -65,6 +65,16 @@ def test_a_sound_case_has_no_findings_and_its_pixels(tmp_path):
     np.testing.assert_array_equal(np.asarray(checked.mask), MASK)
 
 
+def test_bitmaps_as_ph2_has_them_are_sound(tmp_path):
+    # 720 pixels: each row's 2160 bytes stand in what Pillow tells of it, and are no 16 bits.
+    image, mask = (np.tile(array, (1, 12, 1)[: array.ndim])[:, :720] for array in (IMAGE, MASK))
+    two_tones = Image.fromarray(mask).convert("1")
+    checked = check(tmp_path, encoded(image, "BMP"), encoded(two_tones, "BMP"))
+    assert checked.findings == []
+    np.testing.assert_array_equal(np.asarray(checked.image), image)
+    np.testing.assert_array_equal(np.asarray(checked.mask), mask)
+
+
 def test_checksums_are_those_of_the_two_files(tmp_path):
     checked = check(tmp_path)
     expected = {
@@ -98,11 +108,12 @@ def sixteen_bit_colours() -> bytes:
 JPEG = encoded(IMAGE, "JPEG")
 IMAGE_DEFECTS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "empty": (lambda: b"", "empty file", "is empty (0 bytes)"),
-    "text": (lambda: b"<html>not found</html>", "not an image", "neither a JPEG nor a PNG"),
-    "tiff": (lambda: encoded(IMAGE, "TIFF"), "not an image", "neither a JPEG nor a PNG"),
+    "text": (lambda: b"<html>not found</html>", "not an image", "no JPEG, PNG or BMP image"),
+    "tiff": (lambda: encoded(IMAGE, "TIFF"), "not an image", "no JPEG, PNG or BMP image"),
     "cut JPEG": (lambda: JPEG[: len(JPEG) // 2], "cannot be decoded", "may be cut short"),
     "cut JPEG's end": (lambda: JPEG[:-200], "cannot be decoded", "may be cut short"),
     "cut JPEG's head": (lambda: JPEG[:100], "cannot be decoded", "cannot be decoded"),
+    "cut BMP": (lambda: encoded(IMAGE, "BMP")[:3000], "cannot be decoded", "cut short"),
     "cut PNG": (lambda: encoded(IMAGE)[:3000], "cannot be decoded", "cut short"),
     "16 bit grey": (lambda: encoded(IMAGE[..., 0].astype(np.uint16) * 257), "16 bit", "16 bits"),
     "16 bit colours": (sixteen_bit_colours, "16 bit", "16 bits a channel"),

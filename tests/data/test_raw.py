@@ -14,6 +14,16 @@ from pipeline.study.values import printable
 
 TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
 VALIDATION = ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth")
+MASKS = [  # of the image IMD_1, as public data sets and others call it
+    "IMD_1.png",
+    "IMD_1_segmentation.png",  # ISIC 2017 and 2018, HAM10000
+    "IMD_1_Segmentation.png",  # ISIC 2016
+    "IMD_1_SEGMENTATION.png",
+    "IMD_1_lesion.bmp",  # PH2
+    "IMD_1_Lesion.BMP",
+    "IMD_1_mask.png",
+    "IMD_1_Mask.jpg",
+]
 TEST = ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth")
 
 
@@ -34,11 +44,18 @@ def test_the_official_layout_gives_each_case_its_folders_split(tmp_path):
     assert find_cases(tmp_path) == (expected, [])
 
 
-@pytest.mark.parametrize("ending", ["", "_segmentation", "_Segmentation", "_SEGMENTATION"])
-def test_a_flat_layout_gives_cases_without_a_split(tmp_path, ending):
-    touch(tmp_path, "images/lesion_1.PNG", f"masks/lesion_1{ending}.png")
-    image, mask = tmp_path / "images/lesion_1.PNG", tmp_path / f"masks/lesion_1{ending}.png"
-    assert find_cases(tmp_path) == ([RawCase("lesion_1", None, image, mask)], [])
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_flat_layout_gives_cases_without_a_split(tmp_path, mask):
+    touch(tmp_path, "images/IMD_1.PNG", f"masks/{mask}")
+    image = tmp_path / "images/IMD_1.PNG"
+    assert find_cases(tmp_path) == ([RawCase("IMD_1", None, image, tmp_path / "masks" / mask)], [])
+
+
+def test_an_ending_that_an_image_has_too_is_part_of_its_id(tmp_path):
+    touch(tmp_path, "images/a_lesion.jpg", "masks/a_lesion.png")
+    touch(tmp_path, "images/b_mask.jpg", "masks/b_mask_segmentation.png")
+    cases, findings = find_cases(tmp_path)
+    assert ([case.id for case in cases], findings) == (["a_lesion", "b_mask"], [])
 
 
 def test_licence_attribution_and_hidden_files_are_passed_over(tmp_path):
@@ -97,7 +114,7 @@ def test_every_file_that_is_no_part_of_a_case_is_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["lesion (1).jpg", "lesion 1.jpg", "lesion,1.png", "lesion.bmp", "lesion.tif", "lesion"]
+    "name", ["lesion (1).jpg", "lesion 1.jpg", "lesion,1.png", "lesion.gif", "lesion.tif", "lesion"]
 )
 def test_an_odd_file_name_is_told_and_not_passed_over(tmp_path, name):
     touch(tmp_path, f"images/{name}", "masks/lesion.txt")
@@ -172,23 +189,28 @@ def test_a_folder_without_the_layout_has_no_cases(tmp_path):
 
 def test_of_each_defect_the_first_are_told_and_how_many_more_there_are(tmp_path):
     for number in range(MOST_TOLD + 5):
-        touch(tmp_path, f"images/b{number:02d}.jpg", f"masks/b{number:02d}_lesion.png")
-    touch(tmp_path, "images/odd name.jpg")
+        touch(tmp_path, f"images/b{number:02d}.jpg")
+    touch(tmp_path, "images/odd name.jpg", "masks/c.png")
     lines = tell(find_cases(tmp_path)[1])
-    assert len(lines) == 2 * MOST_TOLD + 1 + 2 + 1
+    assert len(lines) == MOST_TOLD + 2 + 1
     assert lines[0] == f"{tmp_path}/images/b00.jpg: has no mask in {tmp_path}/masks"
     assert sum("odd name.jpg" in line for line in lines) == 1
-    assert lines[-3:-1] == ["... and 5 more: missing mask", "... and 5 more: missing image"]
-    assert lines[-1] == (
-        "the mask of b00.jpg must be called b00.png or b00_segmentation.png; there is "
-        "b00_lesion.png"
+    assert lines[-1] == "... and 5 more: missing mask"
+
+
+@pytest.mark.parametrize("ending", ["_gt.png", ".tif"])
+def test_how_masks_must_be_called_is_said_once_where_many_are_called_otherwise(tmp_path, ending):
+    for number in range(MOST_TOLD + 5):
+        touch(tmp_path, f"images/b{number:02d}.jpg", f"masks/b{number:02d}{ending}")
+    touch(tmp_path, "images/odd name.jpg")
+    told, *lines = tell(find_cases(tmp_path)[1])
+    assert told == (
+        f"{MOST_TOLD + 5} images have no mask: the mask of {tmp_path}/images/b00.jpg must be "
+        "called b00.png, b00_segmentation.png, b00_lesion.png or b00_mask.png; there is "
+        f"b00{ending}"
     )
-
-
-def test_a_mask_of_another_format_is_the_name_that_is_shown(tmp_path):
-    for number in range(MOST_TOLD + 1):
-        touch(tmp_path, f"images/b{number:02d}.jpg", f"masks/b{number:02d}_lesion.bmp")
-    assert tell(find_cases(tmp_path)[1])[-1].endswith("there is b00_lesion.bmp")
+    assert not any("has no mask in" in line or "has no image in" in line for line in lines)
+    assert sum("odd name.jpg" in line for line in lines) == 1
 
 
 def test_few_findings_are_all_told_and_no_more(tmp_path):

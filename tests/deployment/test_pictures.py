@@ -66,7 +66,7 @@ def test_what_is_missing_or_empty_is_told_and_the_rest_found(folder, tmp_path):
     found = find_pictures([tmp_path / "nowhere", tmp_path / "empty", folder])
     assert [reason for _, reason in found.skipped] == [
         "does not exist",
-        "holds no picture that ends in .jpeg, .jpg, .png",
+        "holds no picture that ends in .bmp, .jpeg, .jpg, .png",
     ]
     assert len(found.pictures) == 3
     assert find_pictures([tmp_path / "empty"]).pictures == []
@@ -94,7 +94,8 @@ def test_a_folder_of_results_is_passed_over_with_all_that_is_in_it(folder):
     assert [picture.shown for picture in found.pictures] == ["a.jpg", "b.PNG"]
     assert found.results == 1
     (told,) = find_pictures([folder / "deep"]).skipped
-    assert told.reason == "holds no picture that ends in .jpeg, .jpg, .png beside predict's results"
+    endings = ".bmp, .jpeg, .jpg, .png"
+    assert told.reason == f"holds no picture that ends in {endings} beside predict's results"
 
 
 def test_names_that_no_result_can_have_are_skipped_and_told_in_letters(folder, tmp_path):
