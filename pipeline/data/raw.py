@@ -93,7 +93,8 @@ class Finding:
 def tell(findings: Sequence[Finding]) -> list[str]:
     """A line a finding, of each defect the first MOST_TOLD, then how many more it has.
 
-    Where many masks are called otherwise than is read, all of them are one line.
+    Where many masks are called otherwise than is read, all of them are one line; where many are not
+    there at all, the last line says how they must be called.
     """
     together: list[str] = []
     maskless = sum(finding.defect == "missing mask" for finding in findings)
@@ -111,6 +112,8 @@ def tell(findings: Sequence[Finding]) -> list[str]:
         for defect, count in counted.items()
         if count > MOST_TOLD
     ]
+    if counted["missing mask"] > MOST_TOLD:
+        lines.append(mask_names(findings))
     return together + lines
 
 

@@ -14,6 +14,7 @@ from pipeline.study.values import printable
 
 TRAINING = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
 VALIDATION = ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth")
+TEST = ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth")
 MASKS = [  # of the image IMD_1, as public data sets and others call it
     "IMD_1.png",
     "IMD_1_segmentation.png",  # ISIC 2017 and 2018, HAM10000
@@ -24,7 +25,6 @@ MASKS = [  # of the image IMD_1, as public data sets and others call it
     "IMD_1_mask.png",
     "IMD_1_Mask.jpg",
 ]
-TEST = ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth")
 
 
 def touch(raw: Path, *names: str) -> None:
@@ -192,10 +192,13 @@ def test_of_each_defect_the_first_are_told_and_how_many_more_there_are(tmp_path)
         touch(tmp_path, f"images/b{number:02d}.jpg")
     touch(tmp_path, "images/odd name.jpg", "masks/c.png")
     lines = tell(find_cases(tmp_path)[1])
-    assert len(lines) == MOST_TOLD + 2 + 1
+    assert len(lines) == MOST_TOLD + 2 + 1 + 1
     assert lines[0] == f"{tmp_path}/images/b00.jpg: has no mask in {tmp_path}/masks"
     assert sum("odd name.jpg" in line for line in lines) == 1
-    assert lines[-1] == "... and 5 more: missing mask"
+    assert lines[-2] == "... and 5 more: missing mask"
+    assert lines[-1].startswith(
+        f"the mask of {tmp_path}/images/b00.jpg must be called b00.png, b00_"
+    )
 
 
 @pytest.mark.parametrize("ending", ["_gt.png", ".tif"])
