@@ -21,8 +21,8 @@ def bound_spinning() -> None:
     """Let threads that wait for another spin for microseconds, then sleep. To be called before
     torch is imported: OpenMP's libraries read these when they are loaded.
 
-    GNU's does 300,000 rounds by default: beside one busy process a thread then waits for the core
-    that another one spins on, at each barrier, and a training step takes over ten times as long.
+    GNU's does 300,000 rounds by default: beside another user's busy process a thread then waits for
+    the core that another one spins on, at each barrier, and a training step takes 7 times as long.
     With 20,000 steps on idle cores are as fast; with 1,000 or OMP_WAIT_POLICY=PASSIVE they are a
     fifth and more slower (tests/benchmarks/test_busy_machine.py). Intel's and LLVM's spin for 200
     milliseconds by default. A user's own settings of these are left as they are.

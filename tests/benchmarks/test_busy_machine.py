@@ -41,14 +41,14 @@ GNU = {"GOMP_SPINCOUNT": "300000"}  # libgomp's own where no more threads than c
 BOUNDED: dict[str, str] = {}  # what the suite sets
 
 
-def seconds(steps: int, variables: Mapping[str, str]) -> list[float]:
+def seconds(steps: int, variables: Mapping[str, str], nice: int = 0) -> list[float]:
     """Of each step in a process of its own, the first left out."""
     own = {
         name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP"))
     }
     paths = f"{REPOSITORY}:{Path(__file__).parent}"
     printed = subprocess.run(
-        [sys.executable, "-c", STEPS, str(steps)],
+        ["nice", "-n", str(nice), sys.executable, "-c", STEPS, str(steps)],
         env=own | {"PYTHONPATH": paths} | dict(variables),
         stdout=subprocess.PIPE,
         text=True,
@@ -59,7 +59,13 @@ def seconds(steps: int, variables: Mapping[str, str]) -> list[float]:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Another user's process that computes all the while."""
+    """Another user's process that computes all the while.
+
+    Linux shares cores between sessions (sched(7), autogroup), but not within one control group, as
+    CI's may be: there the steps' two threads are two tasks of three, and the default is 1.5 times
+    slower at most. What is measured beside this process is nice, so that it has a session's share
+    in both.
+    """
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
     try:
         yield
@@ -90,27 +96,26 @@ def test_bounded_spinning_costs_idle_cores_nothing(benchmark):
 def test_a_busy_process_beside_it_costs_a_step_little(benchmark):
     """Asked: at least 5 times faster than the default.
 
-    The default is that slow only where one core is busier than the other: other jobs of the machine
-    may make them alike. Then a step has to take what its share of the cores explains: at most eight
-    times its time on idle cores (seen: 2 to 6). Unbounded it takes 11 to 45 times that.
-
-    Measured until it does, three times at most, for other jobs come and go.
+    Measured until it is, three times at most, for the default is slow where one core is busier than
+    the other: another job of this machine beside ours makes them alike (3 times), a further one of
+    ours makes them differ again.
     """
-    idle = min(seconds(10, BOUNDED))
+    ratio = 0.0
     for processes in (1, 2, 1):
         with ExitStack() as beside:
             for _ in range(processes):
                 beside.enter_context(busy())
-            bounded = median(seconds(12, BOUNDED))
-            default = median(seconds(2, GNU))
+            bounded = median(seconds(12, BOUNDED, nice=5))
+            default = median(seconds(2, GNU, nice=5))
+        ratio = max(ratio, default / bounded)
         print(
-            f"\na step on idle cores: {idle:.3f} s, beside {processes} busy: {bounded:.3f} s, "
-            f"the default's {default / bounded:.1f} times that"
+            f"\na step beside {processes} busy: {bounded:.3f} s, the default's "
+            f"{default / bounded:.1f} times that"
         )
-        if bounded < max(default / 5, 8 * idle):
+        if usable_cores() > 4 or ratio > 5:
             break
     benchmark.pedantic(lambda: None, rounds=1)
-    benchmark.extra_info |= {"ratio": default / bounded}
+    benchmark.extra_info |= {"ratio": ratio}
     if usable_cores() > 4:
         pytest.skip("one busy process takes few of so many cores")
-    assert bounded < max(default / 5, 8 * idle)
+    assert ratio > 5
