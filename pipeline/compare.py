@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipeline.statistics.definitions import (
     metrics_of,
     state,
 )
+from pipeline.statistics.external import compare_sets, mean_over_folds
 from pipeline.statistics.failures import failure_rates, mean_with_failures
 from pipeline.statistics.results import (
     SCHEMA_VERSION,
@@ -36,8 +38,11 @@ from pipeline.statistics.results import (
     Bin,
     Calibration,
     Cases,
+    Comparison,
     Cost,
     Estimate,
+    ExternalRun,
+    ExternalSet,
     FailureRate,
     MissingRun,
     Partial,
@@ -60,6 +65,7 @@ from pipeline.statistics.runs import (
     read_histories,
     read_scores,
     read_thresholds,
+    test_ids,
 )
 from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
@@ -67,11 +73,12 @@ from pipeline.statistics.typical import Failed, typical_interval, typical_mean
 from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import answer, verdict
 from pipeline.study.errors import UserError, run_command, warn
-from pipeline.study.files import write_json
+from pipeline.study.files import read_json, write_json
 from pipeline.study.paper import Paper
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
+from pipeline.study.values import HEADLINES
 
 WORST = 0.05  # share of cases that are the hardest
 DECIMALS = 6  # of a single case's score
@@ -131,20 +138,22 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     paper = None if study.paper is None else study.paper.among(study.variants)
     estimates = beside_each_other(estimate_all(study, scores, runs, failed_runs, paper, groups))
     table = scores.rename(columns={"id": "case", PRIMARY: "value"})
-    comparison = compare_available(
-        table[["variant", "seed", "case", "value", "group"]],
-        Protocol(
-            metric=PRIMARY,
-            margin=study.compare.equivalence_margin,
-            baseline=study.compare.baseline,
-            printed={} if paper is None else paper.values(PRIMARY),
-            claims=[] if paper is None else paper.orderings(),
-            factors=study.factors,
-            draws=study.compare.draws,
-            seed=study.compare.seed,
-        ),
-        failed_runs,
+    table = table[["variant", "seed", "case", "value", "group"]]
+    protocol = Protocol(
+        metric=PRIMARY,
+        margin=study.compare.equivalence_margin,
+        baseline=study.compare.baseline,
+        printed={} if paper is None else paper.values(PRIMARY),
+        claims=[] if paper is None else paper.orderings(),
+        factors=study.factors,
+        draws=study.compare.draws,
+        seed=study.compare.seed,
     )
+    comparison = compare_available(table, protocol, failed_runs)
+    external = [
+        compare_external(study.on(each.name), table, protocol, failed_runs, comparison)
+        for each in study.evaluate.external
+    ]
     return Results(
         schema_version=SCHEMA_VERSION,
         study=_study(study, cases, scores),
@@ -152,11 +161,12 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         paper=paper,
         environment=_environment(facts.values()),
         answer=answer(comparison, estimates, failures),
-        verdict=verdict(comparison, estimates, failures, paper),
+        verdict=verdict(comparison, estimates, failures, paper, external),
         estimates=estimates,
         failures=failures,
         averaged=average_all(study, cases, scores, failed_runs, groups),
         comparison=comparison,
+        external=external,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
         subgroups=_subgroups(study, cases, scores, failed_runs, groups),
@@ -166,6 +176,52 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         costs=_costs(study, facts),
         cases=_cases(cases, scores),
         histories=_histories(study),
+    )
+
+
+def compare_external(
+    on: Study, own: pd.DataFrame, protocol: Protocol, failed_runs: FailedRuns, here: Comparison
+) -> ExternalSet:
+    """The study on an external test set (Study.on), held against its own cases. own: their table,
+    as of `compare`; here: what was found there. Raises UserError if a run's output is missing."""
+    cases = PreparedCases.open(on.prepared_dir)
+    scores = mean_over_folds(read_scores(on, cases))
+    group_of = dict(zip(cases.table["id"], cases.table["group"], strict=True))
+    scores["group"] = scores["id"].map(group_of)
+    groups = groups_of(scores)
+    table = scores.rename(columns={"id": "case", PRIMARY: "value"})
+    table = table[["variant", "seed", "case", "value", "group"]]
+    estimates = []
+    for variant in on.variants:
+        values = scores[scores["variant"] == variant]
+        failed = _failed(on, variant, failed_runs)
+        estimates += [
+            estimate(
+                _crossed(values, metric), failed, variant=variant, metric=metric, groups=groups
+            )
+            for metric in metrics_of(on)
+            if metric in CASE_METRICS
+        ]
+    card = read_json(on.prepared_dir / "card.json", "prepare_external")
+    paired = here.pairing is not None and here.pairing.paired
+    return ExternalSet(
+        name=str(on.external_name),
+        cases=scores["id"].nunique(),
+        of_the_study=card["of_the_study"],
+        unusable=card["unusable"],
+        estimates=beside_each_other(estimates),
+        comparison=compare_available(table, replace(protocol, printed={}), failed_runs),
+        changes=compare_sets(own, table, failed_runs, paired=paired),
+        runs=[
+            ExternalRun(
+                variant=variant,
+                seed=seed,
+                metrics={name: _finite(own[name].mean(skipna=False)) for name in HEADLINES},
+            )
+            for variant in on.variants
+            for seed in on.seeds_of(variant)
+            for own in [scores[(scores["variant"] == variant) & (scores["seed"] == seed)]]
+        ],
     )
 
 
@@ -261,21 +317,31 @@ def _crossed(own: pd.DataFrame, metric: str) -> Values:
 
 
 def _study(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> StudyRecord:
-    ids = list(dict.fromkeys(scores["id"]))
-    digest = hashlib.sha256("\n".join(ids).encode())
-    for place in _places(cases, ids):
-        digest.update(cases.masks[place].tobytes())
     return StudyRecord(
         name=study.name,
         synthetic=study.data.source == "synthetic",
         variants=study.variants,
         seeds=study.seeds,
         folds=study.folds,
-        cases_sha256=digest.hexdigest(),
+        cases_sha256=_checksum(cases, list(dict.fromkeys(scores["id"]))),
+        external={each.name: _checksum_on(study.on(each.name)) for each in study.evaluate.external},
         definitions=dict(state(study)),
         both_empty=both_empty(scores),
         both_empty_of=len(scores),
     )
+
+
+def _checksum_on(on: Study) -> str:
+    cases = PreparedCases.open(on.prepared_dir)
+    return _checksum(cases, test_ids(cases, 0))
+
+
+def _checksum(cases: PreparedCases, ids: list[str]) -> str:
+    """Of the cases' ids and prepared masks."""
+    digest = hashlib.sha256("\n".join(ids).encode())
+    for place in _places(cases, ids):
+        digest.update(cases.masks[place].tobytes())
+    return digest.hexdigest()
 
 
 def _places(cases: PreparedCases, ids: list[str]) -> list[int]:

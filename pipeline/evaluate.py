@@ -1,11 +1,13 @@
 """Stage 4: score one trained network on every test case, and sweep the threshold over validation.
 
-`python -m pipeline.evaluate <variant> <seed> [fold]`
+Stage evaluate_external: score it on an external test set, and keep the scores alone.
+
+`python -m pipeline.evaluate [--external NAME] <variant> <seed> [fold]`
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ from pipeline.study.files import replacing, sha256, write_json
 from pipeline.study.heartbeat import beating
 from pipeline.study.inputs import source_hashes
 from pipeline.study.params import Run, Study
-from pipeline.study.reading import load_study, parse_run
+from pipeline.study.reading import load_study, parse_evaluation
 from pipeline.study.stages import at_stage
 
 
@@ -83,29 +85,41 @@ def sweep_thresholds(model: nn.Module, cases: PreparedCases, settings: Evaluate)
 
 
 def main() -> None:
-    study = load_study()
-    run = parse_run(study)
-    with beating(study, run, "evaluate"), at_stage(study, "evaluate", run, networks=[run.variant]):
-        metrics = evaluate_run(study, run)
+    study, run = parse_evaluation(load_study())
+    external = study.external_name
+    stage: Literal["evaluate", "evaluate_external"] = (
+        "evaluate" if external is None else "evaluate_external"
+    )
+    with (
+        beating(study, run, "evaluate"),
+        at_stage(study, stage, run, external=external, networks=[run.variant]),
+    ):
+        metrics = evaluate_run(study, run, stage)
     print(
-        f"evaluate: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "
+        f"{stage}: {study.label(run)}: Dice {metrics['dice']:.4f}, IoU {metrics['iou']:.4f}, "
         f"mean over {metrics['cases']} test cases"
     )
 
 
-def evaluate_run(study: Study, run: Run) -> dict[str, float]:
+def evaluate_run(
+    study: Study, run: Run, stage: Literal["evaluate", "evaluate_external"] = "evaluate"
+) -> dict[str, float]:
     """Score one run and write its folder `evaluation`; returns metrics.json."""
     cases = PreparedCases.open(study.prepared_dir, run.fold)
     make_deterministic()
     weights = study.run_dir(*run) / "weights.safetensors"
     model = load_model(study.models[run.variant], weights, choose_device())
     table, predictions, binned = evaluate(model, cases, study)
-    thresholds = sweep_thresholds(model, cases, study.evaluate)
     folder = study.evaluation_dir(*run)
-    for name, written in (("cases.csv", table), ("thresholds.csv", thresholds)):
+    tables = {"cases.csv": table}
+    arrays: dict[str, NDArray[Any]] = {}
+    if stage == "evaluate":
+        tables["thresholds.csv"] = sweep_thresholds(model, cases, study.evaluate)
+        arrays = {"predictions.npy": predictions, "calibration.npy": binned}
+    for name, written in tables.items():
         with replacing(folder / name) as temporary:
             written.to_csv(temporary, index=False)
-    for name, array in (("predictions.npy", predictions), ("calibration.npy", binned)):
+    for name, array in arrays.items():
         with replacing(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
     metrics = summarise(table) | {
@@ -114,9 +128,9 @@ def evaluate_run(study: Study, run: Run) -> dict[str, float]:
     record = {
         **run._asdict(),
         "weights_sha256": sha256(weights),
-        "sources": source_hashes("evaluate"),
+        "sources": source_hashes(stage),
         "data_fingerprint": cases.fingerprint,
-        "params": study.model_dump(mode="json", include={"evaluate", "focal"}),
+        "params": study.deciding("evaluate", "focal"),
     }
     write_json(folder / "evaluation.json", record)
     write_json(folder / "metrics.json", metrics)

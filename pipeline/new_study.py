@@ -141,7 +141,7 @@ def make_for(folder: Path, data: Path) -> str:
     params["prepare"] |= {"height": chosen["side"], "width": chosen["side"]}
     params["prepare"]["split"] = chosen["split"]
     params["train"]["batch_size"] = chosen["batch_size"]
-    params["evaluate"]["batch_size"] = chosen["batch_size"]
+    params["evaluate"] |= {"batch_size": chosen["batch_size"], "external": []}
     params["paper"] = None  # its figures are of other cases
     params["seeds"], params["folds"] = _flow(chosen["seeds"]), _flow(chosen["folds"])
     study = _make(folder, params, f"The suite's seven variants on the cases of {data.name}.")
@@ -174,6 +174,8 @@ def make_like(folder: Path, other: Path) -> str:
             follow(params["prepare"]["split"][split], "file")
     if params["prepare"]["groups"] is not None:
         follow(params["prepare"]["groups"], "file")
+    for external in params["evaluate"]["external"]:
+        follow(external, "raw")
     for network in params["models"].values():
         weights = network.get("weights", "none")
         if weights not in ("none", "imagenet") and Path(weights).parts[0] != "networks":

@@ -1,6 +1,11 @@
 """Stage 2: check, divide and resize the raw cases into arrays (see pipeline/engine/prepared.py).
 
 Writes data/manifest.csv, the checksum of every raw file read, and beside the arrays the data card.
+
+Stage prepare_external: the same of an external test set, below external/<name>, with a short
+data card. Its cases are tested, all but those that the study has as well.
+
+`python -m pipeline.preprocess [--name NAME --raw FOLDER --on_problem stop|skip]`
 """
 
 from __future__ import annotations
@@ -10,12 +15,14 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
@@ -41,7 +48,7 @@ from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import read_json, replacing, writing
 from pipeline.study.params import Study
-from pipeline.study.reading import load_study
+from pipeline.study.reading import load_study, parse_external
 from pipeline.study.stages import at_stage
 from pipeline.study.values import Split, quantity
 
@@ -291,6 +298,70 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     return prepared
 
 
+def prepare_external(study: Study, on: Study, folder: Path) -> PreparedCases:
+    """Write arrays, native masks, cases.csv, prepared.json, card.json, problems.csv and
+    manifest.csv of an external test set into `folder`.
+
+    on: the study on that set (Study.on). A case that the study has as well, by its bytes or as a
+    near-duplicate, is of the split training: it is not scored. Raises UserError listing it and
+    every raw file that cannot be used, unless the set's on_problem is skip.
+    """
+    own = PreparedCases.open(study.prepared_dir).table
+    cases, findings = _cases_in(on)
+    near = study.prepare.near_duplicates
+    folder.mkdir()
+    known = len(own) if near is not None else 0
+    lookalikes = Lookalikes(known + len(cases), folder)
+    if near is not None:
+        check_described(study)
+        _look_at(own["id"], study, lookalikes)
+    kept = write_arrays(cases, on, folder, lookalikes)
+    pairs = lookalikes.find(near) if near is not None else []
+    del lookalikes
+    image_of = {case.id: case.image for case in cases}
+    ids_of = dict(zip(own["image_sha256"], own["id"], strict=True))
+    shared = {
+        id: Finding(id, image_of[id], "of the study", f"has the bytes of the study's {ids_of[sum]}")
+        for id, (*_, sum, _) in zip(kept.ids, kept.rows, strict=True)
+        if sum in ids_of
+    }
+    for pair in pairs:
+        if pair.first < known <= pair.second:
+            id = kept.ids[pair.second - known]
+            detail = f"shows what the study's {own['id'].iloc[pair.first]} shows (near-duplicates)"
+            shared.setdefault(id, Finding(id, image_of[id], "of the study", detail))
+    findings = sorted([*findings, *kept.findings, *shared.values()], key=str)
+    _stop_at(findings, on, usable=len(kept.ids) - len(shared))
+
+    within = [
+        pair._replace(first=pair.first - known, second=pair.second - known)
+        for pair in pairs
+        if pair.first >= known
+    ]
+    table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
+    table.insert(0, "id", kept.ids)
+    table.insert(1, "split", ["training" if id in shared else "test" for id in kept.ids])
+    table["group"] = _groups(kept.ids, within, {})
+    table.to_csv(folder / "cases.csv", index=False)
+    seal(folder)
+    from pipeline.reporting import datacard  # here as in prepare_cases
+
+    datacard.write_external(on, findings, folder)
+    return PreparedCases.open(folder)
+
+
+def _look_at(ids: Iterable[str], study: Study, lookalikes: Lookalikes) -> None:
+    """Add what near-duplicates are found by of the study's own cases, in the order of `ids`."""
+    found, _ = find_cases(study.raw_dir)
+    case_of = {case.id: case for case in found}
+    cases = [case_of[id] for id in ids]
+    shown = tqdm(decode_all(cases, study.prepare), "the study's cases", len(cases), unit="case")
+    for case, decoded in zip(cases, shown, strict=True):
+        if decoded.arrays is None or decoded.arrays.look is None:
+            raise UserError(f"{case.image} is not what it was: run dvc repro --force preprocess")
+        lookalikes.append(*decoded.arrays.look)
+
+
 def _groups(
     ids: Sequence[str], pairs: Sequence[duplicates.Pair], known: Mapping[str, str]
 ) -> list[str]:
@@ -306,12 +377,7 @@ def _choose(study: Study) -> tuple[list[RawCase], list[Finding], dict[str, str]]
 
     Raises UserError where no division could come of them: before any work is done.
     """
-    cases, findings = find_cases(study.raw_dir)
-    if not cases and not findings:
-        raise UserError(
-            f"{study.raw_dir} holds no cases: expected the folders of the official archives, or "
-            "images/ and masks/"
-        )
+    cases, findings = _cases_in(study)
     split, group_file = study.prepare.split, study.prepare.groups
     ids = {case.id for case in cases} | {finding.id for finding in findings} - {""}
     known = {} if group_file is None else known_groups(ids, group_file, study.input)
@@ -322,6 +388,16 @@ def _choose(study: Study) -> tuple[list[RawCase], list[Finding], dict[str, str]]
         groups = _groups([case.id for case in cases], [], known)
         divide([case.split for case in cases], groups, split)
     return cases, findings, known
+
+
+def _cases_in(study: Study) -> tuple[list[RawCase], list[Finding]]:
+    cases, findings = find_cases(study.raw_dir)
+    if not cases and not findings:
+        raise UserError(
+            f"{study.raw_dir} holds no cases: expected the folders of the official archives, or "
+            "images/ and masks/"
+        )
+    return cases, findings
 
 
 def _divide(
@@ -340,9 +416,13 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
     """Raise UserError if a finding leaves a case out and that is not wanted, or leaves none."""
     problems = [finding for finding in findings if finding.outcome == "left out"]
     if problems and (study.data.on_problem == "stop" or usable == 0):
+        stage, key = ("preprocess", "data.on_problem")
+        if study.external_name is not None:
+            stage = "--single-item prepare_external"
+            key = f"the on_problem of {study.external_name}"
         advice = (
-            "mend or remove them, then run dvc repro --force preprocess; or leave their cases out "
-            "with data.on_problem: skip"
+            f"mend or remove them, then run dvc repro --force {stage}; or leave their cases out "
+            f"with {key}: skip"
         )
         raise UserError(
             "\n       ".join(
@@ -351,8 +431,12 @@ def _stop_at(findings: Sequence[Finding], study: Study, usable: int) -> None:
         )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     study = load_study()
+    on = parse_external(study, arguments)
+    if on is not None:
+        _main_of_external(study, on)
+        return
     study.check_inputs()
     # Where download was restored from the cache there are no raw cases yet.
     with raw_in_place(study), at_stage(study, "preprocess", also=[study.raw_dir]):
@@ -365,5 +449,24 @@ def main() -> None:
     print(f"preprocess: {quantity(len(prepared.table), 'case')} ({counts}) in {study.prepared_dir}")
 
 
+def _main_of_external(study: Study, on: Study) -> None:
+    on.check_inputs()
+    name, also = on.external_name, [on.raw_dir]
+    with ExitStack() as raw:
+        raw.enter_context(raw_in_place(on))
+        if study.prepare.near_duplicates is not None:  # which are looked for among these as well
+            raw.enter_context(raw_in_place(study))
+            also.append(study.raw_dir)
+        with at_stage(study, "prepare_external", external=name, also=also):
+            with replacing(on.prepared_dir) as folder:
+                prepared = prepare_external(study, on, folder)
+            with writing(on.manifest_file):
+                (on.prepared_dir / "manifest.csv").replace(on.manifest_file)
+    tested = len(prepared.indices("test"))
+    shared = len(prepared.table) - tested
+    left_out = f"; left out, for the study has them: {shared}" if shared else ""
+    print(f"prepare_external: {name}: {quantity(tested, 'case')} to test{left_out}")
+
+
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(sys.argv[1:]))

@@ -179,6 +179,7 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             readings=read,
             paper=results.paper,
             card=data_card(study),
+            external=results.external,
             environment=results.environment.items(),
             commands=commands(study, results),
         )

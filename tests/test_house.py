@@ -41,9 +41,11 @@ TOP = {
 STAGES = {  # of dvc.yaml, and the module that each runs
     "download": "download",
     "preprocess": "preprocess",
+    "prepare_external": "preprocess",
     "networks": "describe_networks",
     "train": "train",
     "evaluate": "evaluate",
+    "evaluate_external": "evaluate",
     "average": "average",
     "export": "export_variants",
     "compare": "compare",
@@ -51,7 +53,7 @@ STAGES = {  # of dvc.yaml, and the module that each runs
     "plot": "plot",
     "report": "report",
 }
-PLAIN = {"exported", "track"}  # a command of the shell, and one that decides nothing
+PLAIN = {"folders", "track"}  # a command of the shell, and one that decides nothing
 DECIDE_NOTHING = {"study", "tracking"}
 
 
@@ -189,7 +191,8 @@ def test_a_stage_that_opens_networks_depends_on_what_they_are_made_of():
     }
     one, every = {"data/networks/${item.variant}.json"}, {"data/networks"}
     assert made_of == {
-        "networks": set(), "train": one, "evaluate": one, "average": one, "export": one,
+        "networks": set(), "train": one, "evaluate": one, "evaluate_external": one,
+        "average": one, "export": one,
         "attention": every, "report": set(),
     }  # fmt: skip
 
@@ -201,7 +204,7 @@ def test_dvcs_own_stages_are_these():
         assert f"python -m pipeline.{module}" in stages[stage]["cmd"]
         # Of a folder above a study's own DVC would follow what Python leaves in it, too.
         for dep in stages[stage]["deps"]:
-            assert re.match(r"\$\{code\}/\S+\.\w+$|data/|networks|runs|reports/", dep), dep
+            assert re.match(r"\$\{code\}/\S+\.\w+$|data/|external|networks|runs|reports/", dep), dep
 
 
 def test_no_two_modules_differ_by_an_ending():

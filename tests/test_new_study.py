@@ -159,6 +159,8 @@ def test_paths_lead_where_they_led(tmp_path):
         "file": "groups.csv", "sha256": "0", "id": "image_id", "column": "lesion_id"
     }  # fmt: skip
     params["models"]["resunet"]["weights"] = "weights.pt"
+    other = {"name": "other", "raw": "../../other", "on_problem": "skip"}
+    params["evaluate"]["external"] = [other]
     params["train"]["optimizer"]["learning_rate"] = 0.001
     Path("studies/mine/params.yaml").write_text(yaml.safe_dump(params))
     make("studies/split/deep", "--like", "studies/mine")
@@ -168,6 +170,7 @@ def test_paths_lead_where_they_led(tmp_path):
         assert study.raw_dir.resolve() == Path("cases").resolve()
         assert study.models["resunet"].weights == "../../mine/weights.pt"
         assert study.prepare.groups.file == "../../mine/groups.csv"
+        assert study.on("other").raw_dir.resolve() == Path("other").resolve()
     finally:
         shutil.rmtree("studies/split/deep")
 

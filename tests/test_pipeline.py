@@ -16,6 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 from clones import copy_project
+from PIL import Image
+
+from pipeline.data.synthetic import draw_case
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +102,7 @@ def repository(tmp_path_factory) -> Repository:
         "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "clone"
     )
     ran = clone.repro()
-    expected = {"download", "preprocess", "networks", "exported"} | FOLLOWS
+    expected = {"download", "preprocess", "networks", "folders"} | FOLLOWS
     expected |= ALL_TRAIN | ALL_EVALUATE | ALL_AVERAGE
     assert set(ran) == expected
     assert len(ran) == len(expected)
@@ -333,6 +336,63 @@ def test_a_fold_added_to_a_finished_study_trains_itself_alone(restored):
     assert {name for name in restored.repro() if "@" in name} == new
     # `average` reads the folder: a fold that is left there would count in the tests that follow.
     shutil.rmtree(restored.root / STUDY / "runs/resunet/0/1")
+
+
+def draw_set(folder: Path, seed: int) -> None:
+    for index in range(4):
+        image, mask = draw_case(seed, index, height=40, width=48)
+        for name, pixels in (("images", image), ("masks", 255 * mask)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+
+
+def test_an_external_set_added_to_a_finished_study_trains_and_scores_nothing_else_again(restored):
+    """And a second one, after it, leaves the first as it is. Then by the fan-out."""
+    folder, before = restored.root / STUDY, restored.params.read_bytes()
+    restored.repro()  # what earlier tests left is another study's
+    sets = [{"name": name, "raw": f"../{name}", "on_problem": "stop"} for name in ("one", "two")]
+    for seed, each in enumerate(sets, start=100):
+        draw_set(folder.parent / each["name"], seed)
+    restored.change_params(lambda params: set_in(params, "evaluate.external", sets[:1]))
+    new = {f"evaluate_external@set0-{run}-0" for run in RUNS} | {"prepare_external@set0"}
+    assert restored.stale() == new | {"compare", "report"}
+    assert set(restored.repro()) == new | FOLLOWS
+    assert restored.stale() == set()
+    results = json.loads((folder / "reports/results.json").read_text())
+    (found,) = results["external"]
+    scored = [
+        json.loads((folder / f"external/one/runs/resunet/{seed}/0/metrics.json").read_text())[
+            "dice"
+        ]
+        for seed in SEEDS
+    ]
+    (mean,) = (
+        each["mean"]
+        for each in found["estimates"]
+        if (each["variant"], each["metric"]) == ("resunet", "dice")
+    )
+    assert mean == pytest.approx(sum(scored) / len(scored))
+    assert "Does it hold on other cases?" in (folder / "reports/index.html").read_text()
+    mlflow.set_tracking_uri(f"sqlite:///{restored.root}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["tiny"])
+    of_seed = runs[(runs["tags.variant"] == "resunet") & (runs["tags.seed"] == str(SEEDS[0]))]
+    assert of_seed["metrics.test_one/dice"].tolist() == [pytest.approx(scored[0])]
+
+    pytest.importorskip("distributed", reason="the extra 'cluster' is not installed")
+    restored.change_params(lambda params: set_in(params, "evaluate.external", sets))
+    printed = restored.run("python", "-m", "pipeline.fanout", STUDY, "--workers", "1")
+    assert "prepare_external: two: 4 cases to test" in printed, printed
+    assert "4 of 18 stages of the matrix to run" in printed, printed
+    assert restored.stale() == set()
+    results = json.loads((folder / "reports/results.json").read_text())
+    assert [each["name"] for each in results["external"]] == ["one", "two"]
+
+    restored.params.write_bytes(before)
+    shutil.rmtree(folder / "external/one")  # `compare` reads the folder
+    shutil.rmtree(folder / "external/two")
+    assert {name for name in restored.repro() if "@" in name} == set()
+    runs = mlflow.search_runs(experiment_names=["tiny"])
+    assert not [name for name in runs if name.startswith(("metrics.test_one", "metrics.test_two"))]
 
 
 def test_a_fan_out_makes_the_export_that_is_asked_for_and_nothing_else(restored):

@@ -59,6 +59,7 @@ Defect = Literal[
     "full mask",
     "sizes differ",
     "identical images",
+    "of the study",  # of an external test set's case: the study has it, too
 ]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.raw import RawCase
 from pipeline.study.blocks import (
+    AllTest,
     DeclaredFile,
     FoldSplit,
     GroupFile,
@@ -27,7 +28,7 @@ from pipeline.study.blocks import (
 from pipeline.study.errors import UserError
 from pipeline.study.values import SPLITS, Split, printable, quantity, shown
 
-AnySplit = OfficialSplit | RandomSplit | FoldSplit | ListSplit
+AnySplit = OfficialSplit | RandomSplit | FoldSplit | ListSplit | AllTest
 
 
 def divide(

@@ -79,11 +79,12 @@ class NativeScorer:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.path = study.prepared_dir / NATIVE_MASKS
+        self.stage = "preprocess" if study.external_name is None else "prepare_external"
         try:
             self.masks = ZipFile(self.path)
         except (OSError, BadZipFile) as error:
             raise UserError(
-                f"{self.path} is missing or unusable ({error}); run the stage preprocess"
+                f"{self.path} is missing or unusable ({error}); run the stage {self.stage}"
             ) from None
         self.pool = ThreadPoolExecutor(usable_cores())
         self.waiting: deque[Iterator[NDArray[np.int64]]] = deque()
@@ -127,7 +128,7 @@ class NativeScorer:
             mask = decode_mask(id, self.path, content, [])
         except (KeyError, BadZipFile, UnusableError) as problem:
             raise UserError(
-                f"{self.path} has no usable mask of {id} ({problem}); run the stage preprocess "
+                f"{self.path} has no usable mask of {id} ({problem}); run the stage {self.stage} "
                 "again, or set evaluate.resolution to network"
             ) from None
         return np.asarray(mask) > 0

@@ -46,7 +46,7 @@ class Matrix:
         from dvc.repo import Repo
         from dvc.repo.reproduce import plan_repro
 
-        from pipeline.fanout.stage_graph import StageGraph
+        from pipeline.fanout.stage_graph import StageGraph, is_given_out
 
         # It would name the copy of dvc.lock that is written before it takes its place.
         logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -61,7 +61,7 @@ class Matrix:
         self.graph = self.stage_graph.graph
         # In DVC's own order: each after those that it depends on.
         order = plan_repro(self.graph)
-        self.stages = {stage.addressing: stage for stage in order if "@" in stage.name}
+        self.stages = {stage.addressing: stage for stage in order if is_given_out(stage)}
         # The jobs that may be recorded, each with its inputs and outputs as they were then.
         self.verified: dict[str, tuple[Job, dict[str, str]]] = {}
 

@@ -79,11 +79,17 @@ class _File(ProjectFile):  # type: ignore[misc]
         return copies
 
 
+def is_given_out(stage: Any) -> bool:
+    """Whether it is one of a matrix that any worker can run: one whose outputs persist is made of
+    raw cases, which lie on this machine."""
+    return "@" in stage.name and not any(out.persist for out in stage.outs)
+
+
 class StageGraph:
     """The stages of a dvc.yaml, and what each needs.
 
-    graph: of those that the stages of a matrix need, as DVC's: an edge leads from a stage to one
-    whose output it reads.
+    graph: of those that are given out and what these need, as DVC's: an edge leads from a stage to
+    one whose output it reads.
     """
 
     def __init__(self, repo: Any, path: str) -> None:
@@ -92,7 +98,7 @@ class StageGraph:
             self._outputs = build_outs_trie(self.stages)
             self._makers: dict[str, list[Any]] = {}
             self.graph = build_graph([])
-            waiting = [stage for stage in self.stages if "@" in stage.name]
+            waiting = [stage for stage in self.stages if is_given_out(stage)]
             self.graph.add_nodes_from(waiting)
             while waiting:
                 stage = waiting.pop()

@@ -20,9 +20,14 @@ from pipeline.study.run_files import range_of
 from pipeline.study.values import HEADLINES
 
 SCHEMA_VERSION: Literal[1] = 1
-GATED = HEADLINES
+ON = " on "  # in a metric's name: before an external test set's
 # Blocks of params.yaml that decide a study's figures, beside its seeds.
 DECISIVE = ("data", "prepare", "train", "focal", "evaluate", "models")
+
+
+def plain(metric: str) -> str:
+    """The metric's name without the test set's: `dice` of `dice on ham10000`."""
+    return metric.partition(ON)[0]
 
 
 class Spread(Record):
@@ -47,7 +52,7 @@ class RunFigures(Record):
 
 
 def _possible(name: str, value: float | None) -> float | None:
-    low, high = range_of(name)
+    low, high = range_of(plain(name))
     return value if value is not None and low <= value <= high else None
 
 
@@ -57,7 +62,7 @@ class Baseline(Record):
     schema_version: Literal[1]
     study: StudyRecord
     params: dict[str, Any] = Field(description="those that decide the figures (DECISIVE)")
-    spreads: dict[str, dict[str, Spread]] = Field(description="variant -> metric of GATED")
+    spreads: dict[str, dict[str, Spread]] = Field(description="variant -> metric of `gated`")
     runs: list[RunFigures]
 
     @model_validator(mode="after")
@@ -98,11 +103,19 @@ def _flat(spreads: dict[str, dict[str, Spread]]) -> dict[tuple[str, str, str], A
     }
 
 
+def gated(runs: Sequence[RunFigures]) -> list[str]:
+    """The metrics that are compared: the headlines, and the first of them on each external test
+    set that runs were scored on."""
+    others = {name for run in runs for name in run.metrics if ON in name}
+    return [*HEADLINES, *sorted(others)]
+
+
 def spreads_of(runs: Sequence[RunFigures]) -> dict[str, dict[str, Spread]]:
-    """Variant -> metric of GATED -> its mean and deviation over the runs, in the runs' order."""
+    """Variant -> metric of `gated` -> its mean and deviation over the runs, in the runs' order."""
     values: dict[str, dict[str, list[float | None]]] = {}
+    metrics = gated(runs)
     for run in runs:
-        for metric in GATED:
+        for metric in metrics:
             found = values.setdefault(run.variant, {}).setdefault(metric, [])
             found.append(run.metrics.get(metric))
     return {
@@ -127,6 +140,9 @@ def baseline_of(
 ) -> Baseline:
     """params: the study's params.yaml."""
     decisive = {name: params[name] for name in DECISIVE if name in params}
+    if "evaluate" in decisive:  # other test sets are known by their cases, which `study` has
+        evaluate = params["evaluate"].items()
+        decisive["evaluate"] = {key: value for key, value in evaluate if key != "external"}
     if "models" in decisive:
         decisive["models"] = {name: params["models"].get(name) for name in study.variants}
     return Baseline(
@@ -161,6 +177,12 @@ def load_figures(path: Path) -> Baseline:
                 "compare again"
             )
         runs = [{key: run[key] for key in RunFigures.model_fields} for run in content["runs"]]
+        for other in content.get("external", []):
+            scored = {(run["variant"], run["seed"]): run["metrics"] for run in other["runs"]}
+            metric = HEADLINES[0]
+            for run in runs:
+                found = scored.get((run["variant"], run["seed"]), {}).get(metric)
+                run["metrics"] |= {f"{metric}{ON}{other['name']}": found}
         return baseline_of(
             StudyRecord.model_validate(content["study"]),
             content["params"],

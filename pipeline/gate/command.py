@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.gate import NO_VERDICT, PASSED, REGRESSED
-from pipeline.gate.baseline import Baseline, load_figures, save_baseline
+from pipeline.gate.baseline import ON, Baseline, load_figures, save_baseline
 from pipeline.gate.regression import ALPHA, FLOOR, Check, alarms, compare_studies
 from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_benchmarks, save_speeds
 from pipeline.reporting.tables import DASH
@@ -180,7 +180,8 @@ def markdown_table(checks: Sequence[Check]) -> str:
     """A row a check, in the order given."""
     lines: list[Sequence[str]] = [HEADER, ALIGNMENT]
     for check in checks:
-        label = METRICS[check.metric].label if check.metric in METRICS else check.metric
+        metric, on, name = check.metric.partition(ON)
+        label = METRICS[metric].label + on + name if metric in METRICS else check.metric
         lines.append(
             (
                 escape_markdown(check.subject),

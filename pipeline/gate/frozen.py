@@ -187,7 +187,7 @@ def measure(tier: Tier, folder: Path = FOLDER) -> Frozen:
     return Frozen(
         schema_version=SCHEMA_VERSION,
         cases_sha256=cases.fingerprint,
-        params=study.model_dump(mode="json", include=DECISIVE),
+        params=study.deciding(*DECISIVE),
         machine=machine_kind(),
         figures=figures,
     )

@@ -59,7 +59,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from pipeline.gate.baseline import GATED, Baseline, Spread, spread_of, spreads_of
+from pipeline.gate.baseline import Baseline, Spread, gated, plain, spread_of, spreads_of
 from pipeline.gate.failed_runs import Counts, Runs, Variant, added, p_more_failures, tell_apart
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError
@@ -132,6 +132,11 @@ def check_comparable(baseline: Baseline, candidate: Baseline) -> None:
             f"the test cases differ: sha256 {then.cases_sha256[:12]!r} in the baseline, "
             f"{now.cases_sha256[:12]!r} now"
         )
+    if others := [n for n, known in then.external.items() if now.external.get(n) != known]:
+        raise UserError(
+            f"the cases of external test sets differ, or are not there now: {', '.join(others)}; "
+            "if that was meant: --update-baseline"
+        )
     names = then.definitions.keys() | now.definitions.keys()
     others = [n for n in sorted(names) if then.definitions.get(n) != now.definitions.get(n)]
     if others:
@@ -164,7 +169,7 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "")
 def compare_studies(
     baseline: Baseline, candidate: Baseline, *, alpha: float = ALPHA, floor: float = FLOOR
 ) -> list[Check]:
-    """Of every variant of the baseline, then of all together: each metric of GATED of a typical
+    """Of every variant of the baseline, then of all together: each `gated` metric of a typical
     run, and how many runs failed.
 
     Raises UserError where the two do not compare, or the baseline has no deviation over seeds.
@@ -175,7 +180,7 @@ def compare_studies(
     if any(found.mean is None for every in baseline.spreads.values() for found in every.values()):
         raise UserError("the baseline has runs without a finite value: write another")
     subjects = len(baseline.spreads) + (len(baseline.spreads) > 1)
-    kinds = len(GATED) + 1
+    kinds = len(gated(baseline.runs)) + 1
     of_one, of_kind = alpha / (kinds * subjects), alpha / kinds
     variants = tell_apart(baseline, candidate, of_kind)
     checks = typical_checks(variants, alpha=of_one, floor=floor)
@@ -245,7 +250,7 @@ def pairs_to_compare(typical: Spreads, variants: Mapping[str, Variant]) -> list[
     typical: of the baseline's runs that did not fail.
     """
     pairs = []
-    for metric in GATED:
+    for metric in next(iter(typical.values())):
         usual = {name: typical[name][metric].mean or 0.0 for name in variants}
         falls = {name: _falls(runs, metric, usual[name]) for name, runs in variants.items()}
         for name, runs in variants.items():
@@ -392,7 +397,7 @@ def _worse_by(pair: Pair) -> float | None:
 
 
 def _worse(metric: str, then: float, now: float) -> float:
-    return then - now if METRICS[metric].better == "higher" else now - then
+    return then - now if METRICS[plain(metric)].better == "higher" else now - then
 
 
 def _note(pair: Pair, bound: float, *, pooled: bool) -> str:
@@ -405,6 +410,7 @@ def _note(pair: Pair, bound: float, *, pooled: bool) -> str:
         words += ", pooled"
     if pair.unclear:
         words += "; all as low as failed ones, and may fall as deep: train more seeds to tell"
-    higher = METRICS[pair.metric].better == "higher"
-    blind = higher and (pair.then.mean or 0.0) - bound <= range_of(pair.metric)[0]
+    metric = plain(pair.metric)
+    higher = METRICS[metric].better == "higher"
+    blind = higher and (pair.then.mean or 0.0) - bound <= range_of(metric)[0]
     return f"{words}; blind: no fall is that deep, store more seeds" if blind else words

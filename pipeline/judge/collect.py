@@ -107,6 +107,7 @@ def judge(
             name=name, synthetic=False, variants=variants,
             seeds=sorted(set(scores.table["seed"].tolist())), folds=[0],
             cases_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+            external={},
             definitions={
                 metric_of(each).label: _definition(each, better if each == metric else None)
                 for each in scores.metrics
@@ -122,6 +123,7 @@ def judge(
         failures=failures,
         averaged=[],
         comparison=comparison,
+        external=[],
         tails=[], groupings={}, subgroups=[], calibration=[], thresholds=[],
         runs=_runs(whole),
         costs=[],

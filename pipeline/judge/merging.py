@@ -19,7 +19,7 @@ from pipeline.study.errors import UserError
 KIND = "results.json of this suite"
 # Blocks of params.yaml that decide a run beside its own network, and keys of theirs that do not.
 DECISIVE = ("data", "prepare", "train", "focal", "evaluate")
-OF_THE_MACHINE = {"data": ("raw", "archives", "keep_archives")}
+DECIDE_NONE = {"data": ("raw", "archives", "keep_archives"), "evaluate": ("external",)}
 WHOLE = {"cases_sha256": "test cases", "folds": "folds", "definitions": "definitions of metrics"}
 
 
@@ -127,7 +127,7 @@ def _decisive(results: Results, block: str) -> Any:
     told = results.params.get(block)
     if not isinstance(told, dict):
         return told
-    return {key: told[key] for key in told if key not in OF_THE_MACHINE.get(block, ())}
+    return {key: told[key] for key in told if key not in DECIDE_NONE.get(block, ())}
 
 
 def _check_same(

@@ -56,19 +56,7 @@ def write(
     known: the names of known groups, by id of the case. source: data/source.json's content.
     """
     folder.mkdir()
-    problems = pd.DataFrame(
-        [
-            (
-                cell(printable(f.id)),
-                cell(printable(f.file.relative_to(study.raw_dir).as_posix())),
-                f.defect,
-                cell(printable(f.detail)),
-                f.outcome,
-            )
-            for f in findings
-        ],
-        columns=["id", "file", "defect", "detail", "outcome"],
-    )
+    problems = list_problems(findings, study.raw_dir)
     problems.to_csv(folder / "problems.csv", index=False)
     near = near_duplicates(cases, pairs)
     near.to_csv(folder / "near_duplicates.csv", index=False)
@@ -93,11 +81,8 @@ def write(
                 for part in cases.counts()
             },
             "original_sizes": original_sizes(cases.table),
-            "cases_left_out": len({f.id for f in findings if f.outcome == "left out"} - {""}),
-            "problems": {
-                outcome: dict(Counter(problems.loc[problems["outcome"] == outcome, "defect"]))
-                for outcome in ("left out", "converted")
-            },
+            "cases_left_out": count_left_out(problems),
+            "problems": count_problems(problems),
             "near_duplicates": None
             if study.prepare.near_duplicates is None
             else count_near_duplicates(cases, pairs, near),
@@ -118,6 +103,61 @@ def write(
         if len(near):
             drawn = draw_near_duplicates(cases, near, resize)
             save_png(drawn, folder / "near_duplicates.png", photographs=True)
+
+
+def write_external(on: Study, findings: Sequence[Finding], folder: Path) -> None:
+    """The card of an external test set (Study.on) into `folder`, where its prepared cases are:
+    card.json and problems.csv."""
+    cases = PreparedCases.open(folder)
+    problems = list_problems(findings, on.raw_dir)
+    problems.to_csv(folder / "problems.csv", index=False)
+    tested = len(cases.indices("test"))
+    of_the_study = len(cases.table) - tested
+    write_json(
+        folder / "card.json",
+        {
+            "cases": tested,
+            "of_the_study": of_the_study,
+            "unusable": count_left_out(problems) - of_the_study,
+            "original_sizes": original_sizes(cases.table),
+            "problems": count_problems(problems),
+            "checksums": {
+                "prepared": cases.fingerprint,
+                "manifest": sha256(folder / "manifest.csv"),
+            },
+        },
+    )
+
+
+def count_left_out(problems: pd.DataFrame) -> int:
+    """Cases, by list_problems."""
+    ids = problems.loc[problems["outcome"] == "left out", "id"]
+    return len(set(ids) - {""})
+
+
+def count_problems(problems: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """outcome -> defect -> files, by list_problems."""
+    return {
+        outcome: dict(Counter(problems.loc[problems["outcome"] == outcome, "defect"]))
+        for outcome in ("left out", "converted")
+    }
+
+
+def list_problems(findings: Sequence[Finding], raw_dir: Path) -> pd.DataFrame:
+    """problems.csv: a row a finding, its file as seen from the folder of raw cases."""
+    return pd.DataFrame(
+        [
+            (
+                cell(printable(f.id)),
+                cell(printable(f.file.relative_to(raw_dir).as_posix())),
+                f.defect,
+                cell(printable(f.detail)),
+                f.outcome,
+            )
+            for f in findings
+        ],
+        columns=["id", "file", "defect", "detail", "outcome"],
+    )
 
 
 def part_of_each(cases: PreparedCases) -> NDArray[np.str_]:

@@ -13,6 +13,7 @@ from pipeline.reporting.tables import Table
 QUESTIONS = {
     "answer": "",
     "differences": "By how much?",
+    "elsewhere": "Does it hold on other cases?",
     "failures": "Where does it fail?",
     "probabilities": "Can its probabilities be trusted?",
     "cost": "What does it cost?",
@@ -41,6 +42,10 @@ PARTS: dict[str, list[tuple[str, str | None, bool]]] = {
         ("figure-ranks", None, True),
         ("figure-ordering", None, True),
         ("figure-variance", None, True),
+    ],
+    "elsewhere": [
+        ("table-external", None, False),
+        ("table-agreement", None, True),
     ],
     "failures": [
         ("table-failures", "Runs that failed", False),

@@ -15,6 +15,7 @@ from pipeline.statistics.results import (
     Comparison,
     Cost,
     Estimate,
+    ExternalSet,
     FailureRate,
     Interval,
     Pair,
@@ -140,6 +141,7 @@ def all_tables(results: Results) -> list[Table]:
         boundary_table(results),
         native_table(results),
         thresholds_table(results),
+        *external_tables(results),
         *subgroup_tables(results),
         cost_table(results.costs),
     ]
@@ -505,6 +507,114 @@ def _papers_figures(paper: Paper) -> str:
     if paper.averaging == "pixels":
         text += " Its Dice is of all pixels together, so it stands beside the pooled Dice."
     return text
+
+
+def external_tables(results: Results) -> list[Table]:
+    """Of each external test set its scores with what each variant loses there, then whether each
+    difference of two is so on both sets."""
+    return [
+        table
+        for found in results.external
+        for table in (_external_scores(results, found), _agreement(results, found))
+    ]
+
+
+def _external_scores(results: Results, found: ExternalSet) -> Table:
+    metric = results.comparison.metric
+    variants = list(dict.fromkeys(each.variant for each in found.estimates))
+    by_key = {(each.variant, each.metric): each for each in found.estimates}
+    estimates = [by_key[name, metric] for name in variants]
+    changes = {each.variants[0]: each for each in found.changes if len(each.variants) == 1}
+    own = [changes.get(name) for name in variants]
+    digits = decimals(width(each.interval) for each in own if each is not None)
+    label = metric_of(metric).label
+    better = _better(results, metric)
+    columns = [_means(label, estimates, better)]
+    if _several(results) and any(number(e.typical) != number(e.mean) for e in estimates):
+        columns.append(_typical(estimates, better, "What a run gives that did not fail."))
+    columns += [
+        _intervals(estimates, "Where the typical run may lie with other seeds and such cases."),
+        _column(
+            "Change",
+            [number(None if each is None else each.change, digits, sign=True) for each in own],
+            f"From the typical run's {label} on the study's own test cases. The same networks are "
+            "scored; runs that failed there are left out.",
+        ),
+        _column(
+            "95 % interval of the change",
+            [_bounds(None if each is None else each.interval, digits, sign=True) for each in own],
+            "Over seeds and the cases of both sets, each for itself.",
+        ),
+        _column(
+            "Adjusted p",
+            [_p_value(None if each is None else each.adjusted_p_value) for each in own],
+            "That there is no change; Holm over all variants.",
+        ),
+        *(
+            _means(
+                metric_of(other).label,
+                [by_key[name, other] for name in variants],
+                _better(results, other),
+            )
+            for other in HEADLINES
+            if other != metric
+        ),
+    ]
+    cases = cases_of(found.cases, found.comparison.groups, "case")
+    caption = f"{found.name}: {cases}, none of them the study's; {_over_seeds(results)}."
+    if found.of_the_study:
+        caption += f" Left out, for the study has them: {quantity(found.of_the_study, 'case')}."
+    return _table(f"external-{found.name}", caption, variants, columns, bold=True)
+
+
+def _agreement(results: Results, found: ExternalSet) -> Table:
+    pairs = [each for each in found.changes if len(each.variants) == 2]
+    digits = decimals(width(each.interval) for each in pairs)
+    both = [
+        (find_pair(results.comparison, *each.variants), find_pair(found.comparison, *each.variants))
+        for each in pairs
+    ]
+    columns = [
+        _column(
+            "Study's cases",
+            [number(each.here, digits, sign=True) for each in pairs],
+            "The difference of the two on the study's own test cases. Above 0 the first is better.",
+        ),
+        _column(found.name, [number(each.there, digits, sign=True) for each in pairs]),
+        _column(
+            "Change",
+            [number(each.change, digits, sign=True) for each in pairs],
+            "The difference of the two differences.",
+        ),
+        _column(
+            "95 % interval of the change",
+            [_bounds(each.interval, digits, sign=True) for each in pairs],
+            "Over seeds and the cases of both sets, each for itself.",
+        ),
+        _column(
+            "Adjusted p",
+            [_p_value(each.adjusted_p_value) for each in pairs],
+            "That the difference is the same on both; Holm over all pairs.",
+        ),
+        _column(
+            "Shown on",
+            [_shown_on(here, there) for here, there in both],
+            "Where a difference of the two is shown, by the adjusted p of each set's own pairs.",
+        ),
+    ]
+    names = [" - ".join(each.variants) for each in pairs]
+    caption = f"Is a difference the same on {found.name}?"
+    return _table(f"agreement-{found.name}", caption, names, columns, subject="Pair")
+
+
+def _shown_on(here: Pair | None, there: Pair | None) -> str:
+    if here is None or there is None or here.shown is None or there.shown is None:
+        return DASH
+    if here.shown and there.shown:
+        return "both" if here.difference * there.difference > 0 else "both, turned round"
+    if here.shown or there.shown:
+        return "the study's alone" if here.shown else "the other alone"
+    return "neither"
 
 
 def effects_table(comparison: Comparison) -> Table:

@@ -48,7 +48,12 @@ def all_definitions(results: Results) -> list[tuple[str, str]]:
         equal = results.comparison.equivalence_margin is not None
         concluded = not results.comparison.descriptive
         terms = state_terms(
-            drop, paper=paper, failures=bool(results.failures), equal=equal, concluded=concluded
+            drop,
+            paper=paper,
+            failures=bool(results.failures),
+            equal=equal,
+            concluded=concluded,
+            external=any(found.changes for found in results.external),
         )
     else:
         terms = ONE_RUN if paper else ONE_RUN[:1]

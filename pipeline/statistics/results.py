@@ -90,6 +90,13 @@ class Estimate(Record):
         return "below" if self.paper + rounding < self.paper_interval.low else "inside"
 
 
+def _estimate(estimates: Sequence[Estimate], variant: str, metric: str) -> Estimate:
+    for found in estimates:
+        if (found.variant, found.metric) == (variant, metric):
+            return found
+    raise KeyError((variant, metric))
+
+
 class FailureRate(Record):
     """How often a variant's runs fail: by more than `drop` below their upper quartile."""
 
@@ -452,6 +459,7 @@ class StudyRecord(Record):
     seeds: list[int]
     folds: list[int]
     cases_sha256: str = Field(description="of the test cases' ids and prepared masks")
+    external: dict[str, str] = Field({}, description="external test set -> the same of its cases")
     definitions: dict[str, str] = Field(description="metric -> its definition with constants")
     both_empty: int = Field(description="scored cases with no lesion in truth and prediction")
     both_empty_of: int
@@ -463,6 +471,54 @@ class MissingRun(Record):
     variant: str
     seed: int
     fold: int
+
+
+class Change(Record):
+    """From the study's own test cases to those of an external set: of one variant its typical run,
+    of two the difference of theirs, first less second."""
+
+    variants: list[str]
+    here: float = Field(description="on the study's own test cases")
+    there: float
+    change: float = Field(description="there less here")
+    interval: Interval | None = Field(
+        description="over seeds, which move both, and the cases of both sets, t; null where "
+        "comparison.descriptive"
+    )
+    p_value: float | None = Field(description="that there is no change; unadjusted")
+    adjusted_p_value: float | None = Field(
+        description="Holm, over all variants or over all pairs of the set"
+    )
+    shown: bool | None
+
+
+class ExternalRun(Record):
+    """A run's metrics on an external test set, means over its cases."""
+
+    variant: str
+    seed: int
+    metrics: dict[str, float | None]
+
+
+class ExternalSet(Record):
+    """An external test set: the same networks on other cases. Runs that failed are those that
+    failed on the study's own."""
+
+    name: str
+    cases: int
+    of_the_study: int = Field(description="cases not scored because the study has them, too")
+    unusable: int = Field(description="cases left out for what is wrong with their files")
+    estimates: list[Estimate] = Field(description="metrics of single cases; no figure of a paper")
+    comparison: Comparison
+    changes: list[Change] = Field(
+        description="of each variant, then of each pair; empty where there are too few runs or "
+        "cases"
+    )
+    runs: list[ExternalRun]
+
+    def estimate(self, variant: str, metric: str) -> Estimate:
+        """Raises KeyError where there is none."""
+        return _estimate(self.estimates, variant, metric)
 
 
 class Partial(Record):
@@ -537,6 +593,9 @@ class Results(Record):
     failures: list[FailureRate] = Field(description="of each variant, in the primary metric")
     averaged: list[AveragedEstimate] = Field([], description="empty where params.averaging is")
     comparison: Comparison
+    external: list[ExternalSet] = Field(
+        [], description="in the order of evaluate.external; none of a part of a study"
+    )
     tails: list[Tail]
     groupings: dict[str, str] = Field(description="grouping of subgroups -> what its groups are of")
     subgroups: list[Subgroup]
@@ -551,10 +610,7 @@ class Results(Record):
 
     def estimate(self, variant: str, metric: str) -> Estimate:
         """Raises KeyError where there is none."""
-        for found in self.estimates:
-            if (found.variant, found.metric) == (variant, metric):
-                return found
-        raise KeyError((variant, metric))
+        return _estimate(self.estimates, variant, metric)
 
     def scores(self) -> pd.DataFrame:
         """A row a variant, seed and case: variant, seed, id, dice (NaN where it has none)."""
@@ -584,7 +640,8 @@ def save_results(path: Path, results: Results) -> None:
 
 def headlines(results: Results) -> dict[str, Any]:
     """reports/summary.json, DVC's metric of a study: the best variant by mean Dice, the test cases,
-    and of each variant the mean over seeds and its standard deviation in HEADLINES."""
+    and of each variant the mean over seeds and its standard deviation in HEADLINES; the same of
+    each external test set, where there is one."""
     dice = {
         variant: mean
         for variant in results.study.variants
@@ -594,13 +651,28 @@ def headlines(results: Results) -> dict[str, Any]:
         "best": max(dice, key=lambda variant: dice[variant], default=None),
         "test_cases": len(results.cases.ids),
     }
-    for metric in HEADLINES:
-        found = {variant: results.estimate(variant, metric) for variant in results.study.variants}
-        figures[metric] = {
-            variant: {"mean": _short(each.mean), "sd": _short(each.standard_deviation)}
-            for variant, each in found.items()
+    figures |= _means(results, results.study.variants)
+    for each in results.external:
+        figures.setdefault("external", {})[each.name] = {
+            "test_cases": each.cases,
+            **_means(each, results.study.variants),
         }
     return figures
+
+
+def _means(found: Results | ExternalSet, variants: Sequence[str]) -> dict[str, Any]:
+    """metric of HEADLINES -> variant -> its mean over seeds and standard deviation."""
+    estimates = {
+        metric: {variant: found.estimate(variant, metric) for variant in variants}
+        for metric in HEADLINES
+    }
+    return {
+        metric: {
+            variant: {"mean": _short(each.mean), "sd": _short(each.standard_deviation)}
+            for variant, each in of_variants.items()
+        }
+        for metric, of_variants in estimates.items()
+    }
 
 
 def _short(value: float | None) -> float | None:

@@ -61,30 +61,35 @@ def read_histories(study: Study) -> pd.DataFrame:
 def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
 
-    The folds of a variant and seed together have scored each case once. Raises UserError if a file
+    The folds of a variant and seed together have scored each case once; of an external test set
+    (Study.on) each fold has scored every case. Raises UserError if a file
     is missing, is of other weights, of other cases than the prepared test cases, or was made with
     other params or data.
     """
     tables, inputs = [], Inputs(study)
+    stage = "evaluate" if study.external_name is None else "evaluate_external"
     scored = ["id", *(name for name in metrics_of(study) if name in CASE_METRICS), *COUNTS]
     for run in study.runs():
         path = study.evaluation_dir(*run) / "cases.csv"
-        table = read_table(path, "evaluate", scored)
+        table = read_table(path, stage, scored)
         if inputs.trained(run) is not None and inputs.evaluated(run) is None:
             raise UserError(
-                f"{path} is not of the weights that the run has now; run the stage evaluate again"
+                f"{path} is not of the weights that the run has now; run the stage {stage} again"
             )
         if others := inputs.otherwise(run):
-            stage = f"{run.variant}-{run.seed}-{run.fold}"
+            name = f"{run.variant}-{run.seed}-{run.fold}"
+            advice = f"--force --single-item train@{name} evaluate@{name}, then dvc repro"
+            if study.external_name is not None:
+                advice = "--force --single-item evaluate_external, then dvc repro"
             raise UserError(
                 f"{path} was made with another {', '.join(others)} than is there now: dvc repro "
-                f"--force --single-item train@{stage} evaluate@{stage}, then dvc repro"
+                f"{advice}"
             )
         expected = test_ids(cases, run.fold)
         if table["id"].tolist() != expected:
             raise UserError(
                 f"{path} does not hold the {len(expected)} prepared test cases in their order; "
-                "run the stage evaluate again"
+                f"run the stage {stage} again"
             )
         tables.append(table.assign(variant=run.variant, seed=run.seed))
     return pd.concat(tables, ignore_index=True)

@@ -52,6 +52,15 @@ OF_A_PAPER = {
 }
 
 
+OF_OTHER_CASES = {
+    "Change": "From the study's own test cases to an external set's: the typical run there less "
+    "that here, or the difference of two variants there less that here. The same networks are "
+    "scored on both: the error over seeds is of each run's own change (winsorised, Yuen's for "
+    "dependent groups), and the errors over the cases of both sets add up. Holm over all variants, "
+    "and over all pairs, of a set. It assumes what the 95 % interval does, of both sets.",
+}
+
+
 ONE_RUN = [  # of a table with one run of each variant
     (
         "95 % interval",
@@ -80,11 +89,13 @@ def state_terms(
     failures: bool = True,
     equal: bool = True,
     concluded: bool = True,
+    external: bool = False,
 ) -> list[tuple[str, str]]:
     """Each word with its meaning; drop: the study's compare.failure_drop. paper: whether there is
     one to be held against; failures, equal: whether runs are called failed, and variants equal;
-    concluded: whether there are runs enough to conclude anything from."""
-    terms = TERMS | OF_A_PAPER if paper else TERMS
+    concluded: whether there are runs enough to conclude anything from. external: whether there are
+    other test sets."""
+    terms = TERMS | (OF_A_PAPER if paper else {}) | (OF_OTHER_CASES if external else {})
     left_out = [*([] if failures else OF_FAILURES), *([] if equal else ["Equal"])]
     left_out += [] if concluded else OF_CONCLUSIONS
     return [

@@ -114,7 +114,7 @@ def typical_run(values: Values, failed: Failed) -> TypicalRun:
 @dataclass(frozen=True)
 class Contrast:
     """A weighted sum of typical runs: its value, its squared errors, and their degrees of freedom.
-    The cases' are C - 1."""
+    The cases' are C - 1, of each set of cases."""
 
     value: float
     seeds: float
@@ -158,28 +158,63 @@ def contrasts(
     runs: Sequence[TypicalRun], weights: Sequence[Sequence[float]] | Values, paired: bool
 ) -> list[Contrast]:
     """Weighted sums of the variants' typical runs, one for each row of `weights` (rows, V)."""
-    error_of = _paired_error if paired else _unpaired_error
-    by_case = np.array([run.by_case for run in runs])
-    rests = np.array([run.rest for run in runs])
-    cases = by_case.shape[1]
     found = []
     for row in np.asarray(weights, dtype=np.float64):
-        differences = row @ by_case
-        of_cases = max(0.0, float(differences.var(ddof=1) - np.square(row) @ rests) / cases)
-        seeds = error_of(runs, row)
-        least = min(run.kept for run, weight in zip(runs, row, strict=True) if weight)
-        found.append(
-            Contrast(
-                value=float(differences.mean()),
-                seeds=sum(part for part, _ in seeds),
-                cases=of_cases,
-                freedom=_freedom(seeds, (of_cases, cases - 1), least, len(runs[0].moves)),
-            )
+        value, of_cases = _over_cases(runs, row)
+        found.append(_contrast(value, runs, row, [of_cases], paired))
+    return found
+
+
+def changes(
+    here: Sequence[TypicalRun],
+    there: Sequence[TypicalRun],
+    weights: Sequence[Sequence[float]] | Values,
+    paired: bool,
+) -> list[Contrast]:
+    """By how much weighted sums of the variants' typical runs differ between two sets of cases,
+    that on `there` less that on `here`: of one weight a variant's own change, of 1 and -1 the
+    difference of two differences.
+
+    The same runs in the same order were scored on both, so what a seed moves on one it moves on the
+    other: the squared error over seeds is of each run's parts in the two means, subtracted (Yuen's
+    for dependent groups). No case is in both: their squared errors over cases add up.
+    """
+    both = [
+        TypicalRun(b.by_case, b.moves - a.moves, b.rest, min(a.kept, b.kept))
+        for a, b in zip(here, there, strict=True)
+    ]
+    found = []
+    for row in np.asarray(weights, dtype=np.float64):
+        (before, cases_here), (after, cases_there) = (
+            _over_cases(runs, row) for runs in (here, there)
         )
+        found.append(_contrast(after - before, both, row, [cases_here, cases_there], paired))
     return found
 
 
 Parts = list[tuple[float, float]]  # squared errors, each with its degrees of freedom
+
+
+def _over_cases(runs: Sequence[TypicalRun], row: Values) -> tuple[float, tuple[float, float]]:
+    """The weighted sum, and its squared error over cases with its degrees of freedom."""
+    differences = row @ np.array([run.by_case for run in runs])
+    rests = np.array([run.rest for run in runs])
+    cases = len(differences)
+    error = max(0.0, float(differences.var(ddof=1) - np.square(row) @ rests) / cases)
+    return float(differences.mean()), (error, cases - 1)
+
+
+def _contrast(
+    value: float, runs: Sequence[TypicalRun], row: Values, cases: Parts, paired: bool
+) -> Contrast:
+    seeds = (_paired_error if paired else _unpaired_error)(runs, row)
+    least = min(run.kept for run, weight in zip(runs, row, strict=True) if weight)
+    return Contrast(
+        value=value,
+        seeds=sum(part for part, _ in seeds),
+        cases=sum(part for part, _ in cases),
+        freedom=_freedom(seeds, cases, least, len(runs[0].moves)),
+    )
 
 
 def _unpaired_error(runs: Sequence[TypicalRun], row: Values) -> Parts:
@@ -213,15 +248,13 @@ def _paired_error(runs: Sequence[TypicalRun], row: Values) -> Parts:
     return [(pooled, (len(runs) - 1) * (least - 1))]
 
 
-def _freedom(
-    seeds: Sequence[tuple[float, float]], cases: tuple[float, float], kept: int, runs: int
-) -> float:
+def _freedom(seeds: Parts, cases: Parts, kept: int, runs: int) -> float:
     """Satterthwaite's, of a sum of squared errors, each with its own. The least of the seeds' where
     there is no error and of fewer than five kept runs, and h - 1 where there were fewer than five
     `runs` at all: Satterthwaite's number is then itself too uncertain (crossed.Errors.freedom)."""
     if runs < FEW_SEEDS:
         return float(kept - 1)
-    parts = [*seeds, cases]
+    parts = [*seeds, *cases]
     total = sum(part for part, _ in parts)
     if total <= 0 or kept < FEW_SEEDS:
         used = [freedom for part, freedom in seeds if part > 0]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from pipeline.statistics.definitions import FEWEST_SEEDS, metric_of
 from pipeline.statistics.results import (
+    Change,
     Comparison,
     Estimate,
+    ExternalSet,
     FailureRate,
     Interval,
     Pair,
@@ -246,13 +248,19 @@ def verdict(
     estimates: Sequence[Estimate],
     failures: Sequence[FailureRate],
     paper: Paper | None = None,
+    external: Sequence[ExternalSet] = (),
 ) -> list[str]:
     """What stands behind the answer, most important first; of too few seeds two lines. Sentences
     are plain text: escape them for their format."""
     told = answer(comparison, estimates, failures)
     notes = [note for note in comparison.notes if note != told]
     if comparison.descriptive:
-        return [*_so_far(comparison, estimates), *_needed(comparison), *notes]
+        return [
+            *_so_far(comparison, estimates),
+            *_needed(comparison),
+            *(told for each in external for told in _elsewhere(each, comparison, estimates)),
+            *notes,
+        ]
     sentences = [
         *_failed_runs(failures),
         *_groups(comparison),
@@ -261,6 +269,7 @@ def verdict(
         *_baseline(comparison),
         *_factorial(comparison),
         *_equivalence(comparison),
+        *(told for each in external for told in _elsewhere(each, comparison, estimates)),
         *_papers_figures(comparison, estimates, paper),
         *_power(comparison),
     ]
@@ -493,6 +502,88 @@ def _conclusion(shown: bool | None, p_value: float | None) -> str:
         return "descriptive only"
     told = "shown" if shown else "not shown"
     return told if p_value is None else f"{told} ({p_text(p_value)}, adjusted)"
+
+
+def _order(estimates: Sequence[Estimate], comparison: Comparison, variants: Collection[str]) -> str:
+    """`a > b > c`, of these variants by typical runs, better ones first."""
+    sign = 1 if comparison.better == "higher" else -1
+    found = {
+        each.variant: each.typical
+        for each in estimates
+        if each.metric == comparison.metric and each.variant in variants
+        if each.typical is not None
+    }
+    return " > ".join(sorted(found, key=lambda name: -sign * found[name]))
+
+
+def _elsewhere(
+    found: ExternalSet, comparison: Comparison, estimates: Sequence[Estimate]
+) -> list[str]:
+    """Whether what is so on the study's own cases is so on an external test set."""
+    label, name = metric_of(comparison.metric).label, found.name
+    cases = cases_of(found.cases, found.comparison.groups, "case")
+    told = [f"On {name}: {note}" for note in found.comparison.notes if note not in comparison.notes]
+    both = set(comparison.variants) & set(found.comparison.variants)
+    if len(both) > 1:
+        here, there = (_order(each, comparison, both) for each in (estimates, found.estimates))
+        same = "as on the study's own cases" if here == there else f"on the study's own {here}"
+        told.append(f"On {name} ({cases}) the order is {there}; {same}.")
+    outcomes: dict[str, list[str]] = {
+        f"Shown on both sets, the study's and {name}": [],
+        f"Shown on both sets, and turned round on {name}": [],
+        f"Shown on the study's own cases and not on {name}": [],
+        f"Shown on {name} alone": [],
+    }
+    tested = False
+    for pair in comparison.pairs:
+        own = pair if pair.difference > 0 else turned(pair)
+        other = find_pair(found.comparison, own.first, own.second)
+        if other is None or own.shown is None or other.shown is None:
+            continue
+        tested = True
+        ahead = other if other.difference > 0 else turned(other)
+        held, turned_round, here_alone, there_alone = outcomes.values()
+        if own.shown and other.shown:
+            (held if other.difference > 0 else turned_round).append(f"{own.first} > {own.second}")
+        elif own.shown:
+            here_alone.append(f"{own.first} > {own.second}")
+        elif other.shown:
+            there_alone.append(f"{ahead.first} > {ahead.second}")
+    parts = [f"{what}: {', '.join(pairs)}." for what, pairs in outcomes.items() if pairs]
+    if tested:
+        told.append(" ".join(parts) or f"No difference is shown on the study's cases or on {name}.")
+    of_pairs = [each for each in found.changes if len(each.variants) == 2]
+    another = [
+        f"{' less '.join(each.variants)} {_changed(each)}" for each in of_pairs if each.shown
+    ]
+    if another:
+        told.append(f"A difference is another on {name}, in {label}: {'; '.join(another)}.")
+    elif any(each.shown is not None for each in of_pairs):
+        widest = max(of_pairs, key=lambda each: abs(each.change))
+        what = "that which changes most" if len(of_pairs) > 1 else "the change"
+        told.append(
+            f"No difference is shown to be another on {name}; {what}: "
+            f"{' less '.join(widest.variants)} {_changed(widest)}."
+        )
+    return [*told, *_losses(found, comparison)]
+
+
+def _losses(found: ExternalSet, comparison: Comparison) -> list[str]:
+    changes = [each for each in found.changes if len(each.variants) == 1]
+    if not changes:
+        return []
+    parts = [
+        f"{each.variants[0]} {_changed(each)}"
+        for each in sorted(changes, key=lambda each: each.change)
+    ]
+    label = metric_of(comparison.metric).label
+    return [f"From the study's own cases to {found.name} {label} changes by: {'; '.join(parts)}."]
+
+
+def _changed(change: Change) -> str:
+    """`-0.050 (-0.080 to -0.020)`"""
+    text = shown(change.change, _digits(change.interval), sign=True)
+    return text if change.interval is None else f"{text} ({_range(change.interval)})"
 
 
 def _baseline(comparison: Comparison) -> list[str]:

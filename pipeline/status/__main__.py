@@ -13,7 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.status.overview import RunStatus, counts, disk_use, look, progress, table
+from pipeline.status.overview import (
+    RunStatus,
+    counts,
+    disk_use,
+    look,
+    progress,
+    scored_on_sets,
+    table,
+)
 from pipeline.status.remaining import Remaining, remaining
 from pipeline.study.errors import run_command
 from pipeline.study.params import Study
@@ -71,6 +79,10 @@ def describe(
     if any(run.state != "done" for run in runs):
         lines += _time_left(left) if estimate is None else []
     lines += _changes(runs)
+    lines += [
+        f"On {name}: {scored} of {quantity(len(runs), 'run')} scored"
+        for name, scored in scored_on_sets(study).items()
+    ]
     if estimate is not None:
         lines += _estimate(study, estimate)
     used = disk_use(study)

@@ -16,7 +16,7 @@ from pipeline.study.params import Run, Study
 
 State = Literal["done", "running", "evaluating", "trained", "interrupted", "failed", "waiting"]
 WIDTH = 100  # columns of a terminal that the table fits
-PARTS = ("data", "runs", "reports", ".resume")  # of a study's folder: what stages write
+PARTS = ("data", "runs", "external", "reports", ".resume")  # of a study's folder: what stages write
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,17 @@ def _training(run: Run, state: State, record: dict[str, Any]) -> RunStatus:
         seconds_per_epoch=record.get("seconds_per_epoch") or (images / speed if speed else None),
         error=record.get("error"),
     )
+
+
+def scored_on_sets(study: Study) -> dict[str, int]:
+    """How many runs have been scored on each external test set, with the weights that they have."""
+    return {
+        each.name: sum(
+            inputs.evaluated(run) is not None and not inputs.otherwise(run) for run in study.runs()
+        )
+        for each in study.evaluate.external
+        for inputs in [Inputs(study.on(each.name))]
+    }
 
 
 def disk_use(study: Study) -> dict[str, int]:

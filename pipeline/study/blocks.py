@@ -28,6 +28,7 @@ from pipeline.study.values import (
     Side,
     expect,
     shown,
+    unique,
 )
 
 
@@ -314,6 +315,21 @@ class Train(Block):
         return augmentation
 
 
+class AllTest(Block):
+    """Every case is a test case: of external test sets."""
+
+    method: Literal["all_test"] = "all_test"
+
+
+class External(Block):
+    """A test set beside the study's own: the folder `raw` in the raw layout, or with flat images/
+    and masks/. No network trains on it, and all of its cases are tested."""
+
+    name: Name
+    raw: str
+    on_problem: OnProblem
+
+
 class Evaluate(Block):
     """How test cases are scored: a pixel is lesion where p > threshold; a Jaccard index below
     `jaccard_threshold` counts as 0 in the challenge's thresholded Jaccard.
@@ -321,7 +337,7 @@ class Evaluate(Block):
     `resolution`: at the network's size, or beside that at the original image's too, against the raw
     masks, as the challenge scores. `surface_tolerance`: pixels of the network's size by which an
     outline may be off in the normalised surface Dice. `calibration_bins`: of the probability, for
-    reliability and its error.
+    reliability and its error. `external`: other test sets that each trained network is scored on.
     """
 
     batch_size: Count
@@ -331,6 +347,13 @@ class Evaluate(Block):
     resolution: Resolution
     surface_tolerance: NotNegative
     calibration_bins: Count
+    external: list[External]
+
+    @field_validator("external")
+    @classmethod
+    def _have_names_of_their_own(cls, external: list[External]) -> list[External]:
+        unique([each.name for each in external])
+        return external
 
 
 class Compare(Block):

@@ -20,7 +20,7 @@ from pipeline.study.run_files import read_evaluation, read_run
 from pipeline.study.stages import CODE, read_stage
 
 
-def source_hashes(stage: Literal["train", "evaluate"]) -> dict[str, str]:
+def source_hashes(stage: Literal["train", "evaluate", "evaluate_external"]) -> dict[str, str]:
     """The sha256 of each source file that dvc.yaml makes the stage depend on, by its path in the
     sources."""
     deps = read_stage(stage)["deps"]
@@ -45,7 +45,7 @@ class Inputs:
         self.fingerprint = (read(study.prepared_dir / "prepared.json") or {}).get("fingerprint")
         self.params: dict[str, Any] = json.loads(
             json.dumps(
-                study.model_dump(mode="json", include={"train", "focal", "evaluate"})
+                study.deciding("train", "focal", "evaluate")
                 | {"models": {name: asdict(study.models[name]) for name in study.variants}}
             )
         )
@@ -63,12 +63,15 @@ class Inputs:
         path = folder / "evaluation.json"
         if training is None or not path.is_file() or not (folder / "metrics.json").is_file():
             return None
-        record = read_evaluation(path)
+        external = self.study.external_name is not None
+        record = read_evaluation(path, "evaluate_external" if external else "evaluate")
         same = record.get("weights_sha256") == training.get("weights_sha256")
         return record if same else None
 
     def _records(self, run: Run) -> list[dict[str, Any]]:
-        return [found for found in (self.trained(run), self.evaluated(run)) if found is not None]
+        """On an external test set the evaluation's alone: its training was on other cases."""
+        training = None if self.study.external_name is not None else self.trained(run)
+        return [found for found in (training, self.evaluated(run)) if found is not None]
 
     def otherwise(self, run: Run) -> list[str]:
         """The keys of params.yaml, and the data, with which the run's training or evaluation was
@@ -85,7 +88,8 @@ class Inputs:
             if self.fingerprint and (record.get("data_fingerprint") or self.fingerprint) != (
                 self.fingerprint
             ):
-                found["data/prepared"] = None
+                folder = self.study.prepared_dir.relative_to(self.study.folder)
+                found[folder.as_posix()] = None
         return list(found)
 
     def changed(self, run: Run) -> tuple[str, ...]:

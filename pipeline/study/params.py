@@ -23,6 +23,7 @@ from pydantic import (
 
 from models import NetworkConfig, families
 from pipeline.study.blocks import (
+    AllTest,
     Block,
     Compare,
     Directory,
@@ -117,6 +118,7 @@ class Study(Block):
     _folder: Path = PrivateAttr(default=Path())
     _content: Any = PrivateAttr(default=None)  # of params.yaml, as it was read
     _missing: frozenset[Run] | None = PrivateAttr(default=None)  # None: of a whole study
+    _external: str | None = PrivateAttr(default=None)  # the name of the test set that it is on
 
     @field_validator("folds")
     @classmethod
@@ -256,19 +258,41 @@ class Study(Block):
         return here if here.exists() else original(self._folder) / Path(path).expanduser()
 
     @property
+    def raw_key(self) -> str:
+        """The key of params.yaml that names the folder of raw cases."""
+        if self._external is None:
+            return "data.raw"
+        return f"evaluate.external, raw of {self._external},"
+
+    @property
     def raw_dir(self) -> Path:
         """The raw cases. Drawn ones are the copy's own: experiments may draw others."""
         if self.data.source == "synthetic":
             return self._folder / self.data.raw
         return self.input(self.data.raw)
 
+    def deciding(self, *blocks: str) -> dict[str, Any]:
+        """What decides a run's training or scores, of these blocks of params.yaml: which other test
+        sets there are, does not."""
+        return self.model_dump(mode="json", include=set(blocks), exclude={"evaluate": {"external"}})
+
+    @property
+    def data_dir(self) -> Path:
+        return (
+            self._folder / "data" if self._external is None else self.external_dir(self._external)
+        )
+
+    def external_dir(self, name: str) -> Path:
+        """That of an external test set: its prepared cases, and the runs' scores on it."""
+        return self._folder / "external" / name
+
     @property
     def source_file(self) -> Path:
-        return self._folder / "data" / "source.json"
+        return self.data_dir / "source.json"
 
     @property
     def manifest_file(self) -> Path:
-        return self._folder / "data" / "manifest.csv"
+        return self.data_dir / "manifest.csv"
 
     @property
     def results_file(self) -> Path:
@@ -291,7 +315,7 @@ class Study(Block):
 
     @property
     def prepared_dir(self) -> Path:
-        return self._folder / "data" / "prepared"
+        return self.data_dir / "prepared"
 
     @property
     def reports_dir(self) -> Path:
@@ -306,7 +330,10 @@ class Study(Block):
         return self._folder / "runs" / variant / str(seed) / str(fold)
 
     def resume_file(self, variant: str, seed: int, fold: int = 0) -> Path:
-        return self._folder / ".resume" / variant / str(seed) / f"{fold}.safetensors"
+        folder = self._folder / ".resume"
+        if self._external is not None:
+            folder = folder / "external" / self._external
+        return folder / variant / str(seed) / f"{fold}.safetensors"
 
     @property
     def networks_dir(self) -> Path:
@@ -316,7 +343,9 @@ class Study(Block):
         return self.networks_dir / f"{variant}.json"
 
     def evaluation_dir(self, variant: str, seed: int, fold: int = 0) -> Path:
-        return self.run_dir(variant, seed, fold) / "evaluation"
+        if self._external is None:
+            return self.run_dir(variant, seed, fold) / "evaluation"
+        return self.data_dir / "runs" / variant / str(seed) / str(fold)
 
     def runs(self) -> list[Run]:
         """Every run of the study, in the order of params.yaml."""
@@ -353,15 +382,32 @@ class Study(Block):
                 "seeds": [seed for seed in self.seeds if any(run.seed == seed for run in kept)],
                 "averaging": [],
                 "export": [],
+                "evaluate": self.evaluate.model_copy(update={"external": []}),
             }
         )
         part._missing = left_out
         return part
 
+    @property
+    def external_name(self) -> str | None:
+        """Of the external test set whose cases `on` put in the place of the study's own."""
+        return self._external
+
+    def on(self, name: str) -> Study:
+        """The study with an external test set's cases in the place of its own: the same runs, their
+        scores on it. Raises KeyError where it has no such set."""
+        raw = {each.name: each for each in self.evaluate.external}[name]
+        data = Directory(source="directory", raw=raw.raw, on_problem=raw.on_problem)
+        prepare = self.prepare.model_copy(update={"groups": None, "split": AllTest()})
+        other = self.model_copy(update={"data": data, "prepare": prepare})
+        other._external = name
+        return other
+
     def label(self, run: Run) -> str:
         """The run in words; the fold where the study has several."""
         words = f"{run.variant}, seed {run.seed}"
-        return words if self.folds == [0] else f"{words}, fold {run.fold}"
+        words = words if self.folds == [0] else f"{words}, fold {run.fold}"
+        return words if self._external is None else f"{words}, on {self._external}"
 
     def check_exports(self) -> None:
         """Raise UserError for exports without the packages that they need."""
@@ -377,8 +423,8 @@ class Study(Block):
         """Raise UserError for a folder of one's own cases that is not there."""
         if self.data.source == "directory" and not self.raw_dir.is_dir():
             raise UserError(
-                f"{self._folder / 'params.yaml'}: data.raw must be an existing folder of cases, "
-                f"got {self.data.raw!r}; fill that folder or link it to where the cases are"
+                f"{self._folder / 'params.yaml'}: {self.raw_key} must be an existing folder of "
+                f"cases, got {self.data.raw!r}; fill that folder or link it to where the cases are"
             )
 
     def check_inputs(self) -> None:
@@ -386,8 +432,9 @@ class Study(Block):
         would be lost with the outputs, and for a network that another package does not have."""
         raw, prepared = self.raw_dir.resolve(), self.prepared_dir.resolve()
         if raw == prepared or raw in prepared.parents or prepared in raw.parents:
+            where = self.prepared_dir.relative_to(self._folder).as_posix()
             raise UserError(
-                f"{self._folder / 'params.yaml'}: data.raw must lie beside data/prepared, which is "
+                f"{self._folder / 'params.yaml'}: {self.raw_key} must lie beside {where}, which is "
                 f"replaced by each preparation, got {self.data.raw!r}; move the cases to another "
                 "folder"
             )

@@ -81,14 +81,67 @@ def parse_run(study: Study, arguments: Sequence[str] | None = None) -> Run:
 
     Raises UserError for one that the study does not have.
     """
+    return _checked_run(study, _run_parser().parse_args(arguments))
+
+
+def _run_parser() -> argparse.ArgumentParser:
     parser = _variant_parser()
     parser.add_argument("seed", type=int, help="one of seeds in params.yaml")
     parser.add_argument("fold", type=int, nargs="?", default=0, help="one of folds in params.yaml")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _checked_run(study: Study, given: argparse.Namespace) -> Run:
     _check_among("variant", given.variant, study.variants)
     _check_among("seed", given.seed, study.seeds)
     _check_among("fold", given.fold, study.folds)
     return Run(given.variant, given.seed, given.fold)
+
+
+def parse_external(study: Study, arguments: Sequence[str]) -> Study | None:
+    """The study on the external test set of the command line (Study.on); None where it names none.
+
+    Its folder and on_problem stand there as well, for DVC goes by the command: a change in one set
+    concerns no other. Raises UserError for a set that params.yaml does not have.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name", help="one of evaluate.external in params.yaml")
+    parser.add_argument("--raw", help="its raw, as params.yaml has it")
+    parser.add_argument("--on_problem", help="likewise")
+    given = parser.parse_args(arguments)
+    if given.name is None:
+        if given.raw is not None or given.on_problem is not None:
+            parser.error("--raw and --on_problem are of the set that --name names")
+        return None
+    on = _on(study, given.name)
+    told = {"raw": given.raw, "on_problem": given.on_problem}
+    for key, value in told.items():
+        if value not in (None, getattr(on.data, key)):
+            raise UserError(
+                f"--{key} must be what evaluate.external in params.yaml has of {given.name}, "
+                f"{getattr(on.data, key)!r}, got {value!r}"
+            )
+    return on
+
+
+def _on(study: Study, name: str) -> Study:
+    _check_among(
+        "external test set",
+        name,
+        [each.name for each in study.evaluate.external],
+        "evaluate.external",
+    )
+    return study.on(name)
+
+
+def parse_evaluation(study: Study, arguments: Sequence[str] | None = None) -> tuple[Study, Run]:
+    """The run on the command line, as parse_run, and the study, on the external test set that
+    --external names."""
+    parser = _run_parser()
+    parser.add_argument("--external", metavar="NAME", help="one of evaluate.external")
+    given = parser.parse_args(arguments)
+    run = _checked_run(study, given)
+    return (study if given.external is None else _on(study, given.external)), run
 
 
 def parse_variant(study: Study, arguments: Sequence[str] | None = None) -> str:
@@ -104,11 +157,11 @@ def _variant_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_among(what: str, value: Any, allowed: Sequence[Any]) -> None:
+def _check_among(what: str, value: Any, allowed: Sequence[Any], key: str = "") -> None:
     if value not in allowed:
+        known = ", ".join(map(str, allowed)) or "none"
         raise UserError(
-            f"{what} must be one of {what}s in params.yaml ({', '.join(map(str, allowed))}), "
-            f"got {value!r}"
+            f"{what} must be one of {key or what + 's'} in params.yaml ({known}), got {value!r}"
         )
 
 

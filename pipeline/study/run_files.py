@@ -99,14 +99,14 @@ def read_run(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     return record
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """evaluation.json, likewise."""
-    return _checked(_Made, path, "evaluate")
+def read_evaluation(path: Path, stage: str = "evaluate") -> dict[str, Any]:
+    """evaluation.json, likewise; stage: that writes it."""
+    return _checked(_Made, path, stage)
 
 
-def read_metrics(path: Path) -> dict[str, float | None]:
+def read_metrics(path: Path, stage: str = "evaluate") -> dict[str, float | None]:
     """evaluation/metrics.json, likewise: null where a metric has no value."""
-    return _checked(_Metrics, path, "evaluate")
+    return _checked(_Metrics, path, stage)
 
 
 def _checked(form: type[BaseModel], path: Path, stage: str) -> dict[str, Any]:

@@ -134,12 +134,14 @@ class _Held:
         name: str,
         run: Run | None,
         variant: str | None,
+        external: str | None,
         networks: Sequence[str],
         also: Sequence[Path],
     ) -> None:
         self.study, self.name = study, name
         stage = read_stage(name)
-        item = {"variant": variant} if run is None else run._asdict()
+        item: dict[str, Any] = {"variant": variant} if run is None else run._asdict()
+        item["set.name"] = external
 
         def named(block: str) -> list[str]:
             """The block's paths or keys; one with options is a dict with it as its key."""
@@ -217,6 +219,7 @@ def at_stage(
     run: Run | None = None,
     *,
     variant: str | None = None,
+    external: str | None = None,
     networks: Sequence[str] = (),
     also: Sequence[Path] = (),
     partial: bool = False,
@@ -226,17 +229,19 @@ def at_stage(
     `networks`, the paths `also` (by their sizes and times of change).
 
     run: of a stage with a matrix of runs, which beating() has for itself. variant: of one with a
-    matrix of variants, or that writes what is a variant's: be the only process at that. partial: of
-    a part of a study, whose results are no outputs. Raises UserError.
+    matrix of variants, or that writes what is a variant's: be the only process at that. external:
+    likewise, of one with a matrix of external test sets. partial: of a part of a study, whose
+    results are no outputs. Raises UserError.
     """
-    part = ".partial" if partial else f".{variant}" if variant else ""
+    whose = variant or external
+    part = ".partial" if partial else f".{whose}" if whose else ""
     lock = study.folder / ".resume" / f"{name}{part}.lock"
-    label = f"the stage {name}" + (f" of {variant}" if variant else "")
+    label = f"the stage {name}" + (f" of {whose}" if whose else "")
     with nullcontext() if run and not variant else alone(lock, label, "run"):
         if partial:
             yield
             return
-        held = _Held(study, name, run, variant, networks, also)
+        held = _Held(study, name, run, variant, external, networks, also)
         before_placing.append(held.check)
         try:
             yield

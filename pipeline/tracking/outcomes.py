@@ -43,6 +43,11 @@ class _Comparison(BaseModel):
     metric: str
 
 
+class _External(BaseModel):
+    name: str
+    estimates: list[_Estimate]
+
+
 class _Results(BaseModel):
     """The part of results.json that is needed; the rest is passed over."""
 
@@ -54,27 +59,31 @@ class _Results(BaseModel):
     estimates: list[_Estimate]
     failures: list[_Variant]
     runs: list[_Run]
+    external: list[_External] = []
 
 
 class Summary(NamedTuple):
     """What the study's own run tells. figures: the metrics' names and values, such as
-    `dice/mean/unet`, which MLflow shows below `dice/mean`. description: Markdown."""
+    `dice/mean/unet`, which MLflow shows below `dice/mean`, and `dice_ham10000/mean/unet` on an
+    external test set. description: Markdown."""
 
     figures: dict[str, float]
     description: str
 
 
 def summary(study: Study) -> Summary:
-    """Of each variant the headline metrics and how many runs failed, and the verdict; both empty
-    where `outcomes` knows of nothing."""
+    """Of each variant and test set the headline metrics, how many runs failed, and the verdict;
+    both empty where `outcomes` knows of nothing."""
     results = _results(study)
     if results is None:
         return Summary({}, "")
+    sets = {"": results.estimates} | {f"_{e.name}": e.estimates for e in results.external}
     figures: dict[str, float | None] = {
-        f"{metric}/{name}/{found.variant}": getattr(found, name)
+        f"{metric}{of}/{name}/{found.variant}": getattr(found, name)
+        for of, estimates in sets.items()
         for metric in HEADLINES
         for name in ("typical", "mean", "standard_deviation")
-        for found in results.estimates
+        for found in estimates
         if found.metric == metric
     }
     for rate in results.failures:

@@ -264,6 +264,13 @@ class StudyRecord:
                 for name, value in tested.items()
                 if value is not None
             }
+        for name, file in external_files(self.study, run).items():
+            scored = read_metrics(file, "evaluate_external")
+            final |= {
+                f"test_{name}/{metric}": value
+                for metric in HEADLINES
+                if (value := scored.get(metric)) is not None
+            }
         self.client.log_batch(
             run_id, metrics=[Metric(name, value, now, 0) for name, value in final.items()]
         )
@@ -278,7 +285,7 @@ class StudyRecord:
             ended = record["started"] + record["wall_seconds"]
             self.client.set_terminated(run_id, "FINISHED", _milliseconds(ended))
         # Last: a run without this tag is unfinished, whatever else it holds.
-        self.client.set_tag(run_id, "content", content(run_dir, record))
+        self.client.set_tag(run_id, "content", content(self.study, run, record))
 
 
 def run_of(recorded: Recorded) -> Run:
@@ -321,9 +328,19 @@ def small_files(run_dir: Path) -> list[Path]:
     return [path for path in files if path.suffix != ".safetensors" and path.name[0] != "."]
 
 
-def content(run_dir: Path, record: dict[str, Any]) -> str:
-    """What a recorded run stands for: equal when, and only when, the run folder is."""
+def external_files(study: Study, run: Run) -> dict[str, Path]:
+    """metrics.json of a run on each external test set that it was scored on, by the set's name."""
+    folders = {e.name: study.on(e.name).evaluation_dir(*run) for e in study.evaluate.external}
+    files = {name: folder / "metrics.json" for name, folder in folders.items()}
+    return {name: file for name, file in files.items() if file.is_file()}
+
+
+def content(study: Study, run: Run, record: dict[str, Any]) -> str:
+    """What a recorded run stands for: equal when, and only when, the run folder is, and the scores
+    on external test sets."""
+    run_dir = study.run_dir(*run)
     files = [f"{path.relative_to(run_dir)} {sha256(path)}" for path in small_files(run_dir)]
+    files += [f"{name} {sha256(path)}" for name, path in external_files(study, run).items()]
     return hashlib.sha256("\n".join([record["weights_sha256"], *files]).encode()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from pipeline.tracking.store import (
     NEEDED,
     StudyRecord,
     content,
+    external_files,
     hush,
     is_current,
     run_of,
@@ -56,7 +57,7 @@ def sync(study: Study) -> tuple[int, int]:
         record = read_run(run_dir / "run.json", NEEDED)
         found = store.find(run)
         current = len(found) == 1 and is_current(found[0])
-        if current and found[0].data.tags.get("content") == content(run_dir, record):
+        if current and found[0].data.tags.get("content") == content(study, run, record):
             unchanged += 1
             continue
         if (
@@ -80,11 +81,15 @@ def sync(study: Study) -> tuple[int, int]:
 
 
 def _has_other_files(store: StudyRecord, recorded: Recorded, run: Run) -> bool:
-    """Whether the record holds a file that the run folder does not have any more."""
+    """Whether the record holds a file that the run folder does not have any more, or figures of an
+    external test set that the run is not scored on."""
     run_dir = store.study.run_dir(*run)
     own = {path.relative_to(run_dir).as_posix() for path in small_files(run_dir)}
     own |= {f"{PICTURES}/{name}" for name in thumbnail_files(store.study, run)}
-    return not store.files(recorded.info.run_id) <= own
+    sections = {name.partition("/")[0] for name in recorded.data.metrics}
+    sets = {section for section in sections if section.startswith("test_")} - {"test_more"}
+    gone = sets - {f"test_{name}" for name in external_files(store.study, run)}
+    return bool(gone) or not store.files(recorded.info.run_id) <= own
 
 
 def _level_study(store: StudyRecord) -> None:

@@ -22,6 +22,8 @@ from pipeline.fanout.stage_graph import StageGraph  # noqa: E402
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LightStudy:
     made = LightStudy(tmp_path / "repository", variants=2, seeds=2)
+    made.params["evaluate"]["external"] = [{"name": "ham", "raw": "h am", "on_problem": "stop"}]
+    made.write_params()
     made.take_real_stages()
     monkeypatch.chdir(made.folder)
     return made
@@ -64,10 +66,19 @@ def test_stages_are_those_of_dvc(study, recorded):
     assert list(map(contents, ours.stages)) == list(map(contents, theirs.stages))
     needed = {"download", "preprocess", "networks"}
     needed |= {stage.name for stage in ours.stages if "@" in stage.name}
+    assert {"prepare_external@set0", "evaluate_external@set0-limit_encoder_attention-0-0"} < needed
     assert {stage.name for stage in ours.graph} == needed
     found = {(one.name, other.name) for one, other in ours.graph.edges}
     expected = {(one.name, other.name) for one, other in theirs.graph.edges}
     assert found == {edge for edge in expected if edge[0] in needed}
+
+
+def test_what_is_made_of_raw_cases_is_not_given_out(study):
+    """They lie on this machine: it is run before, as the stage preprocess is."""
+    matrix = Matrix(Path())
+    assert not [name for name in matrix.stages if name.startswith("prepare_external")]
+    assert "evaluate_external@set0-limit_encoder_attention-0-0" in matrix.stages
+    assert {"preprocess", "prepare_external@set0"} <= set(matrix.before())
 
 
 @pytest.mark.parametrize(
@@ -108,5 +119,5 @@ def test_verdicts_are_those_of_dvc(study, what):
     matrix = Matrix(Path())
     said: dict[Any, Any] = {}
     found = {name for name, stage in matrix.stages.items() if matrix._changed(stage, said)}
-    assert found == {name for name in study.status() if "@" in name}
-    assert len(found) == {"nothing": 8, "model": 10}.get(what, 9)
+    assert found == {name for name in study.status() if name in matrix.stages}
+    assert len(found) == {"nothing": 12, "model": 14}.get(what, 13)

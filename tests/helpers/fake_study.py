@@ -6,7 +6,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +46,24 @@ def make_study(
     folds: int = 0,
     averaging: Sequence[str] = (),
     groups: Mapping[str, str] | None = None,
+    external: Mapping[str, int] | None = None,
 ) -> Study:
     """Write `root`/studies/fake with all outputs up to the stage average, and load it.
 
     With `folds` all cases are divided into so many, by turns, and each is a fold's test case.
-    groups: of cases by id; each that is not there is of its own.
+    groups: of cases by id; each that is not there is of its own. external: how many cases each
+    external test set has, by its name; two more are the study's, and one cannot be used.
     """
     folder = root / "studies" / "fake"
     folder.mkdir(parents=True)
-    _write_params(folder, variants, seeds, epochs, side, source, folds, averaging)
+    _write_params(folder, variants, seeds, epochs, side, source, folds, averaging, external or {})
     study = load_study(folder)
     others = ["training-1", "training-2", "validation-1"]
     _write_prepared(study, others, list(test_ids), draw, groups or {})
     for number, run in enumerate(study.runs()):
         _write_run(study, run, np.random.default_rng(number))
+    for place, (name, count) in enumerate((external or {}).items()):
+        _write_external(study.on(name), count, np.random.default_rng(1000 + place))
     if averaging:
         _write_averaged(study, np.random.default_rng(99))
     return study
@@ -74,6 +78,7 @@ def _write_params(
     source: str,
     folds: int,
     averaging: Sequence[str],
+    external: Collection[str],
 ) -> None:
     params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
     params |= {"name": "fake", "variants": list(variants), "seeds": list(seeds)}
@@ -82,6 +87,9 @@ def _write_params(
         params["paper"] = PAPER.model_dump(mode="json")
     keep_paper_of(params)
     params["averaging"] = list(averaging)
+    params["evaluate"]["external"] = [
+        {"name": name, "raw": f"data/{name}", "on_problem": "skip"} for name in external
+    ]
     params["compare"] |= {"baseline": "resunet" if "resunet" in variants else None, "draws": 1000}
     params["prepare"] |= {"height": side, "width": side}
     if folds:
@@ -172,6 +180,41 @@ def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
     )
     (folder / "evaluation.json").write_text(json.dumps({"weights_sha256": None}))
     (folder / "metrics.json").write_text(json.dumps({"dice": cases["dice"].mean()}))
+
+
+def _write_external(on: Study, count: int, rng: np.random.Generator) -> None:
+    """The prepared cases of an external test set, and each run's scores on it."""
+    height, width = on.prepare.height, on.prepare.width
+    ids = [f"{on.external_name}-{index}" for index in range(count + 2)]
+    drawn = [_disc(height, width)(index) for index in range(100, 100 + len(ids))]
+    folder = on.prepared_dir
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", np.stack([image for image, _ in drawn]))
+    np.save(folder / "masks.npy", np.stack([mask for _, mask in drawn]))
+    pd.DataFrame(
+        {
+            "id": ids,
+            "split": ["test"] * count + ["training"] * 2,
+            "height": height,
+            "width": width,
+            "image_sha256": "0",
+            "mask_sha256": "0",
+            "group": ids,
+        }
+    ).to_csv(folder / "cases.csv", index=False)
+    seal(folder)
+    card = {"cases": count, "of_the_study": 2, "unusable": 1}
+    (folder / "card.json").write_text(json.dumps(card))
+    prepared = PreparedCases.open(folder)
+    masks = prepared.masks[:count]
+    for run in on.runs():
+        evaluation = on.evaluation_dir(*run)
+        evaluation.mkdir(parents=True)
+        cases = score(ids[:count], masks, _shifted(masks, rng), rng)
+        cases.to_csv(evaluation / "cases.csv", index=False)
+        (evaluation / "evaluation.json").write_text(json.dumps({"weights_sha256": None}))
+        figures = {name: cases[name].mean() for name in ("dice", "iou", "focal_loss")}
+        (evaluation / "metrics.json").write_text(json.dumps(figures))
 
 
 def _write_averaged(study: Study, rng: np.random.Generator) -> None:

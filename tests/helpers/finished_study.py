@@ -28,14 +28,20 @@ def main(folder: str, last: str = AFTER_RUNS[-1]) -> None:
         "export_variants": [(variant, *first) for variant in study.export],
     }
     stages: list[tuple[str, ...]] = [("download",), ("preprocess",), ("describe_networks",)]
+    for each in study.evaluate.external:
+        settings = (f"--raw={each.raw}", f"--on_problem={each.on_problem}")
+        stages.append(("preprocess", f"--name={each.name}", *settings))
     stages += [(stage, *run) for run in runs for stage in ("train", "evaluate")]
+    names = [each.name for each in study.evaluate.external]
+    stages += [("evaluate", f"--external={name}", *run) for name in names for run in runs]
     for stage in AFTER_RUNS[: AFTER_RUNS.index(last) + 1]:
         stages += [(stage, *item) for item in items.get(stage, [()])]
-    for command in read_stage("exported")["cmd"]:
+    for command in read_stage("folders")["cmd"]:
         subprocess.run(command, shell=True, check=True)
     for stage in stages:
         sys.argv = list(stage)
-        import_module(f"pipeline.{stage[0]}").main()
+        given = [stage[1:]] if stage[0] == "preprocess" else []
+        import_module(f"pipeline.{stage[0]}").main(*given)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,16 @@ def test_two_machines_seeds_are_one_studys():
     assert scores.notes == []
 
 
+@pytest.mark.parametrize("sets", [[], [{"name": "ph2", "raw": "x", "on_problem": "skip"}]])
+def test_other_test_sets_decide_no_run(sets):
+    """A file of before there were any has no such key."""
+    evaluate = {"threshold": 0.5}
+    one = save("one.json", {"a": {0: [0.1, 0.2]}}, params={"evaluate": evaluate})
+    with_sets = {"evaluate": evaluate | {"external": sets}}
+    two = save("two.json", {"a": {1: [0.5, 0.6]}}, params=with_sets)
+    assert len(read_scores([one, two]).table) == 4
+
+
 def test_a_run_that_is_in_two_files_counts_once():
     one = save("one.json", {"a": {0: [0.1, None]}, "b": {0: [0.3, 0.4]}})
     two = save("two.json", {"a": {0: [0.1, None], 1: [0.5, 0.6]}})

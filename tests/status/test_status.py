@@ -63,6 +63,17 @@ def test_files_say_what_is_done_waiting_trained_interrupted_and_failed(study):
     assert counts(look(study)) == {"done": 2, "failed": 2}
 
 
+def test_runs_that_are_scored_on_external_sets_are_counted(tmp_path):
+    study = make_study(tmp_path, variants=VARIANTS, seeds=[0, 1], external={"ham10000": 4})
+    assert overview.scored_on_sets(study) == {"ham10000": 4}
+    assert disk_use(study)["external"] > 0
+    (study.on("ham10000").evaluation_dir("resunet", 1) / "metrics.json").unlink()
+    assert overview.scored_on_sets(study) == {"ham10000": 3}
+    runs = look(study)
+    lines = describe(study, runs, remaining(runs, study.train.epochs), None)
+    assert "On ham10000: 3 of 4 runs scored" in lines
+
+
 def test_a_state_without_a_record_is_of_an_interrupted_training(study):
     shutil.rmtree(study.run_dir("resunet", 0))
     state = study.resume_file("resunet", 0)

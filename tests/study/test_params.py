@@ -286,6 +286,17 @@ TRAIN = demo_params()["train"]
             0,
             "evaluate.calibration_bins must be a whole number of at least 1, got 0",
         ),
+        ("evaluate.external", None, "evaluate.external must be a list, got nothing"),
+        (
+            "evaluate.external",
+            [{"name": "a", "raw": "x"}],
+            "evaluate.external.0.on_problem is missing",
+        ),
+        (
+            "evaluate.external",
+            [{"name": "a", "raw": raw, "on_problem": "skip"} for raw in "xy"],
+            "evaluate.external must name each once, got 'a' more than once",
+        ),
         ("prepare.height", 100, f"prepare.height {MULTIPLE}, got 100"),
         ("prepare.width", 0, f"prepare.width {MULTIPLE}, got 0"),
         ("data.height", 31, "data.height must be a whole number from 32 to 16384, got 31"),

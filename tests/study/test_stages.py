@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY, change_params
+from PIL import Image
 
+from pipeline import preprocess
+from pipeline.data.synthetic import draw_case
 from pipeline.study import stages
 from pipeline.study.errors import UserError
 from pipeline.study.files import before_placing, replacing
@@ -39,9 +42,11 @@ def append(path: str, text: str = "\n") -> Callable[[], None]:
 EDITS = {
     "download": (params(data={"seed": 8}), "params.yaml: data.seed"),
     "preprocess": (params(prepare={"width": 32}), "params.yaml: prepare.width"),
+    "prepare_external": (params(prepare={"resize": "pad"}), "params.yaml: prepare.resize"),
     "networks": (params(prepare={"height": 64}), "params.yaml: prepare.height"),
     "train": (params(focal={"gamma": 3.0}), "params.yaml: focal.gamma"),
     "evaluate": (params(evaluate={"threshold": 0.9}), "params.yaml: evaluate.threshold"),
+    "evaluate_external": (params(evaluate={"threshold": 0.9}), "params.yaml: evaluate.threshold"),
     "average": (append("runs/gated_attention/0/0/run.json"), "runs/gated_attention"),
     "export": (append("runs/gated_attention/0/0/run.json"), "runs/gated_attention/0/0/run.json"),
     "compare": (params(compare={"equivalence_margin": 0.5}), "params.yaml: compare.equ"),
@@ -50,7 +55,9 @@ EDITS = {
     "report": (append("reports/figures/extra.svg"), "reports/figures"),
     "track": (append("reports/table.md"), "reports"),
 }
+SET = {"name": "other", "raw": "../other", "on_problem": "skip"}
 MODULES = {
+    "evaluate_external": "evaluate",
     "networks": "describe_networks",
     "export": "export_variants",
     "track": "tracking.__main__",
@@ -58,8 +65,12 @@ MODULES = {
 
 
 def run(stage: str) -> None:
+    if stage == "prepare_external":
+        preprocess.main([f"--{key}={value}" for key, value in SET.items()])
+        return
     module = import_module(f"pipeline.{MODULES.get(stage, stage)}")
     items = dict.fromkeys(("train", "evaluate", "export"), RUN) | {"average": RUN[:1]}
+    items["evaluate_external"] = ("--external", SET["name"], *RUN)
     sys.argv = [stage, *(items | {"track": ("sync",)}).get(stage, ())]
     module.main()
 
@@ -67,7 +78,8 @@ def run(stage: str) -> None:
 def outputs(stage: str) -> list[Path]:
     found = [*read_stage(stage).get("outs", []), *read_stage(stage).get("metrics", [])]
     names = [name if isinstance(name, str) else next(iter(name)) for name in found]
-    for field, value in (("variant", RUN[0]), ("seed", RUN[1]), ("fold", "0")):
+    item = {"variant": RUN[0], "seed": RUN[1], "fold": "0", "set.name": SET["name"]}
+    for field, value in item.items():
         names = [name.replace(f"${{item.{field}}}", value) for name in names]
     return [Path(name) for name in names]
 
@@ -104,7 +116,14 @@ def test_every_stage_refuses_to_place_what_was_made_of_other_inputs(
     assert list(EDITS) == [stage for stage in pipeline if "deps" in pipeline[stage]]
     monkeypatch.setattr(sys, "argv", [])
     Path("data").unlink()  # a link to data that other tests have
-    change_params(variants=[RUN[0]], compare={"baseline": None})
+    change_params(variants=[RUN[0]], compare={"baseline": None}, evaluate={"external": [SET]})
+    other = tmp_path / "other"
+    for folder in ("images", "masks"):
+        (other / folder).mkdir(parents=True)
+    for index in range(2):
+        image, mask = draw_case(99, index, height=48, width=64)
+        Image.fromarray(image).save(other / "images" / f"{index}.png")
+        Image.fromarray(255 * mask).save(other / "masks" / f"{index}.png")
     whole = Path.cwd()
     for stage, (edit, told) in EDITS.items():
         edited = tmp_path / stage
