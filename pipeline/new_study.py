@@ -302,7 +302,13 @@ def _yaml() -> YAML:
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), _null)
     return yaml
+
+
+def _null(representer: Any, _: None) -> Any:
+    """Null as the params say it: an empty value looks forgotten."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _read(path: Path) -> Any:

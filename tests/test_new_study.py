@@ -151,6 +151,13 @@ def test_a_study_like_another_is_the_other_under_its_own_name():
     assert changed == {"name": "mine", "code": "../.."}
 
 
+def test_null_stays_written_out():
+    make("studies/mine", "--like", "studies/demo")
+    written = Path("studies/mine/params.yaml").read_text()
+    assert "gradient_clip: null # the largest" in written
+    assert written.count(": null") == Path("studies/demo/params.yaml").read_text().count(": null")
+
+
 def test_paths_lead_where_they_led(tmp_path):
     make("studies/mine", "--like", "studies/demo")
     params = yaml.safe_load(Path("studies/mine/params.yaml").read_text())
