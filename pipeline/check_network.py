@@ -27,7 +27,9 @@ def main() -> None:
         )
     study.check_inputs()
     size = (study.prepare.height, study.prepare.width)
-    subject = Subject(study.models[arguments.variant], size, study.train.batch_size)
+    subject = Subject(
+        study.models[arguments.variant], size, study.of(arguments.variant).train.batch_size
+    )
     failed = 0
     for found in check(subject):
         print(f"{found.name:18} {VERDICTS[found.passed]:11} {found.told}", flush=True)

@@ -30,7 +30,9 @@ def main() -> None:
             model = build_model(config)
             if config.family == "module":
                 try_own(model, study, variant)
-            if (key := study.train.encoder_key()) and not hasattr(model, "encoder_parameters"):
+            if (key := study.of(variant).train.encoder_key()) and not hasattr(
+                model, "encoder_parameters"
+            ):
                 raise UserError(
                     f"params.yaml: {key} needs networks with a method encoder_parameters(), which "
                     f"that of {variant} has not: add it, or do without that key"

@@ -35,6 +35,7 @@ from pipeline.study.files import read_json, replacing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, wants_partial
 from pipeline.study.stages import at_stage
+from pipeline.study.values import quantity
 
 FIGURES = {  # file in reports/figures -> title, what the reader sees
     "forest.svg": (
@@ -182,19 +183,33 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             external=results.external,
             environment=results.environment.items(),
             commands=commands(study, results),
+            epochs=epochs_of(study),
         )
     )
+
+
+def epochs_of(study: Study) -> str:
+    """`10 epochs`, `up to 10 epochs`, `4 to 10 epochs`: of a training."""
+    trainings = [study.of(variant).train for variant in study.variants]
+    least, most = (choose(train.epochs for train in trainings) for choose in (min, max))
+    told = quantity(most, "epoch")
+    if any(train.early_stopping is not None for train in trainings):
+        return f"up to {told}"
+    return told if least == most else f"{least} to {told}"
 
 
 def figures(study: Study, over: str) -> dict[str, InlineFigure]:
     """The figures that the page shows, by name; over: what differences' intervals are over. Raises
     UserError if one is missing that is always drawn."""
     shown = {}
+    trainings = [study.of(variant).train for variant in study.variants]
+    losses = dict.fromkeys(LOSSES[train.loss] for train in trainings)
+    stops_early = any(train.early_stopping is not None for train in trainings)
     for name, (title, caption) in FIGURES.items():
         if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
             continue  # there was nothing to draw
-        caption = caption.format(loss=LOSSES[study.train.loss], over=over)
-        if study.train.early_stopping is not None and "by epoch" in title:
+        caption = caption.format(loss=" or ".join(losses), over=over)
+        if stops_early and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."
         path = study.reports_dir / "figures" / name
         shown[path.stem] = inline_figure(path, title, caption, "plot")

@@ -35,6 +35,7 @@ def main() -> None:
     study = load_study()
     run = parse_run(study)
     study.check_inputs()
+    study = study.of(run.variant)
     start = start_weights(study, run.variant)
     with (
         beating(study, run, "train") as heartbeat,

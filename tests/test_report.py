@@ -342,6 +342,21 @@ def test_the_readings_and_the_caption_follow_the_training_protocol(tmp_path, mon
     assert "training minimises BCE + Dice loss." in page
     assert "up to 3 epochs" in page
 
+    own = {"epochs": 7, "loss": "focal", "early_stopping": None}
+    params["models"]["resunet"]["train"] = own
+    params["train"]["early_stopping"] = None
+    path.write_text(yaml.safe_dump(params))
+    study = load_study(study.folder)
+    used = {reading.topic: reading.used for reading in report.readings(study)}
+    assert used["Weights that are evaluated"] == (
+        "those after the epoch of the best validation Dice (of equals the first) of 3 "
+        "(gated_attention), those after the epoch of the best validation Dice (of equals the "
+        "first) of 7 (resunet)"
+    )
+    assert report.epochs_of(study) == "3 to 7 epochs"
+    page = write_reports(study, monkeypatch)["index.html"]
+    assert "training minimises BCE + Dice loss or the focal loss." in page
+
 
 def test_only_synthetic_studies_carry_the_banner(tmp_path, monkeypatch):
     synthetic = write_reports(make_study(tmp_path / "a", source="synthetic"), monkeypatch)

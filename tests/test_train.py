@@ -24,7 +24,8 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import SGD, Adam, Schedule
 from pipeline.study.errors import UserError
 from pipeline.study.files import sha256
-from pipeline.study.params import Study
+from pipeline.study.inputs import Inputs
+from pipeline.study.params import Run, Study
 from pipeline.training import loop, step
 
 HISTORY = [
@@ -345,6 +346,31 @@ def test_the_stage_writes_the_selected_weights_and_says_which(tiny_study, monkey
     assert len(pd.read_csv(folder / "history.csv")) == 3
     assert changed(seen[1], load_file(folder / "weights.safetensors")) == set()
     assert "validation Dice 0.3000 after epoch 2 of 3" in capsys.readouterr().out
+
+
+def test_a_variant_trains_by_its_own_settings_and_the_others_by_the_studys(tiny_study, monkeypatch):
+    plain = {"encoder": "plain", "plain_width": 2}
+    own = {"epochs": 2, "optimizer": {"learning_rate": 0.01}}
+    study = change_params(
+        train={"epochs": 1},
+        models={"gated_attention": plain, "resunet": plain | {"train": own}},
+        variants=["gated_attention", "resunet"],
+        tracking={"live": False},
+    )
+    rates = {}
+    for variant in study.variants:
+        monkeypatch.setattr(sys, "argv", ["train", variant, "0"])
+        train.main()
+        folder = study.run_dir(variant, 0)
+        rates[variant] = pd.read_csv(folder / "history.csv")["learning_rate"].tolist()
+        record = json.loads((folder / "run.json").read_text())
+        assert record["params"]["train"] == study.of(variant).deciding("train")["train"]
+        assert Inputs(study).otherwise(Run(variant, 0, 0)) == []
+    assert rates == {"gated_attention": [0.001], "resunet": [0.01, 0.01]}
+    own["epochs"] = 3
+    study = change_params(models={"resunet": plain | {"train": own}})
+    told = {variant: Inputs(study).otherwise(Run(variant, 0, 0)) for variant in study.variants}
+    assert told == {"gated_attention": [], "resunet": ["params.yaml: train"]}
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def _possible(kind: Any) -> list[str]:
 def _weights(study: Study) -> Made:
     networks = {variant: study.models[variant].weights for variant in study.variants}
     return (
-        f"weights: {_by_value(networks)}; {encoder_training(study.train)}",
+        f"weights: {_by_value(networks)}; {_of_each(study, encoder_training)}",
         "imagenet, none, or a file; freeze_encoder: true or false",
     )
 
@@ -95,11 +95,11 @@ def _weights(study: Study) -> Made:
 CHOICES: dict[str, Callable[[Study], Made]] = {
     "weights": _weights,
     "optimisation": lambda study: (
-        optimisation(study.train),
+        _of_each(study, optimisation),
         "train.loss, optimizer, schedule and gradient_clip in params.yaml",
     ),
     "select": lambda study: (
-        evaluated_weights(study.train),
+        _of_each(study, evaluated_weights),
         "select: last or best_validation_dice; early_stopping: null or epochs",
     ),
     "split": lambda study: (
@@ -123,6 +123,11 @@ CHOICES: dict[str, Callable[[Study], Made]] = {
         "compare.failure_drop: Dice above 0",
     ),
 }
+
+
+def _of_each(study: Study, describe: Callable[[Train], str]) -> str:
+    """What the training of all variants is, or of each where they differ."""
+    return _by_value({variant: describe(study.of(variant).train) for variant in study.variants})
 
 
 def encoder_training(train: Train) -> str:
@@ -174,4 +179,5 @@ def _by_value(values: dict[str, Any]) -> str:
         )
     if len(names) < 2:
         return next(iter(names))
-    return ", ".join(f"{value} ({', '.join(having)})" for value, having in names.items())
+    between = "; " if any(", " in value for value in names) else ", "
+    return between.join(f"{value} ({', '.join(having)})" for value, having in names.items())

@@ -44,7 +44,7 @@ def main() -> None:
         from pipeline.status.trial import estimate_study  # with torch: seconds
 
         estimate = estimate_study(study)
-    left = remaining(runs, study.train.epochs)
+    left = remaining(runs, {name: study.of(name).train.epochs for name in study.variants})
     if arguments.json:
         print(json.dumps(as_json(study, runs, left, estimate), indent=2))
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -22,12 +22,15 @@ class Remaining(NamedTuple):
     evaluated: bool
 
 
-def remaining(runs: Sequence[RunStatus], epochs: int) -> Remaining:
+def remaining(runs: Sequence[RunStatus], epochs: Mapping[str, int]) -> Remaining:
     """A waiting run takes the mean of its variant's finished ones, or, before there is one, of what
     those on their way will have taken. One on its way takes the epochs that it has left, each as
-    long as its own before. Early stopping is not foreseen. epochs: of a training."""
+    long as its own before. Early stopping is not foreseen. epochs: of each variant's trainings."""
     begun = _means(
-        (found.run.variant, found.seconds_per_epoch and epochs * found.seconds_per_epoch)
+        (
+            found.run.variant,
+            found.seconds_per_epoch and epochs[found.run.variant] * found.seconds_per_epoch,
+        )
         for found in runs
         if found.training_seconds is None
     )
@@ -45,8 +48,8 @@ def remaining(runs: Sequence[RunStatus], epochs: int) -> Remaining:
         if found.training_seconds is not None:
             continue
         done = 0.0 if found.epoch is None else found.epoch - 1 + found.epoch_share
-        per_epoch = found.seconds_per_epoch or _of(variant, training) / epochs
-        seconds += per_epoch * max(0.0, epochs - done)
+        per_epoch = found.seconds_per_epoch or _of(variant, training) / epochs[variant]
+        seconds += per_epoch * max(0.0, epochs[variant] - done)
         if variant not in training:
             unknown[variant] = None
     return Remaining(seconds, at_once, tuple(unknown), bool(evaluation))

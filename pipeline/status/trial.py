@@ -60,7 +60,7 @@ def estimate_study(study: Study) -> Estimate:
     starting = 2 * seconds_to_start()  # of a training and of an evaluation
     with machine_faults_told(study):
         seconds = {
-            name: starting + try_variant(study, study.models[name], few, numbers)
+            name: starting + try_variant(study.of(name), study.models[name], few, numbers)
             for name in tqdm(study.variants, "trial", unit="variant", leave=False)
         }
     return Estimate(
@@ -104,9 +104,10 @@ def try_variant(
 
 def few_cases(study: Study) -> tuple[PreparedCases, dict[Split, int]]:
     """Cases to try, and how many of each split a run has; random ones where none are prepared."""
+    batch = max(study.of(name).train.batch_size for name in study.variants)
     wanted: dict[Split, int] = {
-        "training": STEPS * study.train.batch_size,
-        "validation": BATCHES * study.train.batch_size,
+        "training": STEPS * batch,
+        "validation": BATCHES * batch,
         "test": BATCHES * study.evaluate.batch_size,
     }
     if not study.prepared_dir.is_dir():

@@ -47,6 +47,7 @@ class Inputs:
             json.dumps(
                 study.deciding("train", "focal", "evaluate")
                 | {"models": {name: asdict(study.models[name]) for name in study.variants}}
+                | {"trains": {n: study.of(n).deciding("train")["train"] for n in study.variants}}
             )
         )
         self.sums: dict[Path, str | None] = {}
@@ -79,7 +80,10 @@ class Inputs:
         found: dict[str, None] = {}
         for record in self._records(run):
             told = record.get("params", {})
-            now = self.params | {"model": self.params["models"][run.variant]}
+            now = self.params | {
+                "model": self.params["models"][run.variant],
+                "train": self.params["trains"][run.variant],
+            }
             found |= {
                 f"params.yaml: {key}": None
                 for key in ("train", "focal", "evaluate", "model")

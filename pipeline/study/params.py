@@ -15,9 +15,11 @@ from pydantic import (
     Discriminator,
     Field,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -86,11 +88,12 @@ else:
 class Study(Block):
     """A protocol: one params.yaml, and where its files are.
 
-    `averaging`: whose probabilities are averaged and scored beside single networks': an image's
-    four flips, the networks of all seeds, or both. `export`: variants whose network of the first
-    seed and fold is written for use elsewhere. `paper`: what the study is held against; null for
-    none. `factors`: a crossed design whose effects are told, variant -> the factors that it has;
-    empty for none.
+    `own_training`: the block `train` of variants that have keys of it for themselves, as `train` in
+    their entries under `models` (study/reading.py). `averaging`: whose probabilities are averaged
+    and scored beside single networks': an image's four flips, the networks of all seeds, or both.
+    `export`: variants whose network of the first seed and fold is written for use elsewhere.
+    `paper`: what the study is held against; null for none. `factors`: a crossed design whose
+    effects are told, variant -> the factors that it has; empty for none.
     """
 
     name: Name
@@ -109,6 +112,7 @@ class Study(Block):
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
     folds: Annotated[list[Seed], Field(min_length=1), AfterValidator(unique)]
     models: dict[Name, Network]
+    own_training: dict[Name, Train] = Field(default_factory=dict)
     variants: Annotated[list[Name], Field(min_length=1), AfterValidator(unique)]
     averaging: Annotated[list[Averaging], AfterValidator(unique)]
     export: Annotated[list[Name], AfterValidator(unique)]
@@ -119,6 +123,14 @@ class Study(Block):
     _content: Any = PrivateAttr(default=None)  # of params.yaml, as it was read
     _missing: frozenset[Run] | None = PrivateAttr(default=None)  # None: of a whole study
     _external: str | None = PrivateAttr(default=None)  # the name of the test set that it is on
+
+    @model_serializer(mode="wrap")
+    def _put_own_training_back(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        for name, train in content.pop("own_training", {}).items():
+            if "models" in content:
+                content["models"][name]["train"] = train
+        return content
 
     @field_validator("folds")
     @classmethod
@@ -230,8 +242,12 @@ class Study(Block):
 
     @model_validator(mode="after")
     def _freezes_pretrained_encoders(self) -> Study:
-        random = [name for name in self.variants if self.models[name].weights == "none"]
-        if self.train.freeze_encoder and random:
+        random = [
+            name
+            for name in self.variants
+            if self.models[name].weights == "none" and self.of(name).train.freeze_encoder
+        ]
+        if random:
             keys = ", ".join(f"models.{name}.weights" for name in random)
             raise ValueError(
                 f"{keys} must be imagenet or a file with train.freeze_encoder true (a plain "
@@ -387,6 +403,12 @@ class Study(Block):
         )
         part._missing = left_out
         return part
+
+    def of(self, variant: str) -> Study:
+        """The study as it is for one variant: `train` with what the variant has of its own."""
+        if variant not in self.own_training:
+            return self
+        return self.model_copy(update={"train": self.own_training[variant]})
 
     @property
     def external_name(self) -> str | None:

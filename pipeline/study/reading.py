@@ -30,9 +30,13 @@ def load_study(folder: Path = Path()) -> Study:
         raise UserError(
             f"{path} is missing: run in a study's folder (the root, or studies/<name>)"
         ) from None
+    if isinstance(content, dict) and "own_training" in content:
+        raise UserError(
+            f"{path}: own_training is an unknown key; remove it or correct its spelling"
+        )
     try:
         # Through JSON, because strict validation takes a list for a tuple there and nowhere else.
-        study = Study.model_validate_json(json.dumps(content))
+        study = Study.model_validate_json(json.dumps(_apart(content)))
     except ValidationError as invalid:
         raise mistakes(path, invalid) from None
     here = folder.resolve()
@@ -47,11 +51,44 @@ def load_study(folder: Path = Path()) -> Study:
     return study
 
 
+def _apart(content: Any) -> Any:
+    """params.yaml with each variant's own `train`, which no network has, as a block of its own."""
+    models = content.get("models") if isinstance(content, dict) else None
+    if not isinstance(models, dict):
+        return content
+    own = {
+        name: _merged(content.get("train"), network["train"])
+        for name, network in models.items()
+        if isinstance(network, dict) and "train" in network
+    }
+    networks = {
+        name: {key: value for key, value in network.items() if key != "train"}
+        if name in own
+        else network
+        for name, network in models.items()
+    }
+    return content | {"models": networks, "own_training": own}
+
+
+def _merged(block: Any, own: Any) -> Any:
+    """A block with the keys that `own` has others for, blocks within it likewise."""
+    if not (isinstance(block, dict) and isinstance(own, dict)):
+        return own
+    return block | {key: _merged(block.get(key), value) for key, value in own.items()}
+
+
 def mistakes(path: Path, invalid: ValidationError) -> UserError:
     """What is wrong with a YAML file, a line a key."""
-    lines = [f"{path}: {_sentence(error)}" for error in invalid.errors()[:MOST_TOLD]]
-    if invalid.error_count() > MOST_TOLD:
-        lines.append(f"... and {invalid.error_count() - MOST_TOLD} more")
+    errors = invalid.errors()
+    shared = {error["loc"][1:] for error in errors if error["loc"][:1] == ("train",)}
+    errors = [  # a mistake in `train` is one in every variant's that has keys of its own
+        error
+        for error in errors
+        if error["loc"][:1] != ("own_training",) or error["loc"][2:] not in shared
+    ]
+    lines = [f"{path}: {_sentence(error)}" for error in errors[:MOST_TOLD]]
+    if len(errors) > MOST_TOLD:
+        lines.append(f"... and {len(errors) - MOST_TOLD} more")
     return UserError("\n       ".join(lines))
 
 
@@ -202,6 +239,10 @@ def _sentence(error: Any) -> str:
             del steps[len(block) : len(block) + 1]
     if steps[:1] == ["models"]:  # the same, below the variant's name
         del steps[2:3]
+    if steps[:1] == ["own_training"]:  # which has no key of that name
+        steps = ["models", *steps[1:2], "train", *steps[2:]]
+        if steps[3:4] == ["optimizer"]:
+            del steps[4:5]
     if kind.startswith("union_tag"):
         named_by = context["discriminator"].strip("'()")
         steps.append(named_by)

@@ -70,7 +70,9 @@ def test_runs_that_are_scored_on_external_sets_are_counted(tmp_path):
     (study.on("ham10000").evaluation_dir("resunet", 1) / "metrics.json").unlink()
     assert overview.scored_on_sets(study) == {"ham10000": 3}
     runs = look(study)
-    lines = describe(study, runs, remaining(runs, study.train.epochs), None)
+    lines = describe(
+        study, runs, remaining(runs, dict.fromkeys(study.variants, study.train.epochs)), None
+    )
     assert "On ham10000: 3 of 4 runs scored" in lines
 
 
@@ -150,7 +152,7 @@ def test_hours_left_are_the_means_of_the_variant_and_the_epochs_of_those_on_thei
         RunStatus(Run("a", 5, 0), "interrupted", 3, 10, 0.0, 50.0, 12.0),
         RunStatus(Run("b", 0, 0), "waiting"),  # nothing is known of b: as a
     ]
-    left = remaining(runs, epochs=10)
+    left = remaining(runs, {"a": 10, "b": 10})
     training, evaluation = (100 + 140 + 90) / 3, (20 + 40) / 2
     assert left.seconds == pytest.approx(2 * training + 6.5 * 11 + 8 * 12 + 5 * evaluation)
     assert (left.at_once, left.unknown, left.evaluated) == (1, ("b",), True)
@@ -162,20 +164,30 @@ def test_before_any_run_is_finished_those_on_their_way_stand_for_the_others():
         RunStatus(Run("a", 1, 0), "waiting"),
         RunStatus(Run("b", 0, 0), "waiting"),
     ]
-    left = remaining(runs, epochs=4)
+    left = remaining(runs, {"a": 4, "b": 4})
     assert left.seconds == pytest.approx(3 * 10 + 40 + 40)
     assert (left.unknown, left.evaluated) == (("b",), False)
 
 
+def test_a_run_takes_the_epochs_of_its_own_variant():
+    runs = [
+        RunStatus(Run("a", 0, 0), "running", 2, 4, 0.0, 50.0, 10.0),
+        RunStatus(Run("b", 0, 0), "running", 2, 9, 0.0, 50.0, 10.0),
+        RunStatus(Run("b", 1, 0), "waiting"),
+    ]
+    left = remaining(runs, {"a": 4, "b": 9})
+    assert left.seconds == pytest.approx(3 * 10 + 8 * 10 + 90)
+
+
 def test_two_at_once_share_what_is_left():
     running = [RunStatus(Run("a", seed, 0), "running", 1, 2, 0.0, 1.0, 30.0) for seed in (0, 1)]
-    left = remaining(running, epochs=2)
+    left = remaining(running, {"a": 2})
     assert (left.seconds, left.at_once, left.evaluated) == (120.0, 2, False)
 
 
 def test_before_anything_ran_no_time_is_told():
-    assert remaining([RunStatus(Run("a", 0, 0), "waiting")], epochs=2).seconds is None
-    assert remaining([done("a", 0)], epochs=2).seconds == 0.0
+    assert remaining([RunStatus(Run("a", 0, 0), "waiting")], {"a": 2}).seconds is None
+    assert remaining([done("a", 0)], {"a": 2}).seconds == 0.0
 
 
 @pytest.mark.parametrize(("seeds", "folds"), [(10, 0), (30, 0), (2, 3), (1, 0)])
@@ -233,7 +245,9 @@ def test_what_is_not_done_is_told_below_the_table(study):
     shutil.rmtree(study.run_dir("resunet", 0))
     leave_record(study, ("resunet", 0, 0), epoch=3, epochs=10, error="no luck")
     runs = look(study)
-    text = "\n".join(describe(study, runs, remaining(runs, 10), None))
+    text = "\n".join(
+        describe(study, runs, remaining(runs, dict.fromkeys(study.variants, 10)), None)
+    )
     assert "failed: resunet, seed 0 in epoch 3 of 10: no luck" in text
     # Of resunet's other run 76.5 s; eight epochs are left.
     assert f"Time left: about {duration(76.5 * 0.8)}" in text
@@ -373,5 +387,5 @@ def test_each_state_has_its_word_in_the_table_or_its_sign_and_a_line_below(study
         (states[4], "interrupted: resunet, seed 0 in epoch 4 of 9; run again, and it goes on"),
     ):
         other = [RunStatus(each, "waiting") for each in study.runs() if each != run]
-        text = "\n".join(describe(study, [found, *other], remaining([], 9), None))
+        text = "\n".join(describe(study, [found, *other], remaining([], {}), None))
         assert told in text

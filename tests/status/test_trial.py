@@ -80,7 +80,9 @@ def test_an_estimate_is_of_every_run_and_leaves_the_study_as_it_was(tiny_study):
     assert found.cases == "prepared"
     assert found.detectable is None  # three seeds only describe
     runs = look(study)
-    told = "\n".join(describe(study, runs, remaining(runs, 1), found))
+    told = "\n".join(
+        describe(study, runs, remaining(runs, dict.fromkeys(study.variants, 1)), found)
+    )
     assert "3 runs, about " in told
     assert "3 seeds can only describe" in told
 

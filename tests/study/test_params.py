@@ -740,6 +740,82 @@ def test_an_optimizer_has_the_keys_of_its_kind(tmp_path):
     assert load_study(tmp_path).train.optimizer.weight_decay == 0.01
 
 
+def with_own_training(folder: Path, own: Any) -> Path:
+    """The demo study, its variant resunet with `own` as its block train."""
+    params = demo_params()
+    params["models"]["resunet"]["train"] = own
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return folder
+
+
+def test_a_variant_trains_with_the_keys_that_it_has_of_its_own(tmp_path):
+    own = {"epochs": 7, "optimizer": {"learning_rate": 0.0003}}
+    study = load_study(with_own_training(tmp_path, own))
+    train = study.of("resunet").train
+    assert train.optimizer == study.train.optimizer.model_copy(update={"learning_rate": 0.0003})
+    changed = {"epochs": 7, "optimizer": train.optimizer}
+    assert train == study.train.model_copy(update=changed)
+    others = [name for name in study.variants if name != "resunet"]
+    assert others
+    assert all(study.of(name).train == study.train != train for name in others)
+
+
+def test_a_study_with_own_training_is_written_as_it_is_read(tmp_path):
+    """run.json, results.json and the gate's baseline hold a study's params."""
+    study = load_study(with_own_training(tmp_path, {"epochs": 7}))
+    dumped = study.model_dump(mode="json")
+    assert "own_training" not in dumped
+    assert dumped["models"]["resunet"]["train"] == dumped["train"] | {"epochs": 7}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(dumped))
+    assert load_study(tmp_path).model_dump(mode="json") == dumped
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"epochs": 0}, "train.epochs must be a whole number of at least 1, got 0"),
+        ({"epoch": 3}, "train.epoch is an unknown key; remove it or correct its spelling"),
+        (
+            {"optimizer": {"rate": 1}},
+            "train.optimizer.rate is an unknown key; remove it or correct",
+        ),
+        ({"optimizer": {"method": "rprop"}}, "train.optimizer.method must be adam, adamw or sgd,"),
+        ({"augmentation": 3}, "train.augmentation must be a list, got 3"),
+        (None, "train must be a block of keys, got nothing"),
+        ("fast", "train must be a block of keys, got 'fast'"),
+    ],
+)
+def test_a_mistake_in_own_training_is_told_by_its_key(tmp_path, own, message):
+    with pytest.raises(UserError) as error:
+        load_study(with_own_training(tmp_path, own))
+    (line,) = str(error.value).splitlines()
+    expected = f"{tmp_path}/params.yaml: models.resunet.{message}"
+    assert line.casefold().startswith(expected.casefold())
+
+
+def test_a_mistake_in_the_shared_training_is_told_once(tmp_path):
+    params = demo_params()
+    params["models"]["resunet"]["train"] = {"epochs": 3}
+    params["train"]["batch_size"] = 0
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError) as error:
+        load_study(tmp_path)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"{tmp_path}/params.yaml: train.batch_size must be")
+
+
+def test_own_training_stands_in_its_variants_entry(tmp_path):
+    params = demo_params() | {"own_training": {}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UserError, match=r"own_training is an unknown key"):
+        load_study(tmp_path)
+
+
+def test_a_variant_that_freezes_its_own_encoder_needs_weights_to_keep(tmp_path):
+    with pytest.raises(UserError, match=r"models\.resunet\.weights must be imagenet or a file"):
+        load_study(with_own_training(tmp_path, {"freeze_encoder": True}))
+
+
 def test_what_git_does_not_know_is_found_from_a_copy_that_dvc_made_of_the_study(tmp_path):
     study = tmp_path / "studies" / "mine"
     copy = study / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1" / "studies" / "mine"
