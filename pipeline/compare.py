@@ -65,10 +65,12 @@ from pipeline.statistics.runs import (
     read_histories,
     read_scores,
     read_thresholds,
+    read_validation,
     test_ids,
 )
 from pipeline.statistics.scores import both_empty, score_runs
 from pipeline.statistics.subgroups import FEWEST_CASES, GROUPINGS, group_cases
+from pipeline.statistics.tuning import tune
 from pipeline.statistics.typical import Failed, typical_interval, typical_mean
 from pipeline.statistics.unequal import compare_available
 from pipeline.statistics.verdict import answer, verdict
@@ -92,10 +94,10 @@ def main(partial: bool = False) -> None:
         missing = missing_runs(study) if partial else []
         part = study.without(missing) if partial else study
         results = collect(part, cases)
-        if study.compare.baseline not in (None, *study.variants):
+        if study.compare.baseline not in (None, *study.settings):
             warn(
                 f"params.yaml: compare.baseline is {study.compare.baseline}, which is not among "
-                "variants: nothing is held against it"
+                f"those compared ({', '.join(study.settings)}): nothing is held against it"
             )
         if partial:
             known = describe_part(study, part, missing)
@@ -137,8 +139,8 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     failed_runs = {(each.variant, seed) for each in failures for seed in each.failed}
     paper = None if study.paper is None else study.paper.among(study.variants)
     estimates = beside_each_other(estimate_all(study, scores, runs, failed_runs, paper, groups))
-    table = scores.rename(columns={"id": "case", PRIMARY: "value"})
-    table = table[["variant", "seed", "case", "value", "group"]]
+    of_settings = _table(scores)
+    table = of_settings[of_settings["variant"].isin(study.settings)]
     protocol = Protocol(
         metric=PRIMARY,
         margin=study.compare.equivalence_margin,
@@ -154,6 +156,9 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         compare_external(study.on(each.name), table, protocol, failed_runs, comparison)
         for each in study.evaluate.external
     ]
+    tuning = None
+    if any(len(names) > 1 for names in study.settings.values()) and not study.is_part:
+        tuning = tune(of_settings, read_validation(study), study.settings, protocol, failed_runs)
     return Results(
         schema_version=SCHEMA_VERSION,
         study=_study(study, cases, scores),
@@ -161,12 +166,13 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         paper=paper,
         environment=_environment(facts.values()),
         answer=answer(comparison, estimates, failures),
-        verdict=verdict(comparison, estimates, failures, paper, external),
+        verdict=verdict(comparison, estimates, failures, paper, external, tuning),
         estimates=estimates,
         failures=failures,
         averaged=average_all(study, cases, scores, failed_runs, groups),
         comparison=comparison,
         external=external,
+        tuning=tuning,
         tails=_tails(study, scores),
         groupings=GROUPINGS,
         subgroups=_subgroups(study, cases, scores, failed_runs, groups),
@@ -189,8 +195,8 @@ def compare_external(
     group_of = dict(zip(cases.table["id"], cases.table["group"], strict=True))
     scores["group"] = scores["id"].map(group_of)
     groups = groups_of(scores)
-    table = scores.rename(columns={"id": "case", PRIMARY: "value"})
-    table = table[["variant", "seed", "case", "value", "group"]]
+    table = _table(scores)
+    table = table[table["variant"].isin(on.settings)]
     estimates = []
     for variant in on.variants:
         values = scores[scores["variant"] == variant]
@@ -223,6 +229,12 @@ def compare_external(
             for own in [scores[(scores["variant"] == variant) & (scores["seed"] == seed)]]
         ],
     )
+
+
+def _table(scores: pd.DataFrame) -> pd.DataFrame:
+    """The primary metric as the protocol takes it."""
+    table = scores.rename(columns={"id": "case", PRIMARY: "value"})
+    return table[["variant", "seed", "case", "value", "group"]]
 
 
 def groups_of(scores: pd.DataFrame) -> Groups | None:

@@ -518,9 +518,93 @@ def test_a_baseline_that_is_no_variant_is_warned_of(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(study.folder)
     change_params(compare={"baseline": "big"})
     compare.main()
-    told = "compare.baseline is big, which is not among variants: nothing is held against it"
+    told = "compare.baseline is big, which is not among those compared (gated_attention, resunet)"
     assert told in capsys.readouterr().err
     assert load_results(study.results_file).comparison.baseline is None
+
+
+RATES = [{"optimizer": {"learning_rate": rate}} for rate in (0.0003, 0.003)]
+
+
+@pytest.fixture
+def tuned_study(tmp_path, monkeypatch):
+    """Of resunet the second of two further settings is best in validation, and in test."""
+    study = make_study(
+        tmp_path, variants=["own", "resunet"], seeds=list(range(8)), external={"others": 12},
+        settings={"resunet": RATES},
+    )  # fmt: skip
+    monkeypatch.chdir(study.folder)
+    levels = {"own": 0.80, "resunet": 0.78, "resunet1": 0.70, "resunet2": 0.82}
+    for variant, seed, _ in study.runs():
+        level = levels[variant] + 0.001 * (-1) ** seed
+        path = study.evaluation_dir(variant, seed) / "cases.csv"
+        table = pd.read_csv(path, dtype={"id": str})
+        table.assign(dice=level + 0.001 * np.arange(5)).to_csv(path, index=False)
+        path = study.run_dir(variant, seed) / "history.csv"
+        pd.read_csv(path).assign(validation_dice=[0.99, 0.99, level]).to_csv(path, index=False)
+    return study
+
+
+def test_variants_with_settings_are_compared_at_their_own_and_at_the_best(tuned_study):
+    found = results(tuned_study)
+    assert found.comparison.variants == ["own", "resunet"]
+    assert found.external[0].comparison.variants == ["own", "resunet"]
+    assert {each.variant for each in found.estimates} == set(tuned_study.variants)
+    own, resunet = found.tuning.variants
+    assert (own.settings, own.gain) == (["own"], None)
+    assert resunet.settings == ["resunet", "resunet1", "resunet2"]
+    assert resunet.chosen == {"resunet": 0, "resunet1": 0, "resunet2": 8}
+    # After the epoch whose weights are evaluated, here the last, not after the first two.
+    assert resunet.validation_dice == pytest.approx(
+        {"resunet": 0.78, "resunet1": 0.70, "resunet2": 0.82}
+    )
+    assert resunet.gain == pytest.approx(0.04)
+    (before,), (after,) = found.comparison.pairs, found.tuning.comparison.pairs
+    assert (before.difference, after.difference) == pytest.approx((0.02, -0.02))
+    assert before.shown
+    assert after.shown
+    told = [
+        "The best setting by validation: resunet resunet2.",
+        "Each at the best of its settings, the order is resunet > own; at its own settings own > "
+        "resunet.",
+        "Shown at both, and turned round at the best settings: own > resunet.",
+        "From its own settings to the best Dice changes by: resunet +0.0400 (0.0400 to 0.0400).",
+    ]
+    place = found.verdict.index(told[0])
+    assert found.verdict[place : place + 4] == told
+
+
+def test_the_tables_of_settings_have_every_one_and_what_it_was_chosen_by(tuned_study):
+    tables = {table.key: table for table in all_tables(results(tuned_study))}
+    rows = {row.name: [cell.text for cell in row.cells] for row in tables["settings"].rows}
+    assert list(rows) == ["own", "resunet", "resunet1", "resunet2"]
+    assert [cells[0] for cells in rows.values()] == ["own", *["resunet"] * 3]
+    assert [cells[-1] for cells in rows.values()] == ["8 of 8", "0 of 8", "0 of 8", "8 of 8"]
+    (pair,) = tables["tuned-pairs"].rows
+    assert (pair.name, pair.cells[-1].text) == ("own - resunet", "both, turned round")
+    assert [row.name for row in tables["tuned-variants"].rows] == ["own", "resunet"]
+
+
+def test_of_a_part_of_a_study_no_setting_is_chosen(tuned_study):
+    (tuned_study.run_dir("resunet2", 3) / "run.json").unlink()
+    compare.main(partial=True)
+    found = load_results(tuned_study.partial_dir / "results.json", partial=True)
+    assert found.tuning is None
+    assert found.comparison.variants == ["own", "resunet"]
+
+
+def test_a_baseline_that_is_a_setting_of_another_is_warned_of(tuned_study, capsys):
+    change_params(compare={"baseline": "resunet1"})
+    compare.main()
+    told = "compare.baseline is resunet1, which is not among those compared (own, resunet)"
+    assert told in capsys.readouterr().err
+
+
+def test_a_run_whose_selected_epoch_its_history_lacks_is_told(tuned_study):
+    path = tuned_study.run_dir("resunet1", 2) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"selected_epoch": 9}))
+    with pytest.raises(UserError, match=r"selected_epoch must be one of history\.csv, got 9"):
+        compare.main()
 
 
 def test_a_failed_run_is_told_apart_and_leaves_typical_runs_as_they_were(tmp_path, monkeypatch):

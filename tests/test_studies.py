@@ -20,7 +20,14 @@ from pipeline.study.reading import load_study
 pytestmark = pytest.mark.slow
 
 SPLITS = ("split/official", "split/random", "split/random-divided")
-QUESTIONS = ("peers", "backbones", "head", "encoder-attention", *SPLITS)  # of the root's paper
+QUESTIONS = (
+    "peers",
+    "backbones",
+    "head",
+    "encoder-attention",
+    "learning-rate",
+    *SPLITS,
+)  # of the root's paper
 STUDIES = (*QUESTIONS, "sl-hardnet")
 FEW = {"training": 4, "validation": 2, "test": 4}
 DIVISIBLE = {"training": 12, "validation": 4, "test": 8}  # by the random splits' fractions
@@ -49,6 +56,9 @@ def at_demo_scale(name: str) -> dict[str, Any]:
     params["seeds"] = [0]
     for network in params["models"].values():
         network["weights"] = "none"
+        if "train" in network:
+            own = network["train"]["optimizer"]["learning_rate"]
+            network["train"] = {"optimizer": {"learning_rate": own}}
         if network["family"] == "smp":
             network["encoder"] = "resnet18"
         elif name != "backbones":
@@ -83,7 +93,7 @@ def test_a_study_runs_at_demo_scale_to_its_results(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_changes_its_question_and_nothing_else_of_the_papers_protocol(name):
     paper, study = load_study(REPOSITORY).model_dump(mode="json"), committed(name)
-    free = {"name", "code", "models", "variants", "paper", "factors"}
+    free = {"name", "code", "models", "variants", "paper", "factors", "tuning"}
     if name in SPLITS:
         for params in (paper, study):
             del params["prepare"]["split"], params["prepare"]["near_duplicates"]
@@ -95,7 +105,7 @@ def test_a_study_changes_its_question_and_nothing_else_of_the_papers_protocol(na
     }
 
 
-@pytest.mark.parametrize("name", [*QUESTIONS, "isic-sample"])
+@pytest.mark.parametrize("name", [*QUESTIONS, "isic-sample", "small-scale"])
 def test_what_a_study_says_of_the_paper_is_what_the_papers_study_says(name):
     paper, found = load_study(REPOSITORY).paper, load_study(REPOSITORY / "studies" / name).paper
     if found is None:
@@ -124,9 +134,10 @@ def test_the_studies_share_the_paper_studys_raw_cases():
 
 def test_no_study_has_more_pairs_than_its_seeds_can_tell_apart():
     """The exact paired test's smallest p-value is 2 / 2^S; Holm multiplies it by the pairs."""
-    for name in STUDIES:
+    for name in (*STUDIES, "small-scale"):
         study = load_study(REPOSITORY / "studies" / name)
-        pairs = len(study.variants) * (len(study.variants) - 1) // 2
+        compared = len(study.settings)
+        pairs = compared * (compared - 1) // 2
         assert 2 / 2 ** len(study.seeds) * pairs < 0.05, name
 
 

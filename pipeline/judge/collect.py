@@ -124,6 +124,7 @@ def judge(
         averaged=[],
         comparison=comparison,
         external=[],
+        tuning=None,
         tails=[], groupings={}, subgroups=[], calibration=[], thresholds=[],
         runs=_runs(whole),
         costs=[],

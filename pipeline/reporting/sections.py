@@ -13,6 +13,7 @@ from pipeline.reporting.tables import Table
 QUESTIONS = {
     "answer": "",
     "differences": "By how much?",
+    "settings": "Does it hold at other settings?",
     "elsewhere": "Does it hold on other cases?",
     "failures": "Where does it fail?",
     "probabilities": "Can its probabilities be trusted?",
@@ -42,6 +43,10 @@ PARTS: dict[str, list[tuple[str, str | None, bool]]] = {
         ("figure-ranks", None, True),
         ("figure-ordering", None, True),
         ("figure-variance", None, True),
+    ],
+    "settings": [
+        ("table-tuned", None, False),
+        ("table-settings", None, True),
     ],
     "elsewhere": [
         ("table-external", None, False),

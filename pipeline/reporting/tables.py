@@ -20,6 +20,7 @@ from pipeline.statistics.results import (
     Interval,
     Pair,
     Results,
+    Tuning,
 )
 from pipeline.statistics.rounding import MOST, decimals, decimals_of, shown, width
 from pipeline.statistics.verdict import cases_of, find_pair, probability
@@ -141,6 +142,7 @@ def all_tables(results: Results) -> list[Table]:
         boundary_table(results),
         native_table(results),
         thresholds_table(results),
+        *settings_tables(results),
         *external_tables(results),
         *subgroup_tables(results),
         cost_table(results.costs),
@@ -509,6 +511,109 @@ def _papers_figures(paper: Paper) -> str:
     return text
 
 
+def settings_tables(results: Results) -> list[Table]:
+    """Each variant at the best of its settings, the differences there, and what was chosen from;
+    none where no variant has settings."""
+    if results.tuning is None:
+        return []
+    return [
+        _tuned_variants(results, results.tuning),
+        _tuned_pairs(results.comparison, results.tuning.comparison),
+        _settings(results, results.tuning),
+    ]
+
+
+def _tuned_variants(results: Results, tuning: Tuning) -> Table:
+    found, label = tuning.variants, metric_of(results.comparison.metric).label
+    own = [results.estimate(each.variant, results.comparison.metric) for each in found]
+    digits = decimals(width(each.interval) for each in found)
+    columns = [
+        _column("Own settings", [number(each.typical, digits) for each in own]),
+        _column(
+            "Best settings",
+            [number(each.typical, digits) for each in found],
+            "Of a typical run, each seed's at the setting that is best by the validation of the "
+            "other seeds.",
+        ),
+        _column(
+            "95 % interval",
+            [_bounds(each.interval, digits) for each in found],
+            f"At the best settings, over {results.comparison.over}; the choice of the settings is "
+            "in it.",
+        ),
+        _column(
+            "Change",
+            [number(each.gain, digits, sign=True) for each in found],
+            "From its own settings to the best.",
+        ),
+        _column(
+            "95 % interval of the change",
+            [_bounds(each.gain_interval, digits, sign=True) for each in found],
+            "Each for itself.",
+        ),
+    ]
+    caption = f"At the best settings by validation: {label}, on {_cases(results)}."
+    return _table("tuned-variants", caption, [each.variant for each in found], columns)
+
+
+def _tuned_pairs(own: Comparison, best: Comparison) -> Table:
+    pairs = [(found, find_pair(own, found.first, found.second)) for found in best.pairs]
+    digits = decimals(width(found.interval) for found, _ in pairs)
+    columns = [
+        _column(
+            "Own settings",
+            [
+                DASH if here is None else number(here.difference, digits, sign=True)
+                for _, here in pairs
+            ],
+            "The difference of the two, each at its own settings. Above 0 the first is better.",
+        ),
+        _column(
+            "Best settings", [number(found.difference, digits, sign=True) for found, _ in pairs]
+        ),
+        _column(
+            "95 % interval",
+            [_bounds(found.interval, digits, sign=True) for found, _ in pairs],
+            "At the best settings, with their choice in it, each for itself.",
+        ),
+        _column(
+            "Adjusted p",
+            [_p_value(found.adjusted_p_value) for found, _ in pairs],
+            "At the best settings, for all pairs of variants together.",
+        ),
+        _column(
+            "Shown at",
+            [_shown_on(here, found, ("its own alone", "the best alone")) for found, here in pairs],
+            "At which settings a difference of the two is shown.",
+        ),
+    ]
+    names = [f"{found.first} - {found.second}" for found, _ in pairs]
+    caption = "Is a difference the same at the best settings?"
+    return _table("tuned-pairs", caption, names, columns, subject="Pair")
+
+
+def _settings(results: Results, tuning: Tuning) -> Table:
+    rows = [(each, name) for each in tuning.variants for name in each.settings]
+    digits, seeds = _primary_decimals(results), len(tuning.comparison.seeds)
+    columns = [
+        _column("Of", [each.variant for each, _ in rows]),
+        _column(
+            "Validation Dice",
+            [number(each.validation_dice[name], digits) for each, name in rows],
+            "The mean over validation cases and seeds, by which the setting is chosen.",
+        ),
+        _column(
+            "Test Dice",
+            [number(results.estimate(name, PRIMARY).typical, digits) for _, name in rows],
+            "Of a typical run. It chooses nothing.",
+        ),
+        _column("Chosen", [f"{each.chosen[name]} of {seeds}" for each, name in rows]),
+    ]
+    caption = f"The settings that were chosen from, over {quantity(seeds, 'seed')}."
+    names = [name for _, name in rows]
+    return _table("settings", caption, names, columns, subject="Setting")
+
+
 def external_tables(results: Results) -> list[Table]:
     """Of each external test set its scores with what each variant loses there, then whether each
     difference of two is so on both sets."""
@@ -607,13 +712,17 @@ def _agreement(results: Results, found: ExternalSet) -> Table:
     return _table(f"agreement-{found.name}", caption, names, columns, subject="Pair")
 
 
-def _shown_on(here: Pair | None, there: Pair | None) -> str:
+def _shown_on(
+    here: Pair | None,
+    there: Pair | None,
+    alone: tuple[str, str] = ("the study's alone", "the other alone"),
+) -> str:
     if here is None or there is None or here.shown is None or there.shown is None:
         return DASH
     if here.shown and there.shown:
         return "both" if here.difference * there.difference > 0 else "both, turned round"
     if here.shown or there.shown:
-        return "the study's alone" if here.shown else "the other alone"
+        return alone[0 if here.shown else 1]
     return "neither"
 
 

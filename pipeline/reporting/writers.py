@@ -54,6 +54,7 @@ def all_definitions(results: Results) -> list[tuple[str, str]]:
             equal=equal,
             concluded=concluded,
             external=any(found.changes for found in results.external),
+            settings=results.tuning is not None,
         )
     else:
         terms = ONE_RUN if paper else ONE_RUN[:1]

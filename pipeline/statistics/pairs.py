@@ -18,6 +18,7 @@ from pipeline.statistics.typical import (
     SAME,
     Contrast,
     Failed,
+    TypicalRun,
     contrasts,
     is_descriptive,
     typical_run,
@@ -62,9 +63,11 @@ def compare_pairs(
     *,
     margin: float | None,
     groups: Groups | None = None,
+    runs: Sequence[TypicalRun] | None = None,
 ) -> list[Pair]:
     """Every two variants of values (V, S, C), V, S and C at least 2, in the order of `names`;
-    failed (V, S): the runs that did. groups: of cases (C,), two at least, as of by_group.
+    failed (V, S): the runs that did. groups: of cases (C,), two at least, as of by_group. runs:
+    each variant's typical run, where its error is not that of `values` alone.
 
     The error is that of both, seeds and cases (statistics/typical.py), so that neither lucky seeds
     nor lucky cases show a difference. Over all pairs: Tukey's studentized range with each pair's
@@ -76,7 +79,8 @@ def compare_pairs(
     weights = np.zeros((len(places), variants))
     for row, (a, b) in enumerate(places):
         weights[row, a], weights[row, b] = 1, -1
-    runs = [typical_run(*own) for own in zip(by_group(values, groups), failed, strict=True)]
+    if runs is None:
+        runs = [typical_run(*own) for own in zip(by_group(values, groups), failed, strict=True)]
     by_case = [typical_run(*own).by_case for own in zip(values, failed, strict=True)]
     found = contrasts(runs, weights, paired)
     equivalence = None

@@ -521,6 +521,38 @@ class ExternalSet(Record):
         return _estimate(self.estimates, variant, metric)
 
 
+class TunedVariant(Record):
+    """A variant in the primary metric at the best of its settings, which each seed's run has from
+    the validation of the other seeds."""
+
+    variant: str
+    settings: list[str] = Field(description="variants that are its settings, itself first")
+    validation_dice: dict[str, float] = Field(
+        description="setting -> mean over validation cases and seeds, after the epoch whose "
+        "weights are evaluated"
+    )
+    chosen: dict[str, int] = Field(description="setting -> seeds whose run is of it")
+    typical: float | None = Field(description="of a typical run of those chosen")
+    interval: Interval | None = Field(
+        description="as of estimates, and with the error of the choices: jackknife over seeds"
+    )
+    gain: float | None = Field(
+        description="from a typical run at its own settings; null where it has no others"
+    )
+    gain_interval: Interval | None = Field(
+        description="paired by seed and case; each for itself; null likewise"
+    )
+
+
+class Tuning(Record):
+    """The variants of `comparison`, each at the best of its settings by validation."""
+
+    variants: list[TunedVariant]
+    comparison: Comparison = Field(
+        description="pairs alone, with the error of the choices; of chosen runs, not of a variant's"
+    )
+
+
 class Partial(Record):
     """That the comparison is of a part of the study, and of which."""
 
@@ -595,6 +627,9 @@ class Results(Record):
     comparison: Comparison
     external: list[ExternalSet] = Field(
         [], description="in the order of evaluate.external; none of a part of a study"
+    )
+    tuning: Tuning | None = Field(
+        None, description="null where no variant has settings, and of a part of a study"
     )
     tails: list[Tail]
     groupings: dict[str, str] = Field(description="grouping of subgroups -> what its groups are of")

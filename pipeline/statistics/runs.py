@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,28 @@ def read_histories(study: Study) -> pd.DataFrame:
         by = ["variant", "seed", "epoch"]
         histories = histories.groupby(by, sort=False, as_index=False).mean()
     return histories
+
+
+def read_validation(study: Study) -> dict[str, dict[int, float]]:
+    """variant -> seed -> mean Dice over validation cases, and folds, after the epoch whose weights
+    are evaluated. Raises UserError if a run's history.csv or run.json is missing or unusable."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for run in study.runs():
+        folder = study.run_dir(*run)
+        history = read_table(folder / "history.csv", "train", HISTORY)
+        epoch = read_run(folder / "run.json").get("selected_epoch")
+        selected = history.loc[history["epoch"] == epoch, "validation_dice"]
+        if len(selected) != 1:
+            raise UserError(
+                f"{folder / 'run.json'}: selected_epoch must be one of history.csv, got {epoch}; "
+                "run the stage train again"
+            )
+        dice = float(selected.iloc[0])
+        found.setdefault(run.variant, {}).setdefault(run.seed, []).append(dice)
+    return {
+        variant: {seed: fmean(folds) for seed, folds in seeds.items()}
+        for variant, seeds in found.items()
+    }
 
 
 def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from pipeline.statistics.results import (
     FailureRate,
     Interval,
     Pair,
+    TunedVariant,
+    Tuning,
 )
 from pipeline.statistics.rounding import decimals, shown, width
 from pipeline.study.paper import Paper
@@ -249,6 +251,7 @@ def verdict(
     failures: Sequence[FailureRate],
     paper: Paper | None = None,
     external: Sequence[ExternalSet] = (),
+    tuning: Tuning | None = None,
 ) -> list[str]:
     """What stands behind the answer, most important first; of too few seeds two lines. Sentences
     are plain text: escape them for their format."""
@@ -258,6 +261,7 @@ def verdict(
         return [
             *_so_far(comparison, estimates),
             *_needed(comparison),
+            *_tuned(tuning, comparison, estimates),
             *(told for each in external for told in _elsewhere(each, comparison, estimates)),
             *notes,
         ]
@@ -269,6 +273,7 @@ def verdict(
         *_baseline(comparison),
         *_factorial(comparison),
         *_equivalence(comparison),
+        *_tuned(tuning, comparison, estimates),
         *(told for each in external for told in _elsewhere(each, comparison, estimates)),
         *_papers_figures(comparison, estimates, paper),
         *_power(comparison),
@@ -528,30 +533,17 @@ def _elsewhere(
         here, there = (_order(each, comparison, both) for each in (estimates, found.estimates))
         same = "as on the study's own cases" if here == there else f"on the study's own {here}"
         told.append(f"On {name} ({cases}) the order is {there}; {same}.")
-    outcomes: dict[str, list[str]] = {
-        f"Shown on both sets, the study's and {name}": [],
-        f"Shown on both sets, and turned round on {name}": [],
-        f"Shown on the study's own cases and not on {name}": [],
-        f"Shown on {name} alone": [],
-    }
-    tested = False
-    for pair in comparison.pairs:
-        own = pair if pair.difference > 0 else turned(pair)
-        other = find_pair(found.comparison, own.first, own.second)
-        if other is None or own.shown is None or other.shown is None:
-            continue
-        tested = True
-        ahead = other if other.difference > 0 else turned(other)
-        held, turned_round, here_alone, there_alone = outcomes.values()
-        if own.shown and other.shown:
-            (held if other.difference > 0 else turned_round).append(f"{own.first} > {own.second}")
-        elif own.shown:
-            here_alone.append(f"{own.first} > {own.second}")
-        elif other.shown:
-            there_alone.append(f"{ahead.first} > {ahead.second}")
-    parts = [f"{what}: {', '.join(pairs)}." for what, pairs in outcomes.items() if pairs]
-    if tested:
-        told.append(" ".join(parts) or f"No difference is shown on the study's cases or on {name}.")
+    told += _both_ways(
+        comparison,
+        found.comparison,
+        (
+            f"Shown on both sets, the study's and {name}",
+            f"Shown on both sets, and turned round on {name}",
+            f"Shown on the study's own cases and not on {name}",
+            f"Shown on {name} alone",
+        ),
+        f"No difference is shown on the study's cases or on {name}.",
+    )
     of_pairs = [each for each in found.changes if len(each.variants) == 2]
     another = [
         f"{' less '.join(each.variants)} {_changed(each)}" for each in of_pairs if each.shown
@@ -566,6 +558,83 @@ def _elsewhere(
             f"{' less '.join(widest.variants)} {_changed(widest)}."
         )
     return [*told, *_losses(found, comparison)]
+
+
+def _both_ways(
+    comparison: Comparison, other: Comparison, outcomes: Sequence[str], none: str
+) -> list[str]:
+    """Which differences are shown in both comparisons, in both and turned round, in the first and
+    not in the other, in the other alone: `outcomes`, in words; none: what is told where none is."""
+    found: list[list[str]] = [[] for _ in outcomes]
+    held, turned_round, here_alone, there_alone = found
+    tested = False
+    for pair in comparison.pairs:
+        own = pair if pair.difference > 0 else turned(pair)
+        there = find_pair(other, own.first, own.second)
+        if there is None or own.shown is None or there.shown is None:
+            continue
+        tested = True
+        ahead = there if there.difference > 0 else turned(there)
+        if own.shown and there.shown:
+            (held if there.difference > 0 else turned_round).append(f"{own.first} > {own.second}")
+        elif own.shown:
+            here_alone.append(f"{own.first} > {own.second}")
+        elif there.shown:
+            there_alone.append(f"{ahead.first} > {ahead.second}")
+    parts = [
+        f"{what}: {', '.join(pairs)}." for what, pairs in zip(outcomes, found, strict=True) if pairs
+    ]
+    return [" ".join(parts) or none] if tested else []
+
+
+def _tuned(
+    tuning: Tuning | None, comparison: Comparison, estimates: Sequence[Estimate]
+) -> list[str]:
+    """Whether what is so of the variants as they are is so of each at the best of its settings."""
+    if tuning is None:
+        return []
+    seeds, label = len(tuning.comparison.seeds), metric_of(comparison.metric).label
+    several = [each for each in tuning.variants if len(each.settings) > 1]
+    chosen = [f"{each.variant} {_chosen(each, seeds)}" for each in several]
+    told = [f"The best setting by validation: {'; '.join(chosen)}."]
+    typical = {each.variant: each.typical for each in tuning.variants if each.typical is not None}
+    names = [name for name in typical if name in comparison.variants]
+    if len(names) > 1:
+        here = _order(estimates, comparison, names)
+        there = " > ".join(sorted(names, key=lambda name: -typical[name]))
+        same = "as at its own settings" if here == there else f"at its own settings {here}"
+        told.append(f"Each at the best of its settings, the order is {there}; {same}.")
+    told += _both_ways(
+        comparison,
+        tuning.comparison,
+        (
+            "Shown at its own settings and at the best",
+            "Shown at both, and turned round at the best settings",
+            "Shown at its own settings and not at the best",
+            "Shown at the best settings alone",
+        ),
+        "No difference is shown, at its own settings or at the best.",
+    )
+    gains = [
+        f"{each.variant} {shown(each.gain, _digits(each.gain_interval), sign=True)}"
+        + ("" if each.gain_interval is None else f" ({_range(each.gain_interval)})")
+        for each in several
+        if each.gain is not None
+    ]
+    if gains:
+        told.append(f"From its own settings to the best {label} changes by: {'; '.join(gains)}.")
+    return told
+
+
+def _chosen(found: TunedVariant, seeds: int) -> str:
+    """`its own`, where that is chosen for every seed; else `its own (8 of 10 seeds), b (2)`"""
+    used = [name for name in found.settings if found.chosen[name]]
+    first, *rest = sorted(used, key=lambda name: -found.chosen[name])
+    names = {found.variant: "its own"}
+    told = [names.get(first, first)]
+    if rest:
+        told = [f"{told[0]} ({found.chosen[first]} of {quantity(seeds, 'seed')})"]
+    return ", ".join([*told, *(f"{names.get(name, name)} ({found.chosen[name]})" for name in rest)])
 
 
 def _losses(found: ExternalSet, comparison: Comparison) -> list[str]:

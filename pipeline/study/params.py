@@ -4,6 +4,7 @@ Stages run in the study's folder, and all paths are relative to it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from importlib.util import find_spec
 from itertools import chain
@@ -93,7 +94,9 @@ class Study(Block):
     and scored beside single networks': an image's four flips, the networks of all seeds, or both.
     `export`: variants whose network of the first seed and fold is written for use elsewhere.
     `paper`: what the study is held against; null for none. `factors`: a crossed design whose
-    effects are told, variant -> the factors that it has; empty for none.
+    effects are told, variant -> the factors that it has; empty for none. `tuning`: variant ->
+    further variants, the same network trained by other settings, of which validation chooses the
+    best; the variant alone is compared with others as it is. Empty for none.
     """
 
     name: Name
@@ -118,6 +121,7 @@ class Study(Block):
     export: Annotated[list[Name], AfterValidator(unique)]
     paper: Paper | None
     factors: Factors
+    tuning: dict[Name, Annotated[list[Name], Field(min_length=1), AfterValidator(unique)]]
 
     _folder: Path = PrivateAttr(default=Path())
     _content: Any = PrivateAttr(default=None)  # of params.yaml, as it was read
@@ -232,6 +236,30 @@ class Study(Block):
             )
         check_crossed(factors)
         return factors
+
+    @model_validator(mode="after")
+    def _tunes_networks_by_their_training(self) -> Study:
+        names = [name for row in self.tuning.items() for name in (row[0], *row[1])]
+        if unknown := [repr(name) for name in names if name not in self.models]:
+            raise ValueError(
+                f"tuning must name entries under models ({', '.join(self.models)}), got "
+                f"{', '.join(unknown)}"
+            )
+        if twice := [name for name, number in Counter(names).items() if number > 1]:
+            raise ValueError(f"tuning must name each variant once, got {', '.join(twice)} again")
+        for variant, others in self.tuning.items():
+            for other in others:
+                if self.models[other] != self.models[variant]:
+                    raise ValueError(
+                        f"tuning.{variant} must be of the same network with other keys under "
+                        f"train, got {other}, which models.{other} makes another network"
+                    )
+                if self.of(other).train == self.of(variant).train:
+                    raise ValueError(
+                        f"tuning.{variant} must be of other keys under train, got {other}, which "
+                        f"is trained as {variant} is: give it models.{other}.train"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _have_packages(self) -> Study:
@@ -404,11 +432,35 @@ class Study(Block):
         part._missing = left_out
         return part
 
+    @property
+    def is_part(self) -> bool:
+        """Whether `without` left runs out."""
+        return bool(self._missing)
+
     def of(self, variant: str) -> Study:
         """The study as it is for one variant: `train` with what the variant has of its own."""
         if variant not in self.own_training:
             return self
         return self.model_copy(update={"train": self.own_training[variant]})
+
+    @property
+    def settings(self) -> dict[str, list[str]]:
+        """Of each variant that is compared with others the variants that are its settings, itself
+        first; those of `tuning`, which another variant has for its settings, are not compared."""
+        of_another = {
+            other
+            for variant, others in self.tuning.items()
+            if variant in self.variants
+            for other in others
+        }
+        return {
+            variant: [
+                variant,
+                *(other for other in self.tuning.get(variant, []) if other in self.variants),
+            ]
+            for variant in self.variants
+            if variant not in of_another
+        }
 
     @property
     def external_name(self) -> str | None:

@@ -47,16 +47,19 @@ def make_study(
     averaging: Sequence[str] = (),
     groups: Mapping[str, str] | None = None,
     external: Mapping[str, int] | None = None,
+    settings: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Study:
     """Write `root`/studies/fake with all outputs up to the stage average, and load it.
 
     With `folds` all cases are divided into so many, by turns, and each is a fold's test case.
     groups: of cases by id; each that is not there is of its own. external: how many cases each
-    external test set has, by its name; two more are the study's, and one cannot be used.
+    external test set has, by its name; two more are the study's, and one cannot be used. settings:
+    a variant's other ones, each the variant's name with a digit, with the keys of train.
     """
     folder = root / "studies" / "fake"
     folder.mkdir(parents=True)
     _write_params(folder, variants, seeds, epochs, side, source, folds, averaging, external or {})
+    _add_settings(folder, settings or {})
     study = load_study(folder)
     others = ["training-1", "training-2", "validation-1"]
     _write_prepared(study, others, list(test_ids), draw, groups or {})
@@ -100,6 +103,17 @@ def _write_params(
     params["train"]["optimizer"]["learning_rate"] = 0.001
     if source == "directory":
         params["data"] = {"source": "directory", "raw": "data/raw", "on_problem": "stop"}
+    (folder / "params.yaml").write_text("# a comment & <a tag>\n" + yaml.safe_dump(params))
+
+
+def _add_settings(folder: Path, settings: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for variant, trainings in settings.items():
+        names = [f"{variant}{place}" for place, _ in enumerate(trainings, start=1)]
+        for name, train in zip(names, trainings, strict=True):
+            params["models"][name] = params["models"][variant] | {"train": dict(train)}
+        params["variants"] += names
+        params["tuning"][variant] = names
     (folder / "params.yaml").write_text("# a comment & <a tag>\n" + yaml.safe_dump(params))
 
 
@@ -166,6 +180,7 @@ def _write_run(study: Study, run: Run, rng: np.random.Generator) -> None:
     _history(study.train.epochs, rng).to_csv(study.run_dir(*run) / "history.csv", index=False)
     prepared = PreparedCases.open(study.prepared_dir, run.fold)
     facts = _facts(run.variant, run.seed) | {"data_fingerprint": prepared.fingerprint}
+    facts["selected_epoch"] = study.train.epochs
     (study.run_dir(*run) / "run.json").write_text(json.dumps(facts))
     test = prepared.indices("test")
     masks = prepared.masks[test]

@@ -816,6 +816,63 @@ def test_a_variant_that_freezes_its_own_encoder_needs_weights_to_keep(tmp_path):
         load_study(with_own_training(tmp_path, {"freeze_encoder": True}))
 
 
+def with_tuning(folder: Path, tuning: Any, **changes: Any) -> Path:
+    """The demo study with resunet_slow, which is resunet with a lower learning rate."""
+    params = demo_params()
+    slow = {"train": {"optimizer": {"learning_rate": 0.0003}}}
+    params["models"]["resunet_slow"] = params["models"]["resunet"] | slow
+    params |= {"variants": ["resunet", "unet", "resunet_slow"], "tuning": tuning} | changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return folder
+
+
+def test_a_variants_settings_are_itself_and_those_of_its_tuning(tmp_path):
+    study = load_study(with_tuning(tmp_path, {"resunet": ["resunet_slow"]}))
+    assert study.settings == {"resunet": ["resunet", "resunet_slow"], "unet": ["unet"]}
+    few = {"variants": ["unet", "resunet"]}
+    assert load_study(with_tuning(tmp_path, {"resunet": ["resunet_slow"]}, **few)).settings == {
+        "unet": ["unet"], "resunet": ["resunet"],
+    }  # fmt: skip
+    alone = {"variants": ["unet", "resunet_slow"]}  # of whose network no other setting is there
+    assert load_study(with_tuning(tmp_path, {"resunet": ["resunet_slow"]}, **alone)).settings == {
+        "unet": ["unet"], "resunet_slow": ["resunet_slow"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tuning", "message"),
+    [
+        ({"resunet": []}, "tuning.resunet must be a list of at least one entry, got []"),
+        ({"resunet": ["slow"]}, "tuning must name entries under models ("),
+        ({"other": ["resunet_slow"]}, "tuning must name entries under models ("),
+        ({"resunet": ["resunet"]}, "tuning must name each variant once, got resunet again"),
+        (
+            {"unet": ["resunet_slow"]},
+            "tuning.unet must be of the same network with other keys under train, got "
+            "resunet_slow, which models.resunet_slow makes another network",
+        ),
+        (None, "tuning must be a block of keys, got nothing"),
+    ],
+)
+def test_a_mistake_in_tuning_is_told(tmp_path, tuning, message):
+    with pytest.raises(UserError) as error:
+        load_study(with_tuning(tmp_path, tuning))
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"{tmp_path}/params.yaml: {message}")
+
+
+def test_a_setting_that_trains_as_its_variant_does_is_told(tmp_path):
+    params = yaml.safe_load(
+        (with_tuning(tmp_path, {"resunet": ["resunet_slow"]}) / "params.yaml").read_text()
+    )
+    params["models"]["resunet_slow"]["train"] = {"optimizer": {"learning_rate": 0.001}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(
+        UserError, match=r"is trained as resunet is: give it models\.resunet_slow\."
+    ):
+        load_study(tmp_path)
+
+
 def test_what_git_does_not_know_is_found_from_a_copy_that_dvc_made_of_the_study(tmp_path):
     study = tmp_path / "studies" / "mine"
     copy = study / ".dvc" / "tmp" / "exps" / "standalone" / "tmp1" / "studies" / "mine"
