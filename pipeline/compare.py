@@ -156,6 +156,8 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         compare_external(study.on(each.name), table, protocol, failed_runs, comparison)
         for each in study.evaluate.external
     ]
+    told = [each for each in estimates if each.variant in study.settings]
+    of_compared = [each for each in failures if each.variant in study.settings]
     tuning = None
     if any(len(names) > 1 for names in study.settings.values()) and not study.is_part:
         tuning = tune(of_settings, read_validation(study), study.settings, protocol, failed_runs)
@@ -165,8 +167,8 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         params=study.model_dump(mode="json"),
         paper=paper,
         environment=_environment(facts.values()),
-        answer=answer(comparison, estimates, failures),
-        verdict=verdict(comparison, estimates, failures, paper, external, tuning),
+        answer=answer(comparison, told, of_compared),
+        verdict=verdict(comparison, told, of_compared, paper, external, tuning),
         estimates=estimates,
         failures=failures,
         averaged=average_all(study, cases, scores, failed_runs, groups),
@@ -247,7 +249,8 @@ def find_failures(
 ) -> list[FailureRate]:
     """Of each variant, in the order of params.yaml; runs: score_runs's."""
     found = []
-    for each in failure_rates(runs[PRIMARY], study.compare.failure_drop):
+    # Settings of a variant may spread as they will: they change nothing of which runs failed.
+    for each in failure_rates(runs[PRIMARY], study.compare.failure_drop, study.settings):
         values = _crossed(scores[scores["variant"] == each.variant], PRIMARY)
         if each.interval is not None and np.isfinite(values).all():
             failed = np.isin(study.seeds_of(each.variant), each.failed)

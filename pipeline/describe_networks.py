@@ -30,12 +30,13 @@ def main() -> None:
             model = build_model(config)
             if config.family == "module":
                 try_own(model, study, variant)
-            if (key := study.of(variant).train.encoder_key()) and not hasattr(
-                model, "encoder_parameters"
-            ):
+            own = study.of(variant)
+            key = own.train.encoder_key()
+            if key and not hasattr(model, "encoder_parameters"):
                 raise UserError(
-                    f"params.yaml: {key} needs networks with a method encoder_parameters(), which "
-                    f"that of {variant} has not: add it, or do without that key"
+                    f"params.yaml: {key.replace('train', own.train_key, 1)} needs networks with a "
+                    f"method encoder_parameters(), which that of {variant} has not: add it, or do "
+                    "without that key"
                 )
             made_of = {
                 "sources": source_hashes(config),

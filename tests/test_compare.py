@@ -585,12 +585,118 @@ def test_the_tables_of_settings_have_every_one_and_what_it_was_chosen_by(tuned_s
     assert [row.name for row in tables["tuned-variants"].rows] == ["own", "resunet"]
 
 
+def test_a_setting_is_told_by_its_keys_and_never_bold(tuned_study):
+    found = results(tuned_study)
+    tables = {table.key: table for table in all_tables(found)}
+    place = tables["settings"].header.index("Differs in")
+    told = {row.name: row.cells[place].text for row in tables["settings"].rows}
+    assert told["resunet2"] == "optimizer.learning_rate 0.003"
+    assert told["own"] == told["resunet"]
+    for key in ("comparison", "secondary", "external-others"):
+        best = {row.name for row in tables[key].rows for cell in row.cells if cell.best}
+        assert best <= {"own", "resunet"}, key
+    assert found.estimate("resunet2", "dice").mean > found.estimate("own", "dice").mean
+    meaning = dict(tables["comparison"].notes)["Variant"]
+    assert meaning == (
+        "Settings, which are not compared with others: resunet1 and resunet2 of resunet."
+    )
+    assert json.loads(tuned_study.summary_file.read_text())["best"] == "own"
+
+
+def change_scores(study, variant, seed, **columns):
+    path = study.evaluation_dir(variant, seed) / "cases.csv"
+    pd.read_csv(path, dtype={"id": str}).assign(**columns).to_csv(path, index=False)
+
+
+def test_settings_change_nothing_of_how_the_others_compare(tuned_study):
+    """One run of own lies between the study's drop and what wide settings would make of it; two
+    settings' runs spread that widely."""
+    change_scores(tuned_study, "own", 3, dice=0.765)
+    for seed in tuned_study.seeds:
+        change_scores(tuned_study, "resunet1", seed, dice=0.5 + 0.04 * seed)
+        change_scores(tuned_study, "resunet2", seed, dice=0.9 - 0.04 * seed)
+    with_settings = results(tuned_study)
+    change_params(variants=["own", "resunet"])
+    alone = results(tuned_study)
+    assert [each.failed for each in alone.failures] == [[3], []]
+    assert with_settings.failures[:2] == alone.failures
+    assert with_settings.comparison == alone.comparison
+    assert with_settings.answer == alone.answer
+    assert "1 of 16 runs failed" in alone.answer
+
+
+def test_too_few_seeds_are_described_by_those_compared(tmp_path, monkeypatch):
+    study = make_study(
+        tmp_path, variants=["own", "resunet"], seeds=[0, 1], settings={"resunet": RATES}
+    )
+    monkeypatch.chdir(study.folder)
+    for seed in study.seeds:
+        change_scores(study, "resunet2", seed, dice=0.99)
+        change_scores(study, "resunet1", seed, dice=0.01)
+    found = results(study)
+    assert not any("resunet1" in told for told in found.verdict if told.startswith("So far"))
+    assert not any("resunet2" in told for told in found.verdict if told.startswith("So far"))
+    (pair,) = found.tuning.comparison.pairs
+    assert pair.shown is None
+
+
+def test_one_variant_with_settings_is_told_how_good_it_is(tmp_path, monkeypatch):
+    study = make_study(
+        tmp_path, variants=["resunet"], seeds=list(range(7)), settings={"resunet": RATES}
+    )
+    monkeypatch.chdir(study.folder)
+    found = results(study)
+    assert found.answer.startswith("A typical run of resunet has Dice ")
+    (resunet,) = found.tuning.variants
+    assert resunet.gain is not None
+    assert found.tuning.comparison.pairs == []
+
+
+def test_failed_runs_among_the_chosen_are_told(tuned_study):
+    change_scores(tuned_study, "resunet2", 5, dice=0.3)
+    found = results(tuned_study)
+    assert found.tuning.variants[1].failed == [5]
+    tables = {table.key: table for table in all_tables(found)}
+    place = tables["tuned-variants"].header.index("Failed runs")
+    assert [row.cells[place].text for row in tables["tuned-variants"].rows] == ["0 of 8", "1 of 8"]
+
+
+@pytest.mark.parametrize("variant", ["resunet", "resunet2"])
+def test_a_setting_without_a_score_has_no_figure(tuned_study, variant):
+    path = tuned_study.evaluation_dir(variant, 2) / "cases.csv"
+    table = pd.read_csv(path, dtype={"id": str})
+    table.loc[1, "dice"] = np.nan
+    table.to_csv(path, index=False)
+    found = results(tuned_study)
+    resunet = found.tuning.variants[1]
+    assert resunet.typical is resunet.interval is resunet.gain is None
+    assert any("resunet is left out" in note for note in found.tuning.comparison.notes) == (
+        variant == "resunet2"
+    )
+
+
+def test_a_validation_that_is_no_number_chooses_nothing(tuned_study):
+    path = tuned_study.run_dir("resunet1", 2) / "history.csv"
+    history = pd.read_csv(path)
+    history.loc[2, "validation_dice"] = np.nan
+    history.to_csv(path, index=False)
+    with pytest.raises(
+        UserError, match=r"history\.csv: validation_dice of epoch 3 must be a number"
+    ):
+        compare.main()
+
+
 def test_of_a_part_of_a_study_no_setting_is_chosen(tuned_study):
     (tuned_study.run_dir("resunet2", 3) / "run.json").unlink()
     compare.main(partial=True)
     found = load_results(tuned_study.partial_dir / "results.json", partial=True)
     assert found.tuning is None
     assert found.comparison.variants == ["own", "resunet"]
+    for seed in tuned_study.seeds:
+        (tuned_study.run_dir("resunet", seed) / "run.json").unlink()
+    compare.main(partial=True)  # a setting does not stand for its variant
+    found = load_results(tuned_study.partial_dir / "results.json", partial=True)
+    assert found.comparison.variants == ["own"]
 
 
 def test_a_baseline_that_is_a_setting_of_another_is_warned_of(tuned_study, capsys):

@@ -370,7 +370,7 @@ def test_a_variant_trains_by_its_own_settings_and_the_others_by_the_studys(tiny_
     own["epochs"] = 3
     study = change_params(models={"resunet": plain | {"train": own}})
     told = {variant: Inputs(study).otherwise(Run(variant, 0, 0)) for variant in study.variants}
-    assert told == {"gated_attention": [], "resunet": ["params.yaml: train"]}
+    assert told == {"gated_attention": [], "resunet": ["params.yaml: models.resunet.train"]}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ What decides a score must be the same wherever results.json tells it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ from pipeline.statistics.results import Results, load_results
 from pipeline.study.errors import UserError
 
 KIND = "results.json of this suite"
-# Blocks of params.yaml that decide a run beside its own network, and keys of theirs that do not.
-DECISIVE = ("data", "prepare", "train", "focal", "evaluate")
+# Blocks of params.yaml that decide a run beside its own network and training, and keys of theirs
+# that do not.
+DECISIVE = ("data", "prepare", "focal", "evaluate")
 DECIDE_NONE = {"data": ("raw", "archives", "keep_archives"), "evaluate": ("external",)}
 WHOLE = {"cases_sha256": "test cases", "folds": "folds", "definitions": "definitions of metrics"}
 
@@ -48,6 +50,8 @@ def read_results(files: Sequence[tuple[Source, Any]]) -> Scores:
             )
         if not any(results.cases.dice.values()):
             raise UserError(f"{name} has no run; train and compare first")
+        if settings := [name for name in results.study.variants if name in results.setting_of]:
+            notes.append(f"{name}: left out, as settings of other variants: {', '.join(settings)}.")
         if results.partial is not None:
             notes.append(f"{name} is of a part of its study: {results.partial.sentences()[0]}")
         for before in found:
@@ -72,14 +76,19 @@ def read_results(files: Sequence[tuple[Source, Any]]) -> Scores:
 
 
 def _runs(name: str, results: Results) -> dict[tuple[str, int], pd.DataFrame]:
-    """Each run's rows. Raises UserError where the cases' part does not fit together."""
+    """Each run's rows, without those of settings of other variants. Raises UserError where the
+    cases' part does not fit together."""
     check_cases(name, results.cases.ids)
     try:
         scores = results.scores().rename(columns={"id": "case"})
     except ValueError as error:  # a seed that is no number, a list of another length
         raise UserError(f"{name}: cases.dice: {error}; run the stage compare again") from None
     grouped = scores.groupby(["variant", "seed"], sort=False)
-    return {(str(key[0]), int(str(key[1]))): run for key, run in grouped}
+    return {
+        (str(key[0]), int(str(key[1]))): run
+        for key, run in grouped
+        if str(key[0]) not in results.setting_of
+    }
 
 
 def _check_pair(first: tuple[str, Results], second: tuple[str, Results]) -> list[str]:
@@ -91,9 +100,9 @@ def _check_pair(first: tuple[str, Results], second: tuple[str, Results]) -> list
             raise _apart(name, other_name, f"they have other {what}{_between(here, there)}")
     if one.cases.ids != other.cases.ids:
         raise _apart(name, other_name, "they have other test cases")
-    shared = [name for name in one.cases.dice if name in other.cases.dice]
+    shared = [name for name in _compared(one) if name in other.cases.dice]
     for variant in shared:
-        networks = [each.params.get("models", {}).get(variant) for each in (one, other)]
+        networks = [_network(each, variant) for each in (one, other)]
         if networks[0] != networks[1]:
             raise _apart(
                 name,
@@ -101,18 +110,41 @@ def _check_pair(first: tuple[str, Results], second: tuple[str, Results]) -> list
                 f"{variant} is another network in each (models.{variant} of params.yaml)",
             )
     differing = [block for block in DECISIVE if _decisive(one, block) != _decisive(other, block)]
-    if differing and shared:
-        raise _apart(
-            name,
-            other_name,
-            f"{shared[0]} was made with another {differing[0]} of params.yaml in each",
-        )
+    trained = [_trainings(each, _compared(each)) for each in (one, other)]
+    for variant in shared:
+        here, there = (_trainings(each, [variant]) for each in (one, other))
+        changed = [*differing, *(["train"] if here != there else [])]
+        if changed:
+            raise _apart(
+                name,
+                other_name,
+                f"{variant} was made with another {changed[0]} of params.yaml in each",
+            )
+    if len(set(trained[0]) | set(trained[1])) > 1:
+        differing.append("train")
     if differing:
         return [
             f"{name} and {other_name} differ in {', '.join(differing)} of params.yaml, not in "
             "their networks alone."
         ]
     return []
+
+
+def _compared(results: Results) -> list[str]:
+    """The variants that are no settings of others."""
+    return [name for name in results.cases.dice if name not in results.setting_of]
+
+
+def _network(results: Results, variant: str) -> Any:
+    told = results.params.get("models", {}).get(variant)
+    return {key: told[key] for key in told if key != "train"} if isinstance(told, dict) else told
+
+
+def _trainings(results: Results, variants: Sequence[str]) -> list[str]:
+    """How each was trained: by the study's block, or by what it has of its own."""
+    models = results.params.get("models", {})
+    found = [models.get(name, {}).get("train", results.params.get("train")) for name in variants]
+    return [json.dumps(train, sort_keys=True) for train in found]
 
 
 def _between(here: Any, there: Any) -> str:

@@ -54,7 +54,11 @@ def conclusions(results: Results) -> dict[str, Figure]:
 
 
 def looks(variants: Sequence[str]) -> dict[str, Look]:
-    return dict(zip(variants, map(Look, cycle(COLOURS), cycle(MARKERS)), strict=False))
+    """Of more variants than colours the next round has each colour with another marker."""
+    markers = (
+        MARKERS[(place + place // len(COLOURS)) % len(MARKERS)] for place in range(len(variants))
+    )
+    return dict(zip(variants, map(Look, cycle(COLOURS), markers), strict=False))
 
 
 def _number(value: float, digits: int = MOST, *, sign: bool = False) -> str:

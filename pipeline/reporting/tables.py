@@ -6,8 +6,11 @@ narrowest interval allows; a column without a figure is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
 
 from pipeline.statistics.definitions import AVERAGED, PRIMARY, Better, metric_of
 from pipeline.statistics.results import (
@@ -168,7 +171,8 @@ def main_table(results: Results, metrics: Sequence[str] = HEADLINES) -> Table:
             label += f", {quantity(cases, 'case')}"
         primary = metric == results.comparison.metric
         note = "What all runs give, failed ones with them." if primary and _several(results) else ""
-        columns.append(_means(label, estimates, _better(results, metric), note))
+        better, settings = _better(results, metric), results.setting_of
+        columns.append(_means(label, estimates, better, note, left_out=settings))
         if primary:
             columns += _of_runs(results, estimates)
         figures = {} if paper is None else paper.figures(metric)
@@ -182,7 +186,18 @@ def main_table(results: Results, metrics: Sequence[str] = HEADLINES) -> Table:
         what = "Per-case Dice and IoU, and focal loss"
     caption = f"{what}, on {_cases(results)}: {_over_seeds(results)}."
     papers = [None if paper is None else label_of(paper, variant) for variant in variants]
-    return _table("comparison", caption, variants, columns, papers=papers, bold=True)
+    note = _settings_told(results)
+    return _table("comparison", caption, variants, columns, papers=papers, bold=True, told=note)
+
+
+def _settings_told(results: Results) -> str:
+    """Which variants are settings of another, and not compared; nothing where none is."""
+    settings: dict[str, list[str]] = {}
+    for name in results.study.variants:
+        if (variant := results.setting_of.get(name)) is not None:
+            settings.setdefault(variant, []).append(name)
+    told = [f"{' and '.join(names)} of {variant}" for variant, names in settings.items()]
+    return f"Settings, which are not compared with others: {'; '.join(told)}." if told else ""
 
 
 def _of_runs(results: Results, estimates: Sequence[Estimate]) -> list[Column]:
@@ -197,7 +212,8 @@ def _of_runs(results: Results, estimates: Sequence[Estimate]) -> list[Column]:
             "What a run gives that does not fail: the mean over those runs. Of seven or more a "
             "tenth, one at least, is left out at either end."
         )
-        columns.append(_typical(estimates, _better(results, metric), note))
+        better, settings = _better(results, metric), results.setting_of
+        columns.append(_typical(estimates, better, note, left_out=settings))
     if any(found.interval is not None for found in estimates):
         note = "Where the typical run may lie with other seeds and cases."
         columns.append(_intervals(estimates, note))
@@ -526,20 +542,29 @@ def settings_tables(results: Results) -> list[Table]:
 def _tuned_variants(results: Results, tuning: Tuning) -> Table:
     found, label = tuning.variants, metric_of(results.comparison.metric).label
     own = [results.estimate(each.variant, results.comparison.metric) for each in found]
-    digits = decimals(width(each.interval) for each in found)
+    digits, seeds = decimals(width(each.interval) for each in found), len(tuning.comparison.seeds)
     columns = [
         _column("Own settings", [number(each.typical, digits) for each in own]),
         _column(
             "Best settings",
             [number(each.typical, digits) for each in found],
             "Of a typical run, each seed's at the setting that is best by the validation of the "
-            "other seeds.",
+            "other seeds."
+            if seeds > 1
+            else "Of the run at the setting with the best validation.",
         ),
         _column(
             "95 % interval",
             [_bounds(each.interval, digits) for each in found],
             f"At the best settings, over {results.comparison.over}; the choice of the settings is "
             "in it.",
+        ),
+        _column(
+            "Failed runs",
+            [f"{len(each.failed)} of {seeds}" for each in found]
+            if any(each.failed for each in found)
+            else [DASH for _ in found],
+            "Of those chosen; they are left out.",
         ),
         _column(
             "Change",
@@ -598,6 +623,11 @@ def _settings(results: Results, tuning: Tuning) -> Table:
     columns = [
         _column("Of", [each.variant for each, _ in rows]),
         _column(
+            "Differs in",
+            [", ".join(_apart(results.params, each.variant, name)) or DASH for each, name in rows],
+            "The keys under train in params.yaml, and their values.",
+        ),
+        _column(
             "Validation Dice",
             [number(each.validation_dice[name], digits) for each, name in rows],
             "The mean over validation cases and seeds, by which the setting is chosen.",
@@ -612,6 +642,15 @@ def _settings(results: Results, tuning: Tuning) -> Table:
     caption = f"The settings that were chosen from, over {quantity(seeds, 'seed')}."
     names = [name for _, name in rows]
     return _table("settings", caption, names, columns, subject="Setting")
+
+
+def _apart(params: Mapping[str, Any], variant: str, setting: str) -> list[str]:
+    """The keys under train, and their values, in which a setting differs from its variant."""
+    own, other = (
+        pd.json_normalize(params["models"][name].get("train", params["train"])).iloc[0].to_dict()
+        for name in (variant, setting)
+    )
+    return [f"{key} {value}" for key, value in other.items() if str(own.get(key)) != str(value)]
 
 
 def external_tables(results: Results) -> list[Table]:
@@ -634,9 +673,10 @@ def _external_scores(results: Results, found: ExternalSet) -> Table:
     digits = decimals(width(each.interval) for each in own if each is not None)
     label = metric_of(metric).label
     better = _better(results, metric)
-    columns = [_means(label, estimates, better)]
+    columns = [_means(label, estimates, better, left_out=results.setting_of)]
     if _several(results) and any(number(e.typical) != number(e.mean) for e in estimates):
-        columns.append(_typical(estimates, better, "What a run gives that did not fail."))
+        note = "What a run gives that did not fail."
+        columns.append(_typical(estimates, better, note, left_out=results.setting_of))
     columns += [
         _intervals(estimates, "Where the typical run may lie with other seeds and such cases."),
         _column(
@@ -660,6 +700,7 @@ def _external_scores(results: Results, found: ExternalSet) -> Table:
                 metric_of(other).label,
                 [by_key[name, other] for name in variants],
                 _better(results, other),
+                left_out=results.setting_of,
             )
             for other in HEADLINES
             if other != metric
@@ -953,15 +994,23 @@ def _metrics(results: Results, metrics: Sequence[str], meanings: Mapping[str, st
             [results.estimate(variant, metric) for variant in results.study.variants],
             _better(results, metric),
             meanings.get(metric, ""),
+            left_out=results.setting_of,
         )
         for metric in metrics
     ]
 
 
-def _means(title: str, estimates: Sequence[Estimate], better: Better, note: str = "") -> Column:
-    """Mean and standard deviation of one metric, the best mean marked."""
+def _means(
+    title: str,
+    estimates: Sequence[Estimate],
+    better: Better,
+    note: str = "",
+    *,
+    left_out: Collection[str] = (),
+) -> Column:
+    """Mean and standard deviation of one metric, the best mean marked. left_out: as of _best."""
     digits = decimals_of(estimates, spread=True)
-    best = _best(estimates, [number(found.mean, digits) for found in estimates], better)
+    best = _best(estimates, [number(found.mean, digits) for found in estimates], better, left_out)
     texts = _with_deviations(estimates)
     cells = [Cell(text, best=marked) for text, marked in zip(texts, best, strict=True)]
     return Column(title, cells, note)
@@ -978,11 +1027,13 @@ def _with_deviations(found: Sequence[Estimate | AveragedEstimate]) -> list[str]:
     ]
 
 
-def _typical(estimates: Sequence[Estimate], better: Better, note: str) -> Column:
-    """Typical runs in one metric, the best marked."""
+def _typical(
+    estimates: Sequence[Estimate], better: Better, note: str, *, left_out: Collection[str] = ()
+) -> Column:
+    """Typical runs in one metric, the best marked. left_out: as of _best."""
     digits = decimals_of(estimates)
     texts = [number(found.typical, digits) for found in estimates]
-    best = _best(estimates, texts, better)
+    best = _best(estimates, texts, better, left_out)
     cells = [Cell(text, best=marked) for text, marked in zip(texts, best, strict=True)]
     return Column("Typical run", cells, note)
 
@@ -993,20 +1044,30 @@ def _intervals(estimates: Sequence[Estimate], note: str) -> Column:
     return _column("95 % interval", texts, note)
 
 
-def _best(estimates: Sequence[Estimate], texts: Sequence[str], better: Better) -> list[bool]:
+def _best(
+    estimates: Sequence[Estimate],
+    texts: Sequence[str],
+    better: Better,
+    left_out: Collection[str] = (),
+) -> list[bool]:
     """Which of these figures, as they are shown, is the best: of several that read the same each.
-    None where that cannot be said."""
-    known = [float(text) for text in texts if text != DASH]
+    None where that cannot be said. left_out: variants that are not compared."""
+    compared = [found.variant not in left_out for found in estimates]
+    estimates = [found for found, own in zip(estimates, compared, strict=True) if own]
+    known = [float(t) for t, own in zip(texts, compared, strict=True) if own and t != DASH]
     comparable = len({found.seeds for found in estimates}) == 1
     if len(estimates) < 2 or not known or not comparable:
         return [False for _ in texts]
     best = max(known) if better == "higher" else min(known)
-    return [text != DASH and float(text) == best for text in texts]
+    return [
+        own and text != DASH and float(text) == best
+        for text, own in zip(texts, compared, strict=True)
+    ]
 
 
 def bold_note(results: Results) -> str:
     """What bold means; nothing where there is none."""
-    if len(results.study.variants) < 2:
+    if len([name for name in results.study.variants if name not in results.setting_of]) < 2:
         return ""
     if len(set(_seeds(results))) > 1:
         return "No best mean is marked: the variants do not have the same number of seeds."

@@ -15,7 +15,7 @@ Assumed: fewer than half of a variant's runs fail, or a failed one is its upper 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,15 +32,19 @@ FEWEST_RUNS = 5  # of fewer none is called failed: their upper quartile may itse
 RATE_TO_RULE_OUT = 0.1  # a failure rate that a study may want to rule out
 
 
-def failure_rates(dice: pd.Series, drop: float) -> list[FailureRate]:
+def failure_rates(
+    dice: pd.Series, drop: float, pooled: Collection[str] | None = None
+) -> list[FailureRate]:
     """Of each variant, in the order of `dice`: a run's mean Dice, indexed by (variant, seed). A run
-    whose Dice is not a number has not failed by this rule; it is left out of comparisons."""
+    whose Dice is not a number has not failed by this rule; it is left out of comparisons. pooled:
+    the variants whose runs say how far runs spread, all if None."""
     runs = {
         str(name): own.droplevel("variant").dropna()
         for name, own in dice.groupby(level="variant", sort=False)
     }
     quartiles = {name: upper_quartile(own.to_numpy()) for name, own in runs.items()}
-    cut = _cut([own.to_numpy() for own in runs.values()], drop)
+    spread = [own.to_numpy() for name, own in runs.items() if pooled is None or name in pooled]
+    cut = _cut(spread, drop)
     found = []
     for name, own in runs.items():
         failed = [int(seed) for seed in own.index[_failed(own.to_numpy(), quartiles[name], cut)]]

@@ -523,7 +523,7 @@ class ExternalSet(Record):
 
 class TunedVariant(Record):
     """A variant in the primary metric at the best of its settings, which each seed's run has from
-    the validation of the other seeds."""
+    the validation of the other seeds; of one seed from its own."""
 
     variant: str
     settings: list[str] = Field(description="variants that are its settings, itself first")
@@ -532,9 +532,11 @@ class TunedVariant(Record):
         "weights are evaluated"
     )
     chosen: dict[str, int] = Field(description="setting -> seeds whose run is of it")
+    failed: list[int] = Field(description="seeds whose chosen run failed; they are set aside")
     typical: float | None = Field(description="of a typical run of those chosen")
     interval: Interval | None = Field(
-        description="as of estimates, and with the error of the choices: jackknife over seeds"
+        description="as of estimates, and with the error of the choices: jackknife over seeds; of "
+        "one seed over cases alone"
     )
     gain: float | None = Field(
         description="from a typical run at its own settings; null where it has no others"
@@ -643,6 +645,12 @@ class Results(Record):
         description="variant -> seed -> column of history.csv -> an epoch"
     )
 
+    @property
+    def setting_of(self) -> dict[str, str]:
+        """A variant that is a further setting of another -> that one."""
+        tuning: dict[str, list[str]] = self.params.get("tuning", {})
+        return {name: variant for variant, names in tuning.items() for name in names}
+
     def estimate(self, variant: str, metric: str) -> Estimate:
         """Raises KeyError where there is none."""
         return _estimate(self.estimates, variant, metric)
@@ -674,12 +682,13 @@ def save_results(path: Path, results: Results) -> None:
 
 
 def headlines(results: Results) -> dict[str, Any]:
-    """reports/summary.json, DVC's metric of a study: the best variant by mean Dice, the test cases,
-    and of each variant the mean over seeds and its standard deviation in HEADLINES; the same of
-    each external test set, where there is one."""
+    """reports/summary.json, DVC's metric of a study: the best variant by mean Dice, of those that
+    are no further settings of another, the test cases, and of each variant the mean over seeds and
+    its standard deviation in HEADLINES; the same of each external test set, where there is one."""
     dice = {
         variant: mean
         for variant in results.study.variants
+        if variant not in results.setting_of
         if (mean := results.estimate(variant, HEADLINES[0]).mean) is not None
     }
     figures: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -74,6 +75,11 @@ def read_validation(study: Study) -> dict[str, dict[int, float]]:
                 "run the stage train again"
             )
         dice = float(selected.iloc[0])
+        if not math.isfinite(dice):
+            raise UserError(
+                f"{folder / 'history.csv'}: validation_dice of epoch {epoch} must be a number, got "
+                f"{dice}: settings are chosen by it; run the stage train again"
+            )
         found.setdefault(run.variant, {}).setdefault(run.seed, []).append(dice)
     return {
         variant: {seed: fmean(folds) for seed, folds in seeds.items()}

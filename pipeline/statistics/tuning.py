@@ -74,10 +74,11 @@ def choose(validation: Values) -> NDArray[np.intp]:
 
 def tuned_run(settings: Settings) -> TypicalRun | None:
     """The typical run of the network at the settings that validation chooses, with the error that
-    the choices add; None with fewer than FEWEST runs that did not fail."""
+    the choices add; None with fewer than FEWEST runs that did not fail, or where a score is not a
+    number."""
     choice = choose(settings.validation)
     values, failed = settings.chosen(choice)
-    if (~failed).sum() < FEWEST:
+    if (~failed).sum() < FEWEST or not np.isfinite(settings.scores).all():
         return None
     seeds = len(choice)
     by_choice = np.zeros(seeds)  # how the mean without a seed moves because others choose anew
@@ -139,6 +140,7 @@ def tune(
                 variant,
                 settings[variant],
                 found,
+                seeds,
                 chosen[variant],
                 [rows[variant, seed] for seed in seeds],
                 runs[variant],
@@ -154,16 +156,18 @@ def _summary(
     variant: str,
     names: Sequence[str],
     settings: Settings,
+    seeds: Sequence[int],
     chosen: tuple[Values, Failed],
     choice: Sequence[str],
     run: TypicalRun | None,
     groups: Groups | None,
 ) -> TunedVariant:
     values, failed = chosen
-    typical = None if failed.all() else typical_mean(values, failed)
+    usable = np.isfinite(settings.scores).all() and not failed.all()
+    typical = typical_mean(values, failed) if usable else None
     interval = gain = gain_interval = None
     bounds, units = metric_of(PRIMARY).bounds, by_group(values, groups)
-    if len(values) == 1:
+    if len(values) == 1 and typical is not None:
         interval = typical_interval(units, failed, bounds)
     elif run is not None and not is_descriptive(failed):
         (alone,) = contrasts([run], [[1.0]], paired=False)
@@ -183,6 +187,7 @@ def _summary(
             for name, mean in zip(names, settings.validation.mean(axis=1), strict=True)
         },
         chosen={name: choice.count(name) for name in names},
+        failed=[seed for seed, has in zip(seeds, failed.tolist(), strict=True) if has],
         typical=typical,
         interval=interval,
         gain=gain,

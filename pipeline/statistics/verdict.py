@@ -595,8 +595,12 @@ def _tuned(
         return []
     seeds, label = len(tuning.comparison.seeds), metric_of(comparison.metric).label
     several = [each for each in tuning.variants if len(each.settings) > 1]
+    notes = [note for note in tuning.comparison.notes if note not in comparison.notes]
     chosen = [f"{each.variant} {_chosen(each, seeds)}" for each in several]
-    told = [f"The best setting by validation: {'; '.join(chosen)}."]
+    told = [
+        *(f"At the best settings: {note}" for note in notes),
+        f"The best setting by validation: {'; '.join(chosen)}.",
+    ]
     typical = {each.variant: each.typical for each in tuning.variants if each.typical is not None}
     names = [name for name in typical if name in comparison.variants]
     if len(names) > 1:

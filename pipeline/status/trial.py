@@ -56,18 +56,18 @@ def estimate_study(study: Study) -> Estimate:
     if not prepared:  # nor is a raw mask to score against
         settings = study.evaluate.model_copy(update={"resolution": "network"})
         study = study.model_copy(update={"evaluate": settings})
-    make_deterministic(study.train.deterministic)
     starting = 2 * seconds_to_start()  # of a training and of an evaluation
-    with machine_faults_told(study):
-        seconds = {
-            name: starting + try_variant(study.of(name), study.models[name], few, numbers)
-            for name in tqdm(study.variants, "trial", unit="variant", leave=False)
-        }
+    seconds = {}
+    for name in tqdm(study.variants, "trial", unit="variant", leave=False):
+        own = study.of(name)
+        make_deterministic(own.train.deterministic)
+        with machine_faults_told(own):
+            seconds[name] = starting + try_variant(own, study.models[name], few, numbers)
     return Estimate(
         seconds,
         sum(seconds[run.variant] for run in study.runs()),
         "prepared" if prepared else "random",
-        expected_difference(len(study.variants), len(study.seeds)),
+        expected_difference(len(study.settings), len(study.seeds)),
         EXPECTED_DEVIATION,
     )
 

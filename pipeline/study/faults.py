@@ -33,8 +33,8 @@ def _told(error: Exception, study: Study) -> str:
     told = str(error)
     if "deterministic implementation" in told:
         return (
-            f"{told.splitlines()[0]} set train.deterministic: false to train without the "
-            "promise that a run repeats to the bit"
+            f"{told.splitlines()[0]} set {study.train_key}.deterministic: false to train without "
+            "the promise that a run repeats to the bit"
         )
     died = re.match(r"DataLoader worker \(pid.*?\) [^.]*", told)
     if died:
@@ -43,9 +43,9 @@ def _told(error: Exception, study: Study) -> str:
             "again, memory or /dev/shm may be too small: set loader_workers: 0"
         )
     if isinstance(error, MemoryError) or re.search(MEMORY, told):
-        size = f"{study.prepare.height}x{study.prepare.width}"
+        size, key = f"{study.prepare.height}x{study.prepare.width}", f"{study.train_key}.batch_size"
         return (
-            f"memory ran out with train.batch_size {study.train.batch_size} at {size} pixels: "
-            "set a smaller train.batch_size, or free memory and run again"
+            f"memory ran out with {key} {study.train.batch_size} at {size} pixels: set a smaller "
+            f"{key}, or free memory and run again"
         )
     return ""

@@ -84,8 +84,9 @@ class Inputs:
                 "model": self.params["models"][run.variant],
                 "train": self.params["trains"][run.variant],
             }
+            keys = {"train": self.study.of(run.variant).train_key}
             found |= {
-                f"params.yaml: {key}": None
+                f"params.yaml: {keys.get(key, key)}": None
                 for key in ("train", "focal", "evaluate", "model")
                 if told.get(key, now[key]) != now[key]
             }

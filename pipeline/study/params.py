@@ -127,6 +127,7 @@ class Study(Block):
     _content: Any = PrivateAttr(default=None)  # of params.yaml, as it was read
     _missing: frozenset[Run] | None = PrivateAttr(default=None)  # None: of a whole study
     _external: str | None = PrivateAttr(default=None)  # the name of the test set that it is on
+    _train_key: str = PrivateAttr(default="train")
 
     @model_serializer(mode="wrap")
     def _put_own_training_back(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -247,8 +248,18 @@ class Study(Block):
             )
         if twice := [name for name, number in Counter(names).items() if number > 1]:
             raise ValueError(f"tuning must name each variant once, got {', '.join(twice)} again")
+        if self.tuning and len(self.folds) > 1:
+            raise ValueError(
+                "tuning must be {} with several folds, whose validation cases are other folds' "
+                f"test cases: these would choose the settings; got folds {self.folds}"
+            )
+        self._names_no_settings()
         for variant, others in self.tuning.items():
             for other in others:
+                if other in self.variants and variant not in self.variants:
+                    raise ValueError(
+                        f"tuning.{variant} must be among variants, as its setting {other} is"
+                    )
                 if self.models[other] != self.models[variant]:
                     raise ValueError(
                         f"tuning.{variant} must be of the same network with other keys under "
@@ -260,6 +271,19 @@ class Study(Block):
                         f"is trained as {variant} is: give it models.{other}.train"
                     )
         return self
+
+    def _names_no_settings(self) -> None:
+        """Raise ValueError where a paper or a design speaks of a setting: none is compared."""
+        settings = {other: name for name, others in self.tuning.items() for other in others}
+        named = [(f"factors.{name}", name) for name in self.factors]
+        if self.paper is not None:
+            named += [(f"paper.{key}", name) for key, name in self.paper.names()]
+        for key, name in named:
+            if name in settings:
+                raise ValueError(
+                    f"{key} must name variants that are compared, got {name}, which tuning makes a "
+                    f"setting of {settings[name]}: name that"
+                )
 
     @model_validator(mode="after")
     def _have_packages(self) -> Study:
@@ -318,7 +342,8 @@ class Study(Block):
     def deciding(self, *blocks: str) -> dict[str, Any]:
         """What decides a run's training or scores, of these blocks of params.yaml: which other test
         sets there are, does not."""
-        return self.model_dump(mode="json", include=set(blocks), exclude={"evaluate": {"external"}})
+        wanted = {*blocks, "own_training"} if "models" in blocks else set(blocks)
+        return self.model_dump(mode="json", include=wanted, exclude={"evaluate": {"external"}})
 
     @property
     def data_dir(self) -> Path:
@@ -441,18 +466,20 @@ class Study(Block):
         """The study as it is for one variant: `train` with what the variant has of its own."""
         if variant not in self.own_training:
             return self
-        return self.model_copy(update={"train": self.own_training[variant]})
+        own = self.model_copy(update={"train": self.own_training[variant]})
+        own._train_key = f"models.{variant}.train"
+        return own
+
+    @property
+    def train_key(self) -> str:
+        """Where `train` stands in params.yaml."""
+        return self._train_key
 
     @property
     def settings(self) -> dict[str, list[str]]:
         """Of each variant that is compared with others the variants that are its settings, itself
         first; those of `tuning`, which another variant has for its settings, are not compared."""
-        of_another = {
-            other
-            for variant, others in self.tuning.items()
-            if variant in self.variants
-            for other in others
-        }
+        of_another = set(chain.from_iterable(self.tuning.values()))
         return {
             variant: [
                 variant,

@@ -56,8 +56,9 @@ def _apart(content: Any) -> Any:
     models = content.get("models") if isinstance(content, dict) else None
     if not isinstance(models, dict):
         return content
+    train = content.get("train")
     own = {
-        name: _merged(content.get("train"), network["train"])
+        name: _merged(train, network["train"])
         for name, network in models.items()
         if isinstance(network, dict) and "train" in network
     }
@@ -67,12 +68,16 @@ def _apart(content: Any) -> Any:
         else network
         for name, network in models.items()
     }
-    return content | {"models": networks, "own_training": own}
+    # Of a block that is none, nothing can be said beside that.
+    return content | {"models": networks, "own_training": own if isinstance(train, dict) else {}}
 
 
 def _merged(block: Any, own: Any) -> Any:
-    """A block with the keys that `own` has others for, blocks within it likewise."""
+    """A block with the keys that `own` has others for, blocks within it likewise; one of another
+    `method` has keys of its own alone."""
     if not (isinstance(block, dict) and isinstance(own, dict)):
+        return own
+    if own.get("method", block.get("method")) != block.get("method"):
         return own
     return block | {key: _merged(block.get(key), value) for key, value in own.items()}
 

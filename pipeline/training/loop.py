@@ -178,9 +178,9 @@ def fit(
     single = (training_cases - 1) % train.batch_size == 0
     if single and not trains_on_one(model, height, width):
         raise UserError(
-            f"params.yaml: train.batch_size {train.batch_size} leaves a batch of one case, in "
-            f"which a BatchNorm of this network would have a single value at {height}x{width} "
-            "pixels: choose another"
+            f"params.yaml: {study.train_key}.batch_size {train.batch_size} leaves a batch of one "
+            f"case, in which a BatchNorm of this network would have a single value at "
+            f"{height}x{width} pixels: choose another"
         )
     training = Training.start(model, train, len(batches))
     if resume_file is not None:

@@ -150,6 +150,29 @@ def test_what_is_of_another_protocol_is_refused(changes, told):
     assert str(refused.value).endswith("; give one of them")
 
 
+def test_settings_of_another_variant_are_left_out():
+    scores = {name: {0: [0.1, 0.2]} for name in ("a", "b")}
+    path = save("one.json", scores, params={"tuning": {"a": ["b"]}})
+    found = read_scores([path])
+    assert set(found.table["variant"]) == {"a"}
+    assert "one.json: left out, as settings of other variants: b." in found.notes
+
+
+def test_a_variants_own_training_is_the_training_that_counts():
+    run = {0: [0.1, 0.2]}
+    own = {"a": {"family": "x", "train": {"epochs": 10}}}
+    one = save("one.json", {"a": run})
+    same = save("same.json", {"a": run}, params={"train": {"epochs": 3}, "models": own})
+    assert any("counts once" in note for note in read_scores([one, same]).notes)
+    own = {"a": {"family": "x", "train": {"epochs": 3}}}
+    other = save("other.json", {"a": run}, params={"models": own})
+    with pytest.raises(UserError, match=r"a was made with another train of params\.yaml in each"):
+        read_scores([one, other])
+    own = {"b": {"family": "y", "train": {"epochs": 3}}}
+    apart = save("apart.json", {"b": run}, params={"models": own})
+    assert any("differ in train of params" in note for note in read_scores([one, apart]).notes)
+
+
 def test_a_network_that_only_one_study_has_may_be_any():
     one = save("one.json", {"a": {0: [0.1, 0.2]}})
     models = {"a": PARAMS["models"]["a"], "b": {"family": "w"}}

@@ -402,3 +402,8 @@ def test_the_orderings_show_shares_and_mark_the_observed_one():
     assert [bar.get_width() for bar in best.patches] == pytest.approx(100 * 0.5 ** np.arange(1, 8))
     assert "50 %, observed" in texts(orders)
     assert len(orders.lines) == 7 * 7  # a marker a variant and ordering
+
+
+def test_of_more_variants_than_colours_no_two_look_the_same():
+    looks = result_figures.looks([f"variant-{place}" for place in range(20)])
+    assert len({(str(look.colour), look.marker) for look in looks.values()}) == 20

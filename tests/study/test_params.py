@@ -793,15 +793,42 @@ def test_a_mistake_in_own_training_is_told_by_its_key(tmp_path, own, message):
     assert line.casefold().startswith(expected.casefold())
 
 
-def test_a_mistake_in_the_shared_training_is_told_once(tmp_path):
+@pytest.mark.parametrize("shared", [{"batch_size": 0}, [1]])
+def test_a_mistake_in_the_shared_training_is_told_once(tmp_path, shared):
     params = demo_params()
     params["models"]["resunet"]["train"] = {"epochs": 3}
-    params["train"]["batch_size"] = 0
+    params["train"] = params["train"] | shared if isinstance(shared, dict) else shared
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(UserError) as error:
         load_study(tmp_path)
     (line,) = str(error.value).splitlines()
-    assert line.startswith(f"{tmp_path}/params.yaml: train.batch_size must be")
+    key = "train.batch_size" if isinstance(shared, dict) else "train"
+    assert line.startswith(f"{tmp_path}/params.yaml: {key} must be")
+
+
+def test_another_optimizer_has_its_own_keys_alone(tmp_path):
+    params = demo_params()
+    params["train"]["optimizer"] = STOCHASTIC | {"nesterov": True}
+    own = ADAM | {"method": "adamw", "weight_decay": 0.01}
+    params["models"]["resunet"]["train"] = {"optimizer": own}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    study = load_study(tmp_path)
+    assert isinstance(study.of("resunet").train.optimizer, Adam)
+    assert study.of("resunet").train.optimizer.method == "adamw"
+    assert isinstance(study.train.optimizer, SGD)
+
+
+def test_what_decides_networks_holds_their_own_training(tmp_path):
+    study = load_study(with_own_training(tmp_path, {"epochs": 7}))
+    assert study.deciding("models")["models"]["resunet"]["train"]["epochs"] == 7
+    assert "train" not in study.deciding("focal")
+
+
+def test_messages_name_the_key_that_decides(tmp_path):
+    study = load_study(with_own_training(tmp_path, {"epochs": 7}))
+    assert study.of("resunet").train_key == "models.resunet.train"
+    other = next(name for name in study.variants if name != "resunet")
+    assert study.of(other).train_key == study.train_key == "train"
 
 
 def test_own_training_stands_in_its_variants_entry(tmp_path):
@@ -833,10 +860,6 @@ def test_a_variants_settings_are_itself_and_those_of_its_tuning(tmp_path):
     assert load_study(with_tuning(tmp_path, {"resunet": ["resunet_slow"]}, **few)).settings == {
         "unet": ["unet"], "resunet": ["resunet"],
     }  # fmt: skip
-    alone = {"variants": ["unet", "resunet_slow"]}  # of whose network no other setting is there
-    assert load_study(with_tuning(tmp_path, {"resunet": ["resunet_slow"]}, **alone)).settings == {
-        "unet": ["unet"], "resunet_slow": ["resunet_slow"],
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -859,6 +882,38 @@ def test_a_mistake_in_tuning_is_told(tmp_path, tuning, message):
         load_study(with_tuning(tmp_path, tuning))
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"{tmp_path}/params.yaml: {message}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"variants": ["unet", "resunet_slow"]},
+            "tuning.resunet must be among variants, as its setting resunet_slow is",
+        ),
+        (
+            {"factors": {"unet": [], "resunet_slow": ["encoder"]}},
+            "factors.resunet_slow must name variants that are compared, got resunet_slow, which "
+            "tuning makes a setting of resunet: name that",
+        ),
+        (
+            {"data": DIRECTORY, "paper": {"title": "t", "reference": "r", "claims": [
+                "resunet_slow > unet"]}},
+            "paper.claims must name variants that are compared, got resunet_slow, which tuning",
+        ),
+        (
+            {"prepare": demo_params()["prepare"] | {
+                "split": {"method": "folds", "k": 3, "seed": 0}}, "folds": [0, 1, 2]},
+            "tuning must be {} with several folds, whose validation cases are other folds' test "
+            "cases: these would choose the settings; got folds [0, 1, 2]",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_with_a_setting_is_told(tmp_path, changes, message):
+    changes = {"factors": {}} | changes
+    with pytest.raises(UserError) as error:
+        load_study(with_tuning(tmp_path, {"resunet": ["resunet_slow"]}, **changes))
+    assert f"{tmp_path}/params.yaml: {message}" in str(error.value)
 
 
 def test_a_setting_that_trains_as_its_variant_does_is_told(tmp_path):
