@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.gate import NO_VERDICT, PASSED, REGRESSED
 from pipeline.gate.baseline import ON, Baseline, load_figures, save_baseline
-from pipeline.gate.regression import ALPHA, FLOOR, Check, alarms, compare_studies
+from pipeline.gate.regression import ALPHA, FLOOR, Check, alarms, compare_studies, sight
 from pipeline.gate.speed import TOLERANCE, compare_speeds, load_speeds, read_benchmarks, save_speeds
 from pipeline.reporting.tables import DASH
 from pipeline.statistics.definitions import METRICS
@@ -133,7 +133,8 @@ def gate_study(arguments: argparse.Namespace) -> int:
         return PASSED
     baseline = load_figures(arguments.baseline)
     checks = compare_studies(baseline, candidate, alpha=arguments.alpha, floor=arguments.floor)
-    return report(f"tier c, study {candidate.study.name}", checks, alarms(checks))
+    found = "; ".join(filter(None, (alarms(checks), sight(checks))))
+    return report(f"tier c, study {candidate.study.name}", checks, found)
 
 
 def _seeds(figures: Baseline) -> list[int]:
@@ -163,7 +164,7 @@ def gate_speed(arguments: argparse.Namespace) -> int:
 
 
 def report(what: str, checks: Sequence[Check], found: str = "") -> int:
-    """Print the verdict, what was `found`, and the table of `checks`; returns the exit status."""
+    """Print the verdict, what was `found` and would be seen, and the table of `checks`; returns the exit status."""
     if not checks:
         raise UserError(
             f"nothing is stored to compare with ({what}): write it anew with --update-baseline"
@@ -176,16 +177,50 @@ def report(what: str, checks: Sequence[Check], found: str = "") -> int:
     return REGRESSED if failed else PASSED
 
 
+# What a reader calls a part of tiers A and B, and the columns of a training that are no metric.
+PARTS = {
+    "predictions": "drawn predictions",
+    "untrained": "a network before its training",
+    "training": "a training",
+    "scheduled": "a training with schedule, decay and clipping",
+    "stopped": "a training that stops early",
+    "frozen": "a training with a frozen encoder",
+    "checkpoint": "the stored network",
+}
+SPLITS = {"train_": "training", "validation_": "validation", "test_": "test"}
+COLUMNS = {
+    "loss": "Loss",
+    "bce": "BCE",
+    "dice_loss": "Dice loss",
+    "pooled_iou": "Pooled IoU",
+    "learning_rate": "Learning rate",
+    "encoder_learning_rate": "Encoder's learning rate",
+    "dice_by_threshold": "Dice by threshold",
+    "cases": "Cases",
+    "both_empty": "Cases without a lesion in both",
+}
+
+
+def in_words(metric: str) -> str:
+    """`Dice`, `Dice on ham10000`, `Dice, validation`, `BCE, training`; else the metric as it is."""
+    name, on, others = metric.partition(ON)
+    label = METRICS[name].label if name in METRICS else COLUMNS.get(name)
+    if label is not None:
+        return label + on + others
+    for prefix, split in SPLITS.items():
+        if metric.startswith(prefix):
+            return f"{in_words(metric.removeprefix(prefix))}, {split}"
+    return metric
+
+
 def markdown_table(checks: Sequence[Check]) -> str:
     """A row a check, in the order given."""
     lines: list[Sequence[str]] = [HEADER, ALIGNMENT]
     for check in checks:
-        metric, on, name = check.metric.partition(ON)
-        label = METRICS[metric].label + on + name if metric in METRICS else check.metric
         lines.append(
             (
-                escape_markdown(check.subject),
-                escape_markdown(label),
+                escape_markdown(PARTS.get(check.subject, check.subject)),
+                escape_markdown(in_words(check.metric)),
                 *map(_number, (check.baseline, check.candidate, check.worse_by, check.allowed)),
                 "pass" if check.passed else "**FAIL**",
                 escape_markdown(check.note),

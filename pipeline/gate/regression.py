@@ -64,7 +64,7 @@ from pipeline.gate.failed_runs import Counts, Runs, Variant, added, p_more_failu
 from pipeline.statistics.definitions import METRICS
 from pipeline.study.errors import UserError
 from pipeline.study.run_files import range_of
-from pipeline.study.values import quantity
+from pipeline.study.values import HEADLINES, quantity
 
 ALPHA = 0.01
 FLOOR = 0.001  # 0.1 Dice points, the last digit that the field prints
@@ -115,6 +115,25 @@ def alarms(checks: Sequence[Check]) -> str:
             if check.subject not in subjects:
                 subjects.append(check.subject)
     return "; ".join(f"{question}: {', '.join(names)}" for question, names in told.items())
+
+
+def sight(checks: Sequence[Check]) -> str:
+    """`a fall of 0.04 (resunet) to 0.33 (unet) in Dice would be seen`: of which depth on the checks
+    of variants' typical runs see one; empty where there is none."""
+    metric = HEADLINES[0]
+    seen = {
+        check.subject: check.allowed
+        for check in checks
+        if check.metric == metric and check.subject != ALL and check.allowed is not None
+    }
+    if not seen:
+        return ""
+    least, most = (choose(seen, key=lambda name: seen[name]) for choose in (min, max))
+    ends = {f"{seen[name]:.2g}": name for name in (least, most)}
+    told = " to ".join(f"{fall} ({name})" for fall, name in ends.items())
+    if len(ends) == 1:
+        (told,) = ends
+    return f"a fall of {told} in {METRICS[metric].label} would be seen"
 
 
 def check_comparable(baseline: Baseline, candidate: Baseline) -> None:

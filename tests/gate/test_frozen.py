@@ -54,9 +54,7 @@ def failed(tier: frozen.Tier, folder: Path = frozen.FOLDER) -> set[tuple[str, st
 def test_the_code_computes_what_is_stored(tier):
     checks = frozen.check(tier)
     assert [check for check in checks if not check.passed] == []
-    assert {check.subject for check in checks} == (
-        {"predictions", "training", "untrained"} if tier == "a" else {"checkpoint"}
-    )
+    assert {check.subject for check in checks} == frozen.PARTS[tier]
 
 
 def test_drawn_predictions_have_the_figures_that_are_stored_on_any_machine():
@@ -136,6 +134,36 @@ def test_the_checkpoint_is_small_and_segments():
     assert np.mean(frozen.load(frozen.FOLDER, "b").figures["checkpoint"]["dice"]) > 0.75
 
 
+def test_every_training_segments_in_every_epoch():
+    """Of a network that finds nothing no Dice would hold anything."""
+    for part in frozen.TRAININGS:
+        figures = frozen.load(frozen.FOLDER, "a").figures[part]
+        assert min(figures["validation_dice"]) > 0.4, part
+        assert figures["test_dice"][0] > 0.7, part
+
+
+def test_some_training_has_each_option_on():
+    found = frozen.trainings(load_study(frozen.FOLDER))
+    assert tuple(found) == frozen.TRAININGS
+    trainings = [study.train for study in found.values()]
+    optimizers = [train.optimizer for train in trainings]
+    assert {settings.method for settings in optimizers} == {"adam", "adamw", "sgd"}
+    assert any(settings.weight_decay for settings in optimizers)
+    assert any(settings.encoder_learning_rate for settings in optimizers)
+    assert {train.schedule.method for train in trainings} == {"constant", "cosine"}
+    assert any(train.schedule.warmup_epochs for train in trainings)
+    for name in ("gradient_clip", "early_stopping", "freeze_encoder"):
+        assert any(getattr(train, name) for train in trainings), name
+    assert {train.select for train in trainings} == {"last", "best_validation_dice"}
+
+
+def test_the_training_that_stops_early_does_so_after_its_best_epoch():
+    study = load_study(frozen.FOLDER).of(frozen.STOPPED)
+    dice = frozen.load(frozen.FOLDER, "a").figures["stopped"]["validation_dice"]
+    assert len(dice) < study.train.epochs
+    assert np.argmax(dice) == len(dice) - 1 - study.train.early_stopping
+
+
 @pytest.mark.slow
 def test_a_gate_that_returns_zeros_is_caught_by_both_tiers(monkeypatch):
     monkeypatch.setattr(AttentionGate, "forward", lambda self, x, g: torch.zeros_like(x))
@@ -172,8 +200,10 @@ def test_a_training_that_diverges_is_a_regression(monkeypatch):
         raise NotFiniteError("the training loss is nan in epoch 1, step 1")
 
     monkeypatch.setattr(frozen, "fit", diverging)
-    told = {(c.subject, c.note) for c in frozen.check("a") if not c.passed}
-    assert told == {("training", "0 values instead of 4"), ("training", "0 values instead of 1")}
+    failing = [check for check in frozen.check("a") if not check.passed]
+    assert {check.subject for check in failing} == set(frozen.TRAININGS)
+    told = {check.note for check in failing if check.subject == "training"}
+    assert told == {f"0 values instead of {number}" for number in (1, 4, 99)}
 
 
 def test_a_user_error_of_the_training_is_no_regression(monkeypatch):
@@ -193,13 +223,15 @@ def test_logits_that_are_not_finite_are_a_regression(monkeypatch, capsys):
     monkeypatch.setattr(AttentionGate, "forward", overflowing)
     checks = frozen.check("b")
     assert not any(check.passed for check in checks)
-    assert {(check.candidate, check.note) for check in checks} == {(None, "largest of 12, at 1")}
+    note = "12 values; the one that differs most is number 1"
+    assert {(check.candidate, check.note) for check in checks} == {(None, note)}
     assert "must be finite, got NaN or infinity" in capsys.readouterr().err
 
 
 def test_weights_that_no_longer_fit_are_a_regression(folder):
     save_file({"other": torch.zeros(2)}, folder / "weights.safetensors")
     assert {part for part, _ in failed("b", folder)} == {"checkpoint"}
+    assert {part for part, _ in failed("a", folder)} == set(frozen.TRAININGS)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"version https://git-lfs.github.com/spec/v1\n"])
@@ -214,7 +246,7 @@ def test_weights_that_cannot_be_read_do_not_compare(folder, content):
 def test_a_figure_that_is_not_finite_fails():
     check = frozen.compare("checkpoint", "dice", [0.1, 0.2], [0.1, float("nan")], allowed=1e-4)
     assert not check.passed
-    assert check.note == "largest of 2, at 2"
+    assert check.note == "2 values; the one that differs most is number 2"
 
 
 def test_a_check_tells_the_values_that_differ_most():
@@ -222,7 +254,10 @@ def test_a_check_tells_the_values_that_differ_most():
     assert (found.subject, found.metric) == ("checkpoint", "dice")
     assert (found.baseline, found.candidate) == (0.1, 0.3)
     assert (found.worse_by, found.allowed) == (pytest.approx(0.2), 1e-4)
+    assert found.note == "2 values; the one that differs most is number 1"
     assert frozen.compare("training", "test_dice", [0.1], [0.1], allowed=0).note == ""
+    same = frozen.compare("checkpoint", "dice", [0.1, 0.2], [0.1, 0.2], allowed=0)
+    assert (same.worse_by, same.note) == (0.0, "2 values, equal")
     fewer = frozen.compare("checkpoint", "dice", [0.1, 0.2], [], allowed=1e-4)
     assert (fewer.metric, fewer.note) == ("dice", "0 values instead of 2")
 
@@ -230,7 +265,7 @@ def test_a_check_tells_the_values_that_differ_most():
 @pytest.mark.slow
 def test_other_params_do_not_compare(folder):
     params = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(params.replace("epochs: 4", "epochs: 1"))
+    (folder / "params.yaml").write_text(params.replace("epochs: 4", "epochs: 3"))
     with pytest.raises(UserError, match=r"stored with other params .*--tier a --update-baseline"):
         frozen.check("a", folder)
 
@@ -265,9 +300,9 @@ def test_update_trains_the_weights_that_are_not_there(folder, monkeypatch):
     monkeypatch.setattr(frozen, "CHECKPOINT_EPOCHS", 1)
     trained = []
 
-    def counted(study: Study, cases: PreparedCases) -> tuple[torch.nn.Module, pd.DataFrame]:
+    def counted(model: torch.nn.Module, cases: PreparedCases, study: Study) -> pd.DataFrame:
         trained.append(study.train.epochs)
-        return train(study, cases)
+        return train(model, cases, study)
 
     train = frozen.train
     monkeypatch.setattr(frozen, "train", counted)
@@ -306,5 +341,5 @@ def test_a_file_of_other_figures_is_refused(folder, change):
     content = json.loads(path.read_text())
     change(content["figures"])
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"tier-a.json: figures must be of predictions"):
+    with pytest.raises(UserError, match=r"tier-a.json: figures must be of frozen, predictions"):
         frozen.check("a", folder)

@@ -50,7 +50,9 @@ def gate_on(monkeypatch: pytest.MonkeyPatch, candidate: Results) -> int:
 def test_equal_figures_pass_with_status_0(folder, monkeypatch, capsys):
     assert gate_on(monkeypatch, results(STEADY)) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "**Gate: all 12 pass** (tier c, study demo)"
+    assert told[0] == (
+        "**Gate: all 12 pass** (tier c, study demo): a fall of 0.061 in Dice would be seen"
+    )
     assert told[2].startswith("| Compared | Metric | Baseline |")
     assert len(told) == 2 + 2 + 12
     # s = 0.01 in each of 2 x 2 degrees of freedom; t(1 - 0.01 / 12, 4) = 7.53
@@ -70,13 +72,14 @@ def test_it_says_whether_a_typical_run_is_worse_or_more_runs_fail(folder, monkey
     told = capsys.readouterr().out.splitlines()
     assert told[0] == (
         "**Gate: 6 of 12 regressed** (tier c, study demo): a typical run is worse: unet, all "
-        "variants"
+        "variants; a fall of 0.0029 in Dice would be seen"
     )
     assert "| unet | failed runs | 0 | 0 | 0 | 0.5 | pass |" in told[7]
     assert gate_on(monkeypatch, results(before | {"unet": failing})) == 1
     told = capsys.readouterr().out.splitlines()
     assert told[0] == (
-        "**Gate: 2 of 12 regressed** (tier c, study demo): more runs fail: unet, all variants"
+        "**Gate: 2 of 12 regressed** (tier c, study demo): more runs fail: unet, all variants; "
+        "a fall of 0.0029 (resunet) to 0.0069 (unet) in Dice would be seen"
     )
     assert told[7] == (
         "| unet | failed runs | 0 | 0.9 | 0.9 | 0.5 | **FAIL** | 9 of 10 runs failed, 0 of 10 "
@@ -85,7 +88,10 @@ def test_it_says_whether_a_typical_run_is_worse_or_more_runs_fail(folder, monkey
     missing = before | {"unet": [*lower[:9], None]}
     assert gate_on(monkeypatch, results(missing)) == 1
     told = capsys.readouterr().out.splitlines()
-    assert told[0].endswith("study demo): missing or not finite: unet, all variants")
+    assert told[0].endswith(
+        "study demo): missing or not finite: unet, all variants; a fall of 0.0029 in Dice would "
+        "be seen"
+    )
 
 
 def test_a_worse_mean_fails_with_status_1(folder, monkeypatch, capsys):
@@ -390,3 +396,27 @@ def test_speed_is_gated_with_the_same_statuses(folder, monkeypatch, capsys):
 )
 def test_arguments_that_do_not_go_together_end_with_status_2(folder, monkeypatch, arguments):
     assert run_gate(monkeypatch, *arguments) == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("dice", "Dice"),
+        ("dice on ham10000", "Dice on ham10000"),
+        ("validation_dice", "Dice, validation"),
+        ("train_bce", "BCE, training"),
+        ("test_hausdorff_95", "Hausdorff distance 95 %, test"),
+        ("encoder_learning_rate", "Encoder's learning rate"),
+        ("failed runs", "failed runs"),
+    ],
+)
+def test_metrics_are_told_in_words(metric, words):
+    assert gate.in_words(metric) == words
+
+
+def test_every_figure_of_tier_a_is_told_in_words():
+    stored = json.loads((REPOSITORY / "studies" / "gate" / "tier-a.json").read_text())
+    for part, figures in stored["figures"].items():
+        assert part in gate.PARTS
+        for metric in figures:
+            assert "_" not in gate.in_words(metric), metric
