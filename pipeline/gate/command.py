@@ -164,7 +164,8 @@ def gate_speed(arguments: argparse.Namespace) -> int:
 
 
 def report(what: str, checks: Sequence[Check], found: str = "") -> int:
-    """Print the verdict, what was `found` and would be seen, and the table of `checks`; returns the exit status."""
+    """Print the verdict, what was `found` and would be seen, and the table of `checks`; returns the
+    exit status."""
     if not checks:
         raise UserError(
             f"nothing is stored to compare with ({what}): write it anew with --update-baseline"
