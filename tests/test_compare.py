@@ -670,6 +670,8 @@ def test_a_setting_without_a_score_has_no_figure(tuned_study, variant):
     found = results(tuned_study)
     resunet = found.tuning.variants[1]
     assert resunet.typical is resunet.interval is resunet.gain is None
+    # Without the error of the choices no pair is shown.
+    assert all(pair.shown is pair.interval is None for pair in found.tuning.comparison.pairs)
     assert any("resunet is left out" in note for note in found.tuning.comparison.notes) == (
         variant == "resunet2"
     )

@@ -179,7 +179,7 @@ def report(what: str, checks: Sequence[Check], found: str = "") -> int:
 
 
 # What a reader calls a part of tiers A and B, and the columns of a training that are no metric.
-PARTS = {
+SUBJECTS = {
     "predictions": "drawn predictions",
     "untrained": "a network before its training",
     "training": "a training",
@@ -220,7 +220,7 @@ def markdown_table(checks: Sequence[Check]) -> str:
     for check in checks:
         lines.append(
             (
-                escape_markdown(PARTS.get(check.subject, check.subject)),
+                escape_markdown(SUBJECTS.get(check.subject, check.subject)),
                 escape_markdown(in_words(check.metric)),
                 *map(_number, (check.baseline, check.candidate, check.worse_by, check.allowed)),
                 "pass" if check.passed else "**FAIL**",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,9 +60,10 @@ def read_histories(study: Study) -> pd.DataFrame:
 
 
 def read_validation(study: Study) -> dict[str, dict[int, float]]:
-    """variant -> seed -> mean Dice over validation cases, and folds, after the epoch whose weights
-    are evaluated. Raises UserError if a run's history.csv or run.json is missing or unusable."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """variant -> seed -> mean Dice over validation cases after the epoch whose weights are
+    evaluated, of a study of one fold. Raises UserError if a run's history.csv or run.json is
+    missing or unusable."""
+    found: dict[str, dict[int, float]] = {}
     for run in study.runs():
         folder = study.run_dir(*run)
         history = read_table(folder / "history.csv", "train", HISTORY)
@@ -80,20 +80,16 @@ def read_validation(study: Study) -> dict[str, dict[int, float]]:
                 f"{folder / 'history.csv'}: validation_dice of epoch {epoch} must be a number, got "
                 f"{dice}: settings are chosen by it; run the stage train again"
             )
-        found.setdefault(run.variant, {}).setdefault(run.seed, []).append(dice)
-    return {
-        variant: {seed: fmean(folds) for seed, folds in seeds.items()}
-        for variant, seeds in found.items()
-    }
+        found.setdefault(run.variant, {})[run.seed] = dice
+    return found
 
 
 def read_scores(study: Study, cases: PreparedCases) -> pd.DataFrame:
     """Every run's evaluation/cases.csv, one below the other, with the columns variant and seed.
 
     The folds of a variant and seed together have scored each case once; of an external test set
-    (Study.on) each fold has scored every case. Raises UserError if a file
-    is missing, is of other weights, of other cases than the prepared test cases, or was made with
-    other params or data.
+    (Study.on) each fold has scored every case. Raises UserError if a file is missing, is of other
+    weights, of other cases than the prepared test cases, or was made with other params or data.
     """
     tables, inputs = [], Inputs(study)
     stage = "evaluate" if study.external_name is None else "evaluate_external"

@@ -26,7 +26,7 @@ from pipeline.statistics.analysis import Design, FailedRuns, Protocol, as_groups
 from pipeline.statistics.crossed import Groups, Values, by_group
 from pipeline.statistics.definitions import PRIMARY, metric_of
 from pipeline.statistics.pairs import compare_pairs
-from pipeline.statistics.results import Comparison, TunedVariant, Tuning
+from pipeline.statistics.results import Comparison, TunedVariant, Tuning, without_inference
 from pipeline.statistics.typical import (
     Failed,
     TypicalRun,
@@ -215,7 +215,9 @@ def _compare(
     asked = replace(protocol, printed={}, factors={})
     found = compare(chosen, asked, failed)
     pairs, used = found.pairs, [runs[name] for name in found.variants]
-    if found.pairing is not None and all(used) and len(found.seeds) > 1:
+    if len(found.seeds) > 1 and not all(used):  # without the error of the choices nothing is shown
+        pairs = [without_inference(pair) for pair in pairs]
+    elif found.pairing is not None and len(found.seeds) > 1:
         design = Design(chosen, failed)
         pairs = compare_pairs(
             design.scores,
