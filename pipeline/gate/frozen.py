@@ -63,10 +63,11 @@ DECISIVE = {"data", "prepare", "train", "focal", "evaluate", "models", "seeds"}
 CLOCK = ("seconds", "images_per_second")  # columns of history.csv that no machine repeats
 
 # The largest difference on another kind of machine than the stored one. Measured: AVX-512 against
-# torch's and oneDNN's plainest kernels: 6e-8, 6e-8, and 3e-6 in trainings, where a pixel at the
-# threshold may tip, which moves a mean Dice by 1e-3. Tier B's is asked everywhere; measured 1e-7.
+# torch's and oneDNN's plainest kernels: 6e-8, 6e-8, and 3e-6 in trainings. There a pixel at a
+# threshold may tip on yet another kind; of the smallest lesion, 55 pixels, that moves the mean Dice
+# of the four validation cases by 0.005. Tier B's is asked everywhere; measured 1e-7.
 TRAININGS = ("training", "scheduled", "stopped", "frozen")
-TOLERANCES = {"predictions": 1e-6, "untrained": 1e-6} | dict.fromkeys(TRAININGS, 0.002)
+TOLERANCES = {"predictions": 1e-6, "untrained": 1e-6} | dict.fromkeys(TRAININGS, 0.01)
 CHECKPOINT_TOLERANCE = 1e-4
 PARTS = {"a": {"predictions", "untrained", *TRAININGS}, "b": {"checkpoint"}}  # of each tier
 

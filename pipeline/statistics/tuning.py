@@ -95,6 +95,25 @@ def tuned_run(settings: Settings) -> TypicalRun | None:
     return replace(found, moves=found.moves + jackknife)
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A network with the settings that validation chooses. names: of its settings. run: the typical
+    run over cases, or their groups; None of one seed, and as of tuned_run."""
+
+    names: Sequence[str]
+    settings: Settings
+    run: TypicalRun | None
+
+    @property
+    def choice(self) -> NDArray[np.intp]:
+        return choose(self.settings.validation)
+
+    @property
+    def chosen(self) -> list[str]:
+        """The name of each seed's setting."""
+        return [self.names[place] for place in self.choice]
+
+
 def tune(
     table: pd.DataFrame,
     validation: Mapping[str, Mapping[int, float]],
@@ -115,54 +134,26 @@ def tune(
     groups = as_groups(table.drop_duplicates("case")["group"]) if "group" in table else None
     scores = table.set_index(["variant", "seed", "case"])["value"]
     wide = scores.unstack()[cases]  # noqa: PD010 - pivot_table would average
-    networks = {
-        variant: Settings(
+    tuned = {}
+    for variant, names in settings.items():
+        own = Settings(
             np.stack([wide.loc[[(name, seed) for seed in seeds]].to_numpy() for name in names]),
             np.array([[validation[name][seed] for seed in seeds] for name in names]),
             np.array([[(name, seed) in failed_runs for seed in seeds] for name in names]),
         )
-        for variant, names in settings.items()
-    }
-    choices = {variant: choose(found.validation) for variant, found in networks.items()}
-    chosen = {variant: found.chosen(choices[variant]) for variant, found in networks.items()}
-    rows = {
-        (variant, seed): names[place]
-        for variant, names in settings.items()
-        for seed, place in zip(seeds, choices[variant], strict=True)
-    }
-    runs = {
-        variant: tuned_run(found.grouped(groups)) if len(seeds) > 1 else None
-        for variant, found in networks.items()
-    }
+        run = tuned_run(own.grouped(groups)) if len(seeds) > 1 else None
+        tuned[variant] = Tuned(names, own, run)
     return Tuning(
-        variants=[
-            _summary(
-                variant,
-                settings[variant],
-                found,
-                seeds,
-                chosen[variant],
-                [rows[variant, seed] for seed in seeds],
-                runs[variant],
-                groups,
-            )
-            for variant, found in networks.items()
-        ],
-        comparison=_compare(table, rows, protocol, failed_runs, runs),
+        variants=[_summary(variant, found, seeds, groups) for variant, found in tuned.items()],
+        comparison=_compare(table, tuned, seeds, protocol, failed_runs),
     )
 
 
 def _summary(
-    variant: str,
-    names: Sequence[str],
-    settings: Settings,
-    seeds: Sequence[int],
-    chosen: tuple[Values, Failed],
-    choice: Sequence[str],
-    run: TypicalRun | None,
-    groups: Groups | None,
+    variant: str, tuned: Tuned, seeds: Sequence[int], groups: Groups | None
 ) -> TunedVariant:
-    values, failed = chosen
+    settings, run = tuned.settings, tuned.run
+    values, failed = settings.chosen(tuned.choice)
     usable = np.isfinite(settings.scores).all() and not failed.all()
     typical = typical_mean(values, failed) if usable else None
     interval = gain = gain_interval = None
@@ -173,7 +164,7 @@ def _summary(
         (alone,) = contrasts([run], [[1.0]], paired=False)
         interval = alone.interval(bounds=bounds)
     own, own_failed = settings.scores[0], settings.failed[0]
-    if len(names) > 1 and typical is not None and not own_failed.all():
+    if len(tuned.names) > 1 and typical is not None and not own_failed.all():
         gain = typical - typical_mean(own, own_failed)
         if run is not None and not is_descriptive(failed) and not is_descriptive(own_failed):
             before = typical_run(by_group(own, groups), own_failed)
@@ -181,12 +172,12 @@ def _summary(
             gain_interval = change.interval()
     return TunedVariant(
         variant=variant,
-        settings=list(names),
+        settings=list(tuned.names),
         validation_dice={
             name: float(mean)
-            for name, mean in zip(names, settings.validation.mean(axis=1), strict=True)
+            for name, mean in zip(tuned.names, settings.validation.mean(axis=1), strict=True)
         },
-        chosen={name: choice.count(name) for name in names},
+        chosen={name: tuned.chosen.count(name) for name in tuned.names},
         failed=[seed for seed, has in zip(seeds, failed.tolist(), strict=True) if has],
         typical=typical,
         interval=interval,
@@ -197,13 +188,17 @@ def _summary(
 
 def _compare(
     table: pd.DataFrame,
-    rows: Mapping[tuple[str, int], str],
+    tuned: Mapping[str, Tuned],
+    seeds: Sequence[int],
     protocol: Protocol,
     failed_runs: FailedRuns,
-    runs: Mapping[str, TypicalRun | None],
 ) -> Comparison:
-    """The protocol's pairs on the chosen runs, with the error of the choices. rows: of each variant
-    and seed the setting that is chosen."""
+    """The protocol's pairs on the chosen runs, with the error of the choices."""
+    rows = {
+        (variant, seed): setting
+        for variant, found in tuned.items()
+        for seed, setting in zip(seeds, found.chosen, strict=True)
+    }
     own = table.groupby(["variant", "seed"], sort=False)
     chosen = pd.concat(
         [
@@ -212,12 +207,13 @@ def _compare(
         ]
     )
     failed = [key for key, setting in rows.items() if (setting, key[1]) in failed_runs]
-    asked = replace(protocol, printed={}, factors={})
-    found = compare(chosen, asked, failed)
-    pairs, used = found.pairs, [runs[name] for name in found.variants]
-    if len(found.seeds) > 1 and not all(used):  # without the error of the choices nothing is shown
+    found = compare(chosen, replace(protocol, printed={}, factors={}), failed)
+    pairs, several = found.pairs, len(found.seeds) > 1
+    runs = [run for name in found.variants if (run := tuned[name].run) is not None]
+    if several and len(runs) < len(found.variants):
+        # Without the error of the choices nothing is shown.
         pairs = [without_inference(pair) for pair in pairs]
-    elif found.pairing is not None and len(found.seeds) > 1:
+    elif several and found.pairing is not None:
         design = Design(chosen, failed)
         pairs = compare_pairs(
             design.scores,
@@ -226,14 +222,7 @@ def _compare(
             found.pairing.paired,
             margin=protocol.margin,
             groups=design.groups,
-            runs=[run for run in used if run is not None],
+            runs=runs,
         )
-    return found.model_copy(
-        update={
-            "pairs": pairs,
-            "ranks": None,
-            "ordering": None,
-            "variance": None,
-            "power": None,
-        }
-    )
+    nothing = dict.fromkeys(("ranks", "ordering", "variance", "power"))
+    return found.model_copy(update={"pairs": pairs, **nothing})
