@@ -192,7 +192,7 @@ def compare_external(
 ) -> ExternalSet:
     """The study on an external test set (Study.on), held against its own cases. own: their table,
     as of `compare`; here: what was found there. Raises UserError if a run's output is missing."""
-    cases = PreparedCases.open(on.prepared_dir)
+    cases = PreparedCases.open(on.prepared_dir, stage=on.preparing)
     scores = mean_over_folds(read_scores(on, cases))
     group_of = dict(zip(cases.table["id"], cases.table["group"], strict=True))
     scores["group"] = scores["id"].map(group_of)
@@ -347,7 +347,7 @@ def _study(study: Study, cases: PreparedCases, scores: pd.DataFrame) -> StudyRec
 
 
 def _checksum_on(on: Study) -> str:
-    cases = PreparedCases.open(on.prepared_dir)
+    cases = PreparedCases.open(on.prepared_dir, stage=on.preparing)
     return _checksum(cases, test_ids(cases, 0))
 
 

@@ -105,7 +105,7 @@ def evaluate_run(
     study: Study, run: Run, stage: Literal["evaluate", "evaluate_external"] = "evaluate"
 ) -> dict[str, float]:
     """Score one run and write its folder `evaluation`; returns metrics.json."""
-    cases = PreparedCases.open(study.prepared_dir, run.fold)
+    cases = PreparedCases.open(study.prepared_dir, run.fold, study.preparing)
     make_deterministic()
     weights = study.run_dir(*run) / "weights.safetensors"
     model = load_model(study.models[run.variant], weights, choose_device())

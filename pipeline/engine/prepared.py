@@ -40,25 +40,25 @@ class PreparedCases:
     fold: int = 0  # whose division `indices` tells, where the study has folds
 
     @classmethod
-    def open(cls, folder: Path, fold: int = 0) -> PreparedCases:
-        """Open what preprocess wrote. Raises UserError if it is missing or does not fit."""
-        images = read_array(folder / "images.npy", STAGE, (None, None, None, 3), np.uint8)
-        masks = read_array(folder / "masks.npy", STAGE, (None, None, None), np.uint8)
-        table = read_table(folder / "cases.csv", STAGE, ["id", "height", "width"])
-        fingerprint = read_json(folder / "prepared.json", STAGE).get("fingerprint")
+    def open(cls, folder: Path, fold: int = 0, stage: str = STAGE) -> PreparedCases:
+        """Open what `stage` wrote. Raises UserError if it is missing or does not fit."""
+        images = read_array(folder / "images.npy", stage, (None, None, None, 3), np.uint8)
+        masks = read_array(folder / "masks.npy", stage, (None, None, None), np.uint8)
+        table = read_table(folder / "cases.csv", stage, ["id", "height", "width"])
+        fingerprint = read_json(folder / "prepared.json", stage).get("fingerprint")
         if not isinstance(fingerprint, str):
             raise UserError(
-                f"{folder}/prepared.json has no fingerprint; run the stage {STAGE} again"
+                f"{folder}/prepared.json has no fingerprint; run the stage {stage} again"
             )
         if not ("fold" in table or ("split" in table and table["split"].isin(SPLITS).all())):
             raise UserError(
                 f"{folder}/cases.csv must name the split of each case, {', '.join(SPLITS)}; run "
-                f"the stage {STAGE} again"
+                f"the stage {stage} again"
             )
         if not len(images) == len(masks) == len(table) or images.shape[:3] != masks.shape:
             raise UserError(
                 f"{folder}: images.npy {images.shape}, masks.npy {masks.shape} and cases.csv "
-                f"({len(table)} rows) do not fit together; run the stage {STAGE} again"
+                f"({len(table)} rows) do not fit together; run the stage {stage} again"
             )
         return cls(images, masks, table, fingerprint, fold)
 

@@ -79,12 +79,11 @@ class NativeScorer:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.path = study.prepared_dir / NATIVE_MASKS
-        self.stage = "preprocess" if study.external_name is None else "prepare_external"
         try:
             self.masks = ZipFile(self.path)
         except (OSError, BadZipFile) as error:
             raise UserError(
-                f"{self.path} is missing or unusable ({error}); run the stage {self.stage}"
+                f"{self.path} is missing or unusable ({error}); run the stage {study.preparing}"
             ) from None
         self.pool = ThreadPoolExecutor(usable_cores())
         self.waiting: deque[Iterator[NDArray[np.int64]]] = deque()
@@ -128,8 +127,8 @@ class NativeScorer:
             mask = decode_mask(id, self.path, content, [])
         except (KeyError, BadZipFile, UnusableError) as problem:
             raise UserError(
-                f"{self.path} has no usable mask of {id} ({problem}); run the stage {self.stage} "
-                "again, or set evaluate.resolution to network"
+                f"{self.path} has no usable mask of {id} ({problem}); run the stage "
+                f"{self.study.preparing} again, or set evaluate.resolution to network"
             ) from None
         return np.asarray(mask) > 0
 

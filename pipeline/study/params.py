@@ -387,6 +387,11 @@ class Study(Block):
         return self.data_dir / "prepared"
 
     @property
+    def preparing(self) -> str:
+        """The stage that prepares these cases."""
+        return "preprocess" if self._external is None else "prepare_external"
+
+    @property
     def reports_dir(self) -> Path:
         """That of the stages' outputs; of a part of the study one that DVC does not know."""
         return self._folder / "reports" if self._missing is None else self.partial_dir

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -75,8 +76,10 @@ class Watch:
         for number, (mean, (_, rates)) in enumerate(zip(means, self.steps, strict=True), start=1):
             if not math.isfinite(mean):
                 step = self.looked_at + number
-                told = f"the training loss is {mean} in epoch {self.epoch}, step {step}"
-                raise diverged(told, rates)
+                raise NotFiniteError(
+                    f"the training loss is {mean} in epoch {self.epoch}, step {step}, at learning "
+                    f"rate {rates['learning_rate']:g}"
+                )
         self.looked_at += len(self.steps)
         self.steps.clear()
         self.next = time.monotonic() + self.INTERVAL
@@ -116,13 +119,16 @@ def train_epoch(
     return rates
 
 
-def diverged(what: str, rates: Row) -> NotFiniteError:
-    """What to tell of a loss that is not finite, and what to do about it."""
-    return NotFiniteError(
-        f"{what}, at learning rate {rates['learning_rate']:g}: lower "
-        "train.optimizer.learning_rate, warm it up (train.schedule.warmup_epochs) or clip the "
-        "gradient (train.gradient_clip)"
-    )
+@contextmanager
+def advising(key: str) -> Iterator[None]:
+    """Say of a loss that is not finite what to do about it; key: of the settings in params.yaml."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(
+            f"{error}: lower {key}.optimizer.learning_rate, warm it up "
+            f"({key}.schedule.warmup_epochs) or clip the gradient ({key}.gradient_clip)"
+        ) from None
 
 
 @torch.no_grad()
@@ -189,7 +195,10 @@ def fit(
         log_epoch(int(row["epoch"]), row)
     step = Step(training, train, study.focal, dtype)
     done = len(training.history)
-    with tqdm(total=train.epochs, desc="train", unit="epoch", initial=done) as bar:
+    with (
+        advising(study.train_key),
+        tqdm(total=train.epochs, desc="train", unit="epoch", initial=done) as bar,
+    ):
         while not is_done(training.history, train):
             epoch = len(training.history) + 1
             means = LossMeans()
@@ -214,8 +223,9 @@ def fit(
                 "images_per_second": images_per_second,
             }
             if not math.isfinite(row["validation_loss"]):
-                raise diverged(
-                    f"the validation loss is {row['validation_loss']} after epoch {epoch}", rates
+                raise NotFiniteError(
+                    f"the validation loss is {row['validation_loss']} after epoch {epoch}, at "
+                    f"learning rate {rates['learning_rate']:g}"
                 )
             training.history.append(row)
             if train.select == "best_validation_dice" and best_epoch(training.history) == epoch:

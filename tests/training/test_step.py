@@ -205,6 +205,9 @@ def test_a_look_names_the_first_bad_step_of_several(tiny_study, monkeypatch):
     cases = PreparedCases.open(study.prepared_dir)
     with pytest.raises(loop.NotFiniteError, match="in epoch 1, step 2, at learning rate 1e"):
         loop.fit(network(), cases, study, seed=0)
+    study.own_training["own"] = study.train  # then that is what to change
+    with pytest.raises(loop.NotFiniteError, match=r"lower models\.own\.train\.optimizer\.learn"):
+        loop.fit(network(), cases, study.of("own"), seed=0)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=cuda)])
