@@ -64,6 +64,6 @@ class NetworkConfig:
         """What a file of weights must hold, in words."""
         raise NotImplementedError
 
-    def check(self, height: int, width: int) -> None:
+    def check(self, *size: int) -> None:
         """Raise ValueError, from the key or "must be" on, if there is no such network for images of
-        that size in pixels."""
+        that size in pixels, height and width, or volumes of that in voxels, depth before them."""

@@ -29,6 +29,10 @@ class AttenResUNetConfig(NetworkConfig):
         encoder_gate: what gates the self-attention's result (paper section 7.1, g unspecified):
             `input` the layer's own output, `attended` the result itself, `none` no gate.
         decoder_gates: attention gates on the skips.
+        dimensions: 2 for pictures in colour, 3 for volumes in grey.
+        depth_halvings: how often a network for volumes halves their depth, 0 to 5, of the five
+            times (`plain` four) that it halves height and width: a thin volume's first ones leave
+            the depth as it is.
         head: `logits` ends in a 1x1 convolution; `relu` adds the BatchNorm and ReLU of section 8.5,
             read to the letter, so that no logit is below 0.
     """
@@ -42,6 +46,8 @@ class AttenResUNetConfig(NetworkConfig):
     attention_residual: bool = False
     encoder_gate: Literal["input", "attended", "none"] = "input"
     decoder_gates: bool = False
+    dimensions: Literal[2, 3] = 2
+    depth_halvings: int = 5
     head: Literal["logits", "relu"] = "logits"
 
     def __post_init__(self) -> None:
@@ -51,10 +57,24 @@ class AttenResUNetConfig(NetworkConfig):
             )
         if not 1 <= self.plain_width <= 1024:  # 2.4 billion parameters in a layer at the bottom
             raise ValueError(f"plain_width must be from 1 to 1024, got {self.plain_width}")
+        if not 0 <= self.depth_halvings <= 5:
+            raise ValueError(f"depth_halvings must be from 0 to 5, got {self.depth_halvings}")
         if self.encoder == "plain" and self.weights != "none":
             raise ValueError(
                 "weights must be 'none' with encoder 'plain': no pretrained weights fit it, "
                 f"got {self.weights!r}"
+            )
+
+    def check(self, *size: int) -> None:
+        if len(size) != self.dimensions:
+            kind = "pictures" if len(size) == 2 else "volumes"
+            raise ValueError(f"dimensions must be {len(size)} for {kind}, got {self.dimensions}")
+        halvings = min(self.depth_halvings, 4 if self.encoder == "plain" else 5)
+        if self.dimensions == 3 and size[0] % 2**halvings:
+            most = (size[0] & -size[0]).bit_length() - 1
+            raise ValueError(
+                f"depth_halvings must be at most {most} for a depth of {size[0]}, got "
+                f"{self.depth_halvings}: a depth is halved without remainder"
             )
 
     @property

@@ -15,6 +15,7 @@ from torchvision.models import resnet
 
 from models.attenresunet import AttenResUNetConfig
 from models.attenresunet.blocks import DoubleConv
+from models.attenresunet.volumes import inflated
 
 RESNETS = {
     "resnet18": resnet.resnet18,
@@ -37,6 +38,10 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]
     bridge_channels: int
     stem_stride: Literal[1, 2]
+
+    def initialise(self) -> None:
+        """Draw random weights for layers that were put in the place of others; torch has drawn
+        those of all layers that are not initialised in a way of their own."""
 
 
 class ResNetEncoder(Encoder):
@@ -64,8 +69,15 @@ class ResNetEncoder(Encoder):
         self.channels = (64, *(expansion * width for width in (64, 128, 256, 512)))
         self.bridge_channels = 512
 
+    def initialise(self) -> None:
+        """As torchvision draws those of its ResNets, in two dimensions and in three."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv3d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
     def load_resnet_state(self, state: Mapping[str, Tensor]) -> None:
         """Load a complete torchvision ResNet state dict of this depth; the classifier is ignored.
+        Into an encoder of three dimensions it is inflated.
 
         Raises ValueError naming the keys that are missing, unexpected or of another shape.
         """
@@ -75,6 +87,7 @@ class ResNetEncoder(Encoder):
             key: own[key] for key in own if key.endswith("num_batches_tracked")
         }
         renamed |= {_stage_key(key): value for key, value in state.items() if key[:3] != "fc."}
+        renamed = inflated(renamed, self)
         missing = sorted(own.keys() - renamed.keys())
         unexpected = sorted(renamed.keys() - own.keys())
         misshapen = sorted(

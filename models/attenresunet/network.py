@@ -10,13 +10,15 @@ from models.attenresunet import AttenResUNetConfig
 from models.attenresunet.attention import EncoderAttention
 from models.attenresunet.blocks import DoubleConv, UpBlock, conv_norm_relu
 from models.attenresunet.encoders import ResNetEncoder, build_encoder
+from models.attenresunet.volumes import to_volumes
 
 
 class AttenResUNet(nn.Module):
     """Encoder (with self-attention between its stages), bridge, gated decoder, reconstruction.
 
     forward(images): (N, 3, H, W), ImageNet-normalised, H and W multiples of 32
-    -> logits (N, 1, H, W); all >= 0 with head `relu`, unbounded otherwise.
+    -> logits (N, 1, H, W); all >= 0 with head `relu`, unbounded otherwise. With `dimensions` 3
+    (N, 1, D, H, W) -> (N, 1, D, H, W), D a multiple of 2 ** depth_halvings.
     Source: paper section 8; figures 3 and 5.
     """
 
@@ -57,6 +59,18 @@ class AttenResUNet(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(channels, 1, kernel_size=1))
         if config.head == "relu":
             self.head.extend([nn.BatchNorm2d(1), nn.ReLU(inplace=True)])
+        if config.dimensions == 3:
+            pairs = self._halvings()
+            first = max(len(pairs) - config.depth_halvings, 0)
+            to_volumes(self, [part for pair in pairs[:first] for part in pair])
+            self.encoder.initialise()
+
+    def _halvings(self) -> list[tuple[nn.Module, nn.Module]]:
+        """What halves the image and what doubles it again, the first of the encoder first."""
+        halve = list(self.encoder.stages)[2 - self.encoder.stem_stride :]
+        double = [block.get_submodule("up") for block in self.decoder]
+        double += list(self.reconstruction)[:1]
+        return list(zip(halve, reversed(double), strict=True))
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """The encoder's own layers', without the attention modules that stand between them."""
@@ -83,7 +97,8 @@ def build(config: AttenResUNetConfig) -> AttenResUNet:
 
 
 def load_weights(model: AttenResUNet, state: Mapping[str, Tensor]) -> None:
-    """A complete torchvision ResNet state dict into the encoder, whose classifier is ignored."""
+    """A complete torchvision ResNet state dict into the encoder, whose classifier is ignored;
+    inflated into one of three dimensions."""
     # AttenResUNetConfig refuses weights for a plain one.
     assert isinstance(model.encoder, ResNetEncoder)
     model.encoder.load_resnet_state(state)

@@ -46,7 +46,7 @@ class ModuleConfig(NetworkConfig):
     def starts_from(self) -> str:
         return "a state dict of the whole network"
 
-    def check(self, height: int, width: int) -> None:
+    def check(self, *size: int) -> None:
         if not (self.folder / self.file).is_file():
             raise ValueError(f"file must be an existing file of the study, got {self.file!r}")
 

@@ -52,7 +52,10 @@ class SmpConfig(NetworkConfig):
     def starts_from(self) -> str:
         return f"a segmentation_models_pytorch {self.encoder} state dict"
 
-    def check(self, height: int, width: int) -> None:
+    def check(self, *size: int) -> None:
+        if len(size) == 3:
+            raise ValueError("family must be attenresunet or module for volumes, got 'smp'")
+        height, width = size
         from models.smp.network import check  # with torch: seconds
 
         try:
