@@ -43,6 +43,11 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
         "Every two variants' difference in Dice, with its 95 % interval over {over}. Band: the "
         "margin within which two variants count as equal.",
     ),
+    "settings.svg": (
+        "Dice at each setting",
+        "A typical run at each setting of a variant, and, filled, at the one that is best by the "
+        "validation of the other seeds. With their 95 % intervals.",
+    ),
     "ranks.svg": (
         "Ranks",
         "Average rank of each variant over seeds, 1 the best. Ranks are of all runs, failed ones "
@@ -103,7 +108,7 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
 
 # Those that not every study has: of one seed, of one variant, or without a Dice.
 SOMETIMES = (
-    "forest.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg",
+    "forest.svg", "settings.svg", "ranks.svg", "ordering.svg", "variance.svg", "cost.svg",
     "disputed.png",
 )  # fmt: skip
 

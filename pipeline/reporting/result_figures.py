@@ -27,6 +27,7 @@ MINUS = "\N{MINUS SIGN}"
 GREY = "0.45"
 INK = "0.15"
 SHOWN_ORDERINGS = 8
+AT_BEST = "best by validation"
 LETTER = 0.078  # inches a letter of 9 points takes, on average
 ROW, PLOT, DOT = 0.62, 4.9, 0.08  # inches: of a variant's runs, of their axis, of a run's dot
 FAR = 0.5  # share of the axis by which a failed run lies below it that is drawn beside it
@@ -41,11 +42,12 @@ class Look(NamedTuple):
 
 
 def conclusions(results: Results) -> dict[str, Figure]:
-    """Runs, differences, ranks, orderings and variance, by name: those that there is something to
-    draw for."""
+    """Runs, differences, settings, ranks, orderings and variance, by name: those that there is
+    something to draw for."""
     figures = {
         "runs": draw_runs(results),
         "forest": draw_forest(results),
+        "settings": draw_settings(results),
         "ranks": draw_ranks(results),
         "ordering": draw_ordering(results),
         "variance": draw_variance(results),
@@ -337,10 +339,7 @@ def draw_forest(results: Results) -> Figure | None:
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
     row = 0
     for first, pairs in groups:
-        ax.text(
-            -0.012, row, f"{first} {against}", transform=ax.get_yaxis_transform(),
-            ha="right", va="center", fontsize=9, fontweight="bold",
-        )  # fmt: skip
+        _name_row(ax, row, f"{first} {against}", fontweight="bold")
         for pair in pairs:
             row += 1
             _draw_difference(ax, pair, row, digits)
@@ -376,10 +375,9 @@ def _draw_difference(ax: Axes, pair: Pair, row: int, digits: int) -> None:
         pair.difference, row, marker="s" if pair.equivalent else "o", color=colour,
         markerfacecolor=colour if pair.shown else "white", markeredgewidth=1.4, markersize=6,
     )  # fmt: skip
-    place = ax.get_yaxis_transform()
-    ax.text(-0.012, row, pair.second, transform=place, ha="right", va="center", fontsize=9)
+    _name_row(ax, row, pair.second)
     text = _difference_text(pair, digits)
-    ax.text(1.012, row, text, transform=place, ha="left", va="center", fontsize=8.5)
+    ax.text(1.012, row, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
 
 
 def _difference_text(pair: Pair, digits: int) -> str:
@@ -414,6 +412,79 @@ def _forest_legend(pairs: Sequence[Pair], margin: float | None) -> list[Line2D |
     if margin is not None:
         shown.append(marker("square: shown to be equal within the margin", "s", shown=False))
     return [*shown, *band]
+
+
+class SettingRow(NamedTuple):
+    """A typical run as it is drawn: at one setting, or at the best."""
+
+    name: str
+    typical: float | None
+    interval: Interval | None
+    told: str  # how many seeds chose it
+
+
+def draw_settings(results: Results) -> Figure | None:
+    """Each variant's typical run at each of its settings, and below them at the best by validation,
+    with its 95 % interval. None where no variant has settings."""
+    if results.tuning is None:
+        return None
+    metric, seeds = results.comparison.metric, len(results.tuning.comparison.seeds)
+    groups = {}
+    for each in results.tuning.variants:
+        found = {name: results.estimate(name, metric) for name in each.settings}
+        groups[each.variant] = [
+            SettingRow(name, own.typical, own.interval, f"chosen {each.chosen[name]} of {seeds}")
+            for name, own in found.items()
+        ]
+        groups[each.variant].append(SettingRow(AT_BEST, each.typical, each.interval, ""))
+    rows = [row for group in groups.values() for row in group]
+    digits = decimals(width(row.interval) for row in rows)
+    inches = 7.2 + LETTER * max(len(row.name) for row in rows)
+    figure = Figure(figsize=(inches, 1.5 + 0.24 * (len(rows) + len(groups))), layout="constrained")
+    ax = figure.subplots()
+    look, place = looks(results.study.variants), -1
+    for variant, group in groups.items():
+        place += 1
+        _name_row(ax, place, variant, fontweight="bold")
+        for row in group:
+            place += 1
+            _name_row(ax, place, row.name)
+            _draw_setting(ax, place, row, look[variant], digits)
+    bounded = any(row.interval is not None for row in rows)
+    interval = f", 95 % interval over {results.comparison.over}" if bounded else ""
+    ax.set(
+        ylim=(place + 0.6, -0.6),
+        yticks=[],
+        xlabel=f"{metric_of(metric).label} of a typical run{interval}",
+    )
+    ax.margins(x=0.06)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def _name_row(ax: Axes, place: float, name: str, **changes: Any) -> None:
+    """A name left of the axis."""
+    form = {"ha": "right", "va": "center", "fontsize": 9, **changes}
+    ax.text(-0.012, place, name, transform=ax.get_yaxis_transform(), **form)
+
+
+def _draw_setting(ax: Axes, place: int, row: SettingRow, look: Look, digits: int) -> None:
+    """Point and interval, filled at the best, and right of the axis the figures."""
+    if row.typical is None:
+        return
+    text = _number(row.typical, digits)
+    if row.interval is not None:
+        ends = (row.interval.low, row.interval.high)
+        text += f" ({_number(ends[0], digits)} to {_number(ends[1], digits)})"
+        ax.plot(ends, [place, place], color=look.colour, linewidth=1.6)
+    ax.plot(
+        row.typical, place, marker="d" if row.name == AT_BEST else "o", color=look.colour,
+        markerfacecolor=look.colour if row.name == AT_BEST else "white", markeredgewidth=1.4,
+        markersize=7 if row.name == AT_BEST else 6,
+    )  # fmt: skip
+    text = ", ".join(filter(None, (text, row.told)))
+    ax.text(1.012, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
 
 
 def draw_ranks(results: Results) -> Figure | None:

@@ -45,6 +45,7 @@ PARTS: dict[str, list[tuple[str, str | None, bool]]] = {
         ("figure-variance", None, True),
     ],
     "settings": [
+        ("figure-settings", None, False),
         ("table-tuned", None, False),
         ("table-settings", None, True),
     ],
