@@ -15,8 +15,9 @@ from PIL import Image
 
 from pipeline import compare, plot
 from pipeline.engine.prepared import PreparedCases
-from pipeline.reporting.result_figures import looks
+from pipeline.reporting.result_figures import AT_BEST, draw_settings, looks
 from pipeline.reporting.style import MARKERS
+from pipeline.statistics.results import load_results
 from pipeline.statistics.runs import read_histories, read_scores
 from pipeline.study.errors import UserError
 
@@ -177,3 +178,31 @@ def test_the_stage_imports_neither_torch_nor_mlflow():
         "sys.exit(', '.join({'torch', 'mlflow'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, check=True)
+
+
+def test_each_setting_is_drawn_and_the_best_by_validation(tmp_path, monkeypatch):
+    rates = [{"optimizer": {"learning_rate": rate}} for rate in (3e-4, 3e-3)]
+    study = make_study(
+        tmp_path,
+        variants=["gated_attention", "resunet"],
+        seeds=list(range(7)),
+        settings={"resunet": rates},
+    )
+    monkeypatch.chdir(study.folder)
+    compare.main()
+    results = load_results(study.results_file)
+    figure = draw_settings(results)
+    told = [text.get_text() for text in figure.axes[0].texts]
+    names = [name for name in told if name in (*study.variants, AT_BEST)]
+    assert names == [
+        "gated_attention", "gated_attention", AT_BEST,
+        "resunet", "resunet", "resunet1", "resunet2", AT_BEST,
+    ]  # fmt: skip
+    chosen = [text.rpartition("chosen ")[2] for text in told if "chosen" in text]
+    counts = [found.chosen[name] for found in results.tuning.variants for name in found.settings]
+    assert chosen == [f"{count} of 7" for count in counts]
+    filled = [line for line in figure.axes[0].lines if line.get_marker() == "d"]
+    assert [line.get_xdata()[0] for line in filled] == [
+        found.typical for found in results.tuning.variants
+    ]
+    assert draw_settings(results.model_copy(update={"tuning": None})) is None
