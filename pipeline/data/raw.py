@@ -58,6 +58,12 @@ Defect = Literal[
     "empty mask",
     "full mask",
     "sizes differ",
+    "not a volume",
+    "no spacing",
+    "not finite",
+    "affine differs",
+    "one value",
+    "mask not of labels",
     "identical images",
     "of the study",  # of an external test set's case: the study has it, too
 ]

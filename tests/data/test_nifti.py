@@ -1,0 +1,204 @@
+"""NIfTI files read into one orientation, checked, and laid into another size."""
+
+from __future__ import annotations
+
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
+
+from pipeline.data import nifti
+from pipeline.data.integrity import UnusableError
+from pipeline.data.nifti import Volume, decode_volume
+
+
+def numbers(*shape):
+    return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+
+
+def file_of(voxels, affine=None, kind=nibabel.Nifti1Image, *, packed=True, **header):
+    """The bytes of a NIfTI file with voxels along its own axes."""
+    image = kind(voxels, np.diag([1.0, 2.0, 3.0, 1.0]) if affine is None else affine)
+    for key, value in header.items():
+        image.header[key] = value
+    content = image.to_bytes()
+    return gzip.compress(content) if packed else content
+
+
+def with_affine(content, rows):
+    """The file's bytes with other rows of its affine, which nibabel would not write."""
+    plain = bytearray(gzip.decompress(content))
+    plain[280:328] = np.asarray(rows, "<f4").tobytes()
+    return bytes(plain)
+
+
+def canonical(voxels, affine=None):
+    """The oracle: nibabel's own way to one orientation, (x, y, z)."""
+    image = nibabel.Nifti1Image.from_bytes(file_of(voxels, affine, packed=False))
+    return nibabel.as_closest_canonical(image)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAL", "AIR", "PSR", "ILA"])
+def test_every_orientation_is_read_as_one_and_stored_as_it_was(axes, packed, kind):
+    upright = np.diag([0.5, 1.0, 2.5, 1.0])  # millimetres of R, A and S
+    upright[:3, 3] = (-3, 7, 11)
+    shape = (4, 5, 6)
+    turn = ornt_transform(axcodes2ornt(tuple(axes)), axcodes2ornt(tuple("RAS")))
+    affine = upright @ np.linalg.inv(inv_ornt_aff(turn, shape))
+    assert "".join(nibabel.aff2axcodes(affine)) == axes
+    voxels = numbers(*shape)
+    found = decode_volume(file_of(voxels, affine, kind, packed=packed))
+    expected = canonical(voxels, affine)
+    assert np.array_equal(found.voxels.transpose(), expected.get_fdata(dtype=np.float32))
+    assert found.spacing == pytest.approx(expected.header.get_zooms()[::-1])
+    assert found.spacing == pytest.approx((2.5, 1.0, 0.5))
+    assert np.array_equal(found.stored(found.voxels), voxels)
+
+
+def test_scaled_numbers_are_read_as_the_file_scales_them():
+    content = file_of(np.arange(24, dtype=np.int16).reshape(2, 3, 4), scl_slope=0.5, scl_inter=-3)
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+    found = decode_volume(content)
+    assert np.array_equal(found.voxels.transpose(), image.get_fdata(dtype=np.float32))
+
+
+def test_one_volume_of_a_fourth_axis_of_one_is_that_volume():
+    voxels = numbers(4, 5, 6, 1)
+    found = decode_volume(file_of(voxels))
+    assert np.array_equal(found.voxels.transpose(), voxels[..., 0])
+
+
+def holes(value):
+    voxels = numbers(4, 5, 6)
+    voxels[1, 2, 3] = value
+    return voxels
+
+
+@pytest.mark.parametrize(
+    ("content", "defect", "told"),
+    [
+        (b"", "empty file", "is empty"),
+        (b"no volume at all", "not a volume", "is no NIfTI file"),
+        (gzip.compress(b"x" * 400), "not a volume", "is no NIfTI file"),
+        (file_of(numbers(4, 5, 6))[:-40], "cannot be decoded", "may be cut short"),
+        (b"\x1f\x8b" + bytes(50), "cannot be decoded", "may be cut short"),
+        (file_of(numbers(4, 5, 6), packed=False)[:-40], "cannot be decoded", "may be cut short"),
+        (file_of(numbers(4, 5, 6, 2)), "not a volume", "three axes, got 4x5x6x2"),
+        (file_of(numbers(4, 5)), "not a volume", "three axes, got 4x5;"),
+        (file_of(holes(np.nan)), "not finite", "NaN or infinity in 1 voxel"),
+        (file_of(holes(np.inf)), "not finite", "NaN or infinity in 1 voxel"),
+        (
+            with_affine(file_of(numbers(4, 5, 6)), np.diag([1.0, 0.0, 3.0, 1.0])[:3]),
+            "no spacing",
+            "a size in millimetres, got 1 x 0 x 3",
+        ),
+        (
+            with_affine(file_of(numbers(4, 5, 6)), [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]),
+            "no spacing",
+            "fall together",
+        ),
+        (
+            with_affine(file_of(numbers(4, 5, 6)), [[np.nan] * 4, [0, 1, 0, 0], [0, 0, 1, 0]]),
+            "no spacing",
+            "a size in millimetres, got nan",
+        ),
+    ],
+)
+def test_what_is_no_volume_is_told(content, defect, told):
+    with pytest.raises(UnusableError, match=told) as problem:
+        decode_volume(content)
+    assert problem.value.defect == defect
+
+
+def test_more_voxels_than_are_read_are_told(monkeypatch):
+    monkeypatch.setattr(nifti, "MOST_VOXELS", 100)
+    with pytest.raises(UnusableError, match="more than 100 voxels"):
+        decode_volume(file_of(numbers(4, 5, 6), packed=False))
+
+
+def volume(voxels, affine=None):
+    return decode_volume(file_of(np.asarray(voxels, np.float32), affine))
+
+
+def test_a_mask_lies_where_its_image_lies():
+    image = volume(numbers(4, 5, 6))
+    turned = np.diag([1.0, 2.0, -3.0, 1.0])  # the same place, stored upside down
+    turned[2, 3] = 3.0 * 5
+    nifti.check_aligned(image, volume(numbers(4, 5, 6), turned))
+    moved = np.diag([1.0, 2.0, 3.0, 1.0])
+    moved[0, 3] = 0.5
+    with pytest.raises(UnusableError, match=r"corners are up to 0\.5 mm apart") as problem:
+        nifti.check_aligned(image, volume(numbers(4, 5, 6), moved))
+    assert problem.value.defect == "affine differs"
+    with pytest.raises(UnusableError, match="must have its image's size, 4x5x6, got 4x5x7"):
+        nifti.check_aligned(image, volume(numbers(4, 5, 7)))
+    rounded = np.diag([1.0005, 2.0, 3.0, 1.0])  # a quaternion's last digits
+    nifti.check_aligned(image, volume(numbers(4, 5, 6), rounded))
+
+
+def test_intensities_run_from_black_to_white_between_their_percentiles():
+    voxels = np.arange(10_000, dtype=np.float32).reshape(10, 20, 50) * 1000
+    voxels[0, 0, 0] = -1e9  # one of a few that lie far away
+    grey = nifti.to_grey(Volume(voxels, np.eye(4)))
+    low, high = np.percentile(voxels, (0.5, 99.5))
+    assert grey == pytest.approx(np.clip((voxels - low) / (high - low), 0, 1) * 255, abs=1e-2)
+    few = np.zeros((10, 20, 50), np.float32)
+    few[5, 5, 5] = 7  # both percentiles are 0
+    assert np.unique(nifti.to_grey(Volume(few, np.eye(4)))) == pytest.approx([0, 255])
+    with pytest.raises(UnusableError, match="all of its voxels are 0"):
+        nifti.to_grey(Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)))
+
+
+@pytest.mark.parametrize(
+    ("foreground", "expected"), [("nonzero", [1, 2, 3]), ([1], [1]), ([2, 3, 9], [2, 3])]
+)
+def test_the_lesion_is_where_a_label_is_of_the_foreground(foreground, expected):
+    labels = np.arange(24).reshape(2, 3, 4) % 4
+    lesion = nifti.to_lesion(Volume(labels.astype(np.float32), np.eye(4)), foreground)
+    assert np.array_equal(lesion, np.isin(labels, expected))
+
+
+@pytest.mark.parametrize(
+    ("labels", "foreground", "defect", "told"),
+    [
+        ([0, 1, 1.5], "nonzero", "mask not of labels", "whole numbers as labels, got 1.5"),
+        ([0, 0, 0], "nonzero", "empty mask", "has no label other than 0; it has 0"),
+        ([0, 1, 2], [3, 4], "empty mask", r"has no label of \[3, 4\]; it has 0, 1, 2"),
+        ([1, 1, 2], "nonzero", "full mask", "has nothing but labels other than 0; it has 1, 2"),
+        ([1, 1, 2], [1, 2], "full mask", r"has nothing but labels of \[1, 2\]"),
+    ],
+)
+def test_a_mask_that_is_none_is_told(labels, foreground, defect, told):
+    with pytest.raises(UnusableError, match=told) as problem:
+        nifti.to_lesion(Volume(np.array([[labels]], np.float32), np.eye(4)), foreground)
+    assert problem.value.defect == defect
+
+
+def test_smaller_masks_have_what_is_half_lesion():
+    lesion = np.random.default_rng(1).random((8, 12, 6)) > 0.5
+    blocks = lesion.reshape(4, 2, 4, 3, 3, 2).mean(axis=(1, 3, 5))
+    assert np.array_equal(nifti.lay_lesion(lesion, (4, 4, 3)), blocks >= 0.5)
+    assert (blocks == 0.5).any()  # the edge that decides
+
+
+def test_larger_volumes_are_linear_between_voxels():
+    grey = np.random.default_rng(2).uniform(0, 255, (5, 6, 7)).astype(np.float32)
+    size = (10, 9, 21)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(grey)[None, None], size, mode="trilinear", align_corners=False
+    )
+    found = nifti.lay_grey(grey, size)
+    assert found.dtype == np.uint8
+    assert np.abs(found - expected[0, 0].numpy()).max() <= 0.5 + 1e-2
+
+
+def test_a_volume_of_that_size_already_stays_as_it_is():
+    grey = np.random.default_rng(3).integers(0, 256, (5, 6, 7)).astype(np.float32)
+    assert np.array_equal(nifti.lay_grey(grey, grey.shape), grey)
+    lesion = grey > 100
+    assert np.array_equal(nifti.lay_lesion(lesion, grey.shape), lesion)
