@@ -7,22 +7,25 @@ right. The axes are nibabel's canonical ones (RAS), the last of them first.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-import nibabel
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
     io_orientation,
     ornt_transform,
 )
-from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,27 +33,21 @@ from PIL import Image
 from pipeline.data.integrity import BROKEN, UnusableError
 from pipeline.study.values import quantity
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
 Shape = tuple[int, int, int]  # depth, height, width in voxels
 Foreground = Literal["nonzero"] | Sequence[int]  # which labels of a mask are lesion
 MOST_VOXELS = 2**28  # a GiB of float32
+MOST_AFTER = 2**20  # bytes after the voxels
 GZIP = b"\x1f\x8b"
+KINDS: dict[int, tuple[Any, int, bytes]] = {  # by the size of the header, where its name stands
+    348: (Nifti1Header, 344, b"n+1"),
+    540: (Nifti2Header, 4, b"n+2"),
+}
+MILLIMETRES = (0, 2)  # of the header's units of space; 0 tells none
 CANONICAL = io_orientation(np.eye(4))
 PERCENTILES = (0.5, 99.5)  # of a volume's intensities, black and white
 APART = 0.01  # voxels by which corners of an image and of its mask may lie apart: what is rounded
-MAGIC = {348: (344, b"n+1"), 540: (4, b"n+2")}  # size of the header -> where its name stands
-WRONG = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    zlib.error,
-    HeaderDataError,
-    ImageDataError,
-    WrapStructError,
-)
+WHOLE = 1e-3  # from a whole number to a label that was scaled and rounded
+WRONG = (OSError, EOFError, ValueError, KeyError, zlib.error, HeaderDataError, WrapStructError)
 
 
 @dataclass(frozen=True)
@@ -88,29 +85,23 @@ class Volume:
 
 
 def decode_volume(content: bytes) -> Volume:
-    """The volume in a file's bytes, gzip or not. Raises UnusableError."""
+    """The volume in a file's bytes, gzip or not. Raises UnusableError.
+
+    The header is checked first, as it stands in the file: nibabel's own reading of a whole file
+    mends what is wrong in it, or guesses.
+    """
     if not content:
         raise UnusableError("empty file", "is empty (0 bytes)")
     try:
-        found = _image(content)
+        file: BinaryIO = BytesIO(content)
+        if content[: len(GZIP)] == GZIP:
+            file = gzip.GzipFile(fileobj=file)  # type: ignore[assignment]
+        header = _header(file)
+        shape, affine = _shape(header), _affine(header)
+        voxels = _voxels(file, header, shape)
     except WRONG as error:
-        raise UnusableError("cannot be decoded", f"{BROKEN}: {_told(error)}") from None
-    shape = tuple(int(length) for length in found.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        told = "x".join(map(str, shape))
-        raise UnusableError(
-            "not a volume", f"must be one volume of three axes, got {told}; save the one meant"
-        )
-    if np.prod(shape, dtype=np.int64) > MOST_VOXELS:
-        raise UnusableError("too large", f"has more than {MOST_VOXELS} voxels; save it smaller")
-    affine = np.asarray(found.affine, np.float64)
-    _check_affine(affine)
-    try:
-        voxels = np.asarray(found.dataobj, np.float32).reshape(shape)
-    except WRONG as error:
-        raise UnusableError("cannot be decoded", f"{BROKEN}: {_told(error)}") from None
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise UnusableError("cannot be decoded", f"{BROKEN}: {told}") from None
     if lost := int(np.count_nonzero(~np.isfinite(voxels))):
         raise UnusableError(
             "not finite", f"must hold numbers, got NaN or infinity in {quantity(lost, 'voxel')}"
@@ -119,33 +110,78 @@ def decode_volume(content: bytes) -> Volume:
     return Volume(np.ascontiguousarray(turned.transpose(), np.float32), affine)
 
 
-def _image(content: bytes) -> SpatialImage:
-    if content[:2] == GZIP:
-        with gzip.GzipFile(fileobj=BytesIO(content)) as file:
-            content = file.read(8 * MOST_VOXELS + 1)
-    kinds = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
-    for order in ("little", "big"):
-        size = int.from_bytes(content[:4], order)
-        place, name = MAGIC.get(size, (0, b""))
-        if name and content[place : place + len(name)] == name:
-            image: SpatialImage = kinds[size].from_bytes(content)
-            return image
+def _header(file: BinaryIO) -> Nifti1Header:
+    first = file.read(max(KINDS))
+    sizes = (int.from_bytes(first[:4], "little"), int.from_bytes(first[:4], "big"))
+    for size in KINDS.keys() & set(sizes):
+        kind, place, name = KINDS[size]
+        if first[place : place + len(name)] == name:
+            header: Nifti1Header = kind(first[:size], check=False)
+            return header
     raise UnusableError("not a volume", "is no NIfTI file")
 
 
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _shape(header: Nifti1Header) -> tuple[int, ...]:
+    """Of the file's own axes."""
+    shape = tuple(int(length) for length in header.get_data_shape())
+    whole = shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        told = "x".join(map(str, whole))
+        raise UnusableError(
+            "not a volume", f"must be one volume of three axes, got {told}; save the one meant"
+        )
+    if math.prod(shape) > MOST_VOXELS:
+        raise UnusableError("too large", f"has more than {MOST_VOXELS} voxels; save it smaller")
+    if header.get_data_dtype().kind not in "iuf":
+        raise UnusableError(
+            "not a volume", "holds colours or complex numbers; save one intensity a voxel"
+        )
+    return shape
 
 
-def _check_affine(affine: NDArray[np.float64]) -> None:
-    sizes = voxel_sizes(affine)
-    if not np.isfinite(affine).all() or not (sizes > 0).all():
+def _affine(header: Nifti1Header) -> NDArray[np.float64]:
+    """From the file's own indices to millimetres."""
+    by_rows, by_quaternion = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    if not (by_rows or by_quaternion):
+        raise UnusableError(
+            "no orientation",
+            "does not say how its axes lie in the body (sform_code and qform_code are 0): left "
+            "and right cannot be told; save it with an orientation",
+        )
+    if int(header["xyzt_units"]) % 8 not in MILLIMETRES:
+        raise UnusableError(
+            "no spacing",
+            f"must be in millimetres, got the unit {int(header['xyzt_units']) % 8}; save it so",
+        )
+    steps = np.asarray(header["pixdim"][1:4], np.float64)
+    affine = np.asarray(header.get_sform() if by_rows else header.get_qform(), np.float64)
+    sizes = voxel_sizes(affine) if by_rows else steps
+    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         told = " x ".join(f"{size:g}" for size in sizes)
         raise UnusableError(
             "no spacing", f"must have voxels of a size in millimetres, got {told}; save it anew"
         )
-    if np.isnan(io_orientation(affine)).any() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not np.isfinite(affine).all():
+        raise UnusableError("no spacing", "lies nowhere: its affine has NaN or infinity")
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-6 * sizes.prod():
         raise UnusableError("no spacing", "has axes that fall together, as its affine says")
+    return affine
+
+
+def _voxels(file: BinaryIO, header: Nifti1Header, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Along the file's own axes, as the file scales them."""
+    dtype = header.get_data_dtype()
+    size = math.prod(shape) * dtype.itemsize
+    file.seek(int(header["vox_offset"]))
+    content = file.read(size)
+    if len(content) < size:
+        raise EOFError(f"{len(content)} bytes of {size}")
+    if len(file.read(MOST_AFTER)) == MOST_AFTER:  # to the end, where gzip checks its sum
+        raise UnusableError("too large", "has more after its volume; save the volume alone")
+    stored = np.frombuffer(content, dtype).reshape(shape, order="F")
+    return np.asarray(apply_read_scaling(stored, *header.get_slope_inter()), np.float32)
 
 
 def check_aligned(image: Volume, mask: Volume) -> None:
@@ -179,19 +215,22 @@ def to_grey(volume: Volume) -> NDArray[np.float32]:
 
 def to_lesion(volume: Volume, foreground: Foreground) -> NDArray[np.bool_]:
     """Where a mask's label is one of the foreground's. Raises UnusableError for labels that are not
-    whole numbers, and for a mask that is empty or full."""
-    labels = volume.voxels
-    if fraction := labels[labels != np.rint(labels)][:1].tolist():
+    whole numbers, and for a mask that is empty or full.
+
+    A mask that was saved with its image's scaling has labels near whole numbers: they are rounded.
+    """
+    labels = np.rint(volume.voxels)
+    if fraction := volume.voxels[np.abs(volume.voxels - labels) > WHOLE][:1].tolist():
         raise UnusableError(
-            "mask not of labels", f"must hold whole numbers as labels, got {fraction[0]:g}"
+            "mask not of labels", f"must hold whole numbers as labels, got {fraction[0]:.6g}"
         )
     lesion = labels != 0 if foreground == "nonzero" else np.isin(labels, list(foreground))
-    there = ", ".join(f"{label:g}" for label in np.unique(labels)[:8])
-    meant = "other than 0" if foreground == "nonzero" else f"of {list(foreground)}"
-    if not lesion.any():
+    if not lesion.any() or lesion.all():
+        there = ", ".join(f"{label:g}" for label in np.unique(labels)[:8])
+        meant = "other than 0" if foreground == "nonzero" else f"of {list(foreground)}"
+        if lesion.any():
+            raise UnusableError("full mask", f"has nothing but labels {meant}; it has {there}")
         raise UnusableError("empty mask", f"has no label {meant}; it has {there}")
-    if lesion.all():
-        raise UnusableError("full mask", f"has nothing but labels {meant}; it has {there}")
     return lesion
 
 

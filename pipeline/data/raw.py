@@ -60,6 +60,7 @@ Defect = Literal[
     "sizes differ",
     "not a volume",
     "no spacing",
+    "no orientation",
     "not finite",
     "affine differs",
     "one value",

@@ -28,11 +28,24 @@ def file_of(voxels, affine=None, kind=nibabel.Nifti1Image, *, packed=True, **hea
     return gzip.compress(content) if packed else content
 
 
-def with_affine(content, rows):
-    """The file's bytes with other rows of its affine, which nibabel would not write."""
-    plain = bytearray(gzip.decompress(content))
-    plain[280:328] = np.asarray(rows, "<f4").tobytes()
+def with_header(content, **values):
+    """The file's bytes with fields of its header that nibabel would not write."""
+    plain = bytearray(content if content[:2] != nifti.GZIP else gzip.decompress(content))
+    kind = nibabel.Nifti2Header if plain[:4] == (540).to_bytes(4, "little") else None
+    size = 540 if kind else 348
+    header = (kind or nibabel.Nifti1Header)(bytes(plain[:size]), check=False)
+    for key, value in values.items():
+        header[key] = value
+    plain[:size] = header.binaryblock
     return bytes(plain)
+
+
+def with_affine(content, rows):
+    return with_header(content, **dict(zip(("srow_x", "srow_y", "srow_z"), rows, strict=True)))
+
+
+def by_quaternion(content, **values):
+    return with_header(content, **({"sform_code": 0, "qform_code": 1} | values))
 
 
 def canonical(voxels, affine=None):
@@ -107,6 +120,55 @@ def holes(value):
             "no spacing",
             "a size in millimetres, got nan",
         ),
+        (
+            with_affine(file_of(numbers(4, 5, 6)), [[1, 0, 0, np.nan], [0, 1, 0, 0], [0, 0, 1, 0]]),
+            "no spacing",
+            "lies nowhere",
+        ),
+        (
+            by_quaternion(file_of(numbers(4, 5, 6)), pixdim=[1, 1, 0, 3, 1, 1, 1, 1]),
+            "no spacing",
+            "a size in millimetres, got 1 x 0 x 3",
+        ),
+        (
+            with_header(file_of(numbers(4, 5, 6)), sform_code=0, qform_code=0),
+            "no orientation",
+            "left and right cannot be told",
+        ),
+        (
+            with_header(file_of(numbers(4, 5, 6)), xyzt_units=3),
+            "no spacing",
+            "must be in millimetres, got the unit 3",
+        ),
+        (
+            with_header(file_of(numbers(4, 5, 6)), dim=[3, 4, 0, 6, 1, 1, 1, 1]),
+            "not a volume",
+            "three axes, got 4x0x6",
+        ),
+        (
+            with_header(file_of(numbers(4, 5, 6)), datatype=32, bitpix=64),
+            "not a volume",
+            "colours or complex numbers",
+        ),
+        (
+            with_header(file_of(numbers(4, 5, 6)), datatype=128, bitpix=24),
+            "not a volume",
+            "colours or complex numbers",
+        ),
+        (
+            with_header(file_of(numbers(4, 5, 6)), datatype=9999),
+            "cannot be decoded",
+            "9999",
+        ),
+        (
+            with_header(
+                file_of(numbers(4, 5, 6), kind=nibabel.Nifti2Image),
+                dim=[3, 2**31, 2**31, 4, 1, 1, 1, 1],
+            ),
+            "too large",
+            "more than",
+        ),
+        (file_of(numbers(4, 5, 6), packed=False) + bytes(2**20), "too large", "after its volume"),
     ],
 )
 def test_what_is_no_volume_is_told(content, defect, told):
@@ -115,10 +177,50 @@ def test_what_is_no_volume_is_told(content, defect, told):
     assert problem.value.defect == defect
 
 
-def test_more_voxels_than_are_read_are_told(monkeypatch):
+def test_nothing_is_unpacked_of_more_voxels_than_are_read(monkeypatch):
     monkeypatch.setattr(nifti, "MOST_VOXELS", 100)
+    read = gzip.GzipFile.read
+
+    def header_alone(file, size=-1):
+        assert 0 <= size <= 540
+        return read(file, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", header_alone)
     with pytest.raises(UnusableError, match="more than 100 voxels"):
-        decode_volume(file_of(numbers(4, 5, 6), packed=False))
+        decode_volume(file_of(numbers(40, 50, 60)))
+
+
+def test_the_machines_lack_of_memory_is_no_fault_of_the_file(monkeypatch):
+    def none_left(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(nifti, "apply_read_scaling", none_left)
+    with pytest.raises(MemoryError):
+        decode_volume(file_of(numbers(4, 5, 6)))
+
+
+def test_a_quaternion_is_read_where_there_are_no_rows():
+    voxels = numbers(4, 5, 6)
+    found = decode_volume(by_quaternion(file_of(voxels), pixdim=[1, 1, 2, 3, 1, 1, 1, 1]))
+    assert found.spacing == (3, 2, 1)
+    assert np.array_equal(found.voxels.transpose(), voxels)
+
+
+def test_axes_that_fall_together_are_told_at_any_size():
+    together = np.array([[1.0, 1, 0, 0], [1, 1, 1e-9, 0], [0, 0, 1, 0]])
+    with pytest.raises(UnusableError, match="fall together"):
+        decode_volume(with_affine(file_of(numbers(4, 5, 6)), together))
+    small = np.diag([5e-4, 5e-4, 5e-4, 1])[:3]  # half a micron
+    assert decode_volume(with_affine(file_of(numbers(4, 5, 6)), small)).spacing == pytest.approx(
+        (5e-4, 5e-4, 5e-4)
+    )
+
+
+def test_no_word_is_said_beside_the_fault(capfd):
+    wrong = with_header(file_of(numbers(4, 5, 6)), datatype=9999, vox_offset=353)
+    with pytest.raises(UnusableError):
+        decode_volume(wrong)
+    assert capfd.readouterr() == ("", "")
 
 
 def volume(voxels, affine=None):
@@ -161,6 +263,14 @@ def test_the_lesion_is_where_a_label_is_of_the_foreground(foreground, expected):
     labels = np.arange(24).reshape(2, 3, 4) % 4
     lesion = nifti.to_lesion(Volume(labels.astype(np.float32), np.eye(4)), foreground)
     assert np.array_equal(lesion, np.isin(labels, expected))
+
+
+def test_labels_that_were_scaled_and_rounded_are_labels():
+    """A mask of 0 and 1 that was saved in its image's int16, as often happens."""
+    labels = np.array([[[-32768, 32767, 32767]]], np.int16)
+    mask = decode_volume(with_header(file_of(labels), scl_slope=1.5259e-5, scl_inter=0.5))
+    assert not set(np.unique(mask.voxels)) & {0, 1}
+    assert np.array_equal(nifti.to_lesion(mask, "nonzero").ravel(), [False, True, True])
 
 
 @pytest.mark.parametrize(
