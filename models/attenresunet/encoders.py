@@ -70,7 +70,7 @@ class ResNetEncoder(Encoder):
         self.bridge_channels = 512
 
     def initialise(self) -> None:
-        """As torchvision draws those of its ResNets, in two dimensions and in three."""
+        """Layers of three dimensions as torchvision draws those of its ResNets."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

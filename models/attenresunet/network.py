@@ -18,7 +18,7 @@ class AttenResUNet(nn.Module):
 
     forward(images): (N, 3, H, W), ImageNet-normalised, H and W multiples of 32
     -> logits (N, 1, H, W); all >= 0 with head `relu`, unbounded otherwise. With `dimensions` 3
-    (N, 1, D, H, W) -> (N, 1, D, H, W), D a multiple of 2 ** depth_halvings.
+    (N, 1, D, H, W) -> (N, 1, D, H, W), D a multiple of 2 for each time that it is halved.
     Source: paper section 8; figures 3 and 5.
     """
 

@@ -18,6 +18,7 @@ VARIANTS = {
     "gated_attention": {"decoder_gates": True},
     "encoder_and_gated_attention": {"encoder_attention": (1, 2, 3, 4), "decoder_gates": True},
     "resunet": {},
+    "deeper": {"encoder": "resnet50", "head": "relu"},
     "attention_unet": {"encoder": "plain", "plain_width": 8, "decoder_gates": True},
     "unet": {"encoder": "plain", "plain_width": 8},
 }
@@ -102,6 +103,29 @@ def test_every_layer_has_three_dimensions(variant):
             side = tensor.shape[-1]
             channels = 1 if tensor.shape[1] == 3 else tensor.shape[1]
             assert shapes[name] == (tensor.shape[0], channels, side, side, side), name
+
+
+@pytest.mark.parametrize("variant", ["limit_encoder_attention", "unet"])
+def test_a_network_for_volumes_learns_in_both_layouts(variant):
+    volumes, target = torch.randn(2, 1, 32, 32, 32), torch.zeros(2, 1, 32, 32, 32)
+    target[:, :, 8:24, 8:24, 8:24] = 1
+    losses = []
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        torch.manual_seed(0)
+        network = build_model(config(variant, dimensions=3)).to(memory_format=layout)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        losses.append([])
+        for _ in range(3):
+            loss = F.binary_cross_entropy_with_logits(
+                network(volumes.to(memory_format=layout)), target
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            assert all(torch.isfinite(weight.grad).all() for weight in network.parameters())
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert losses[0][2] < losses[0][0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
 def test_random_weights_are_drawn_as_torchvision_draws_them():
