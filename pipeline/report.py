@@ -45,8 +45,8 @@ FIGURES = {  # file in reports/figures -> title, what the reader sees
     ),
     "settings.svg": (
         "Dice at each setting",
-        "A typical run at each setting of a variant, and, filled, at the one that is best by the "
-        "validation of the other seeds. With their 95 % intervals.",
+        "A typical run at each setting of a variant, and, filled, at the one that is best by "
+        "validation: of several seeds that of the others. With their 95 % intervals.",
     ),
     "ranks.svg": (
         "Ranks",

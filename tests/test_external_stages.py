@@ -207,6 +207,9 @@ def test_a_run_is_scored_on_the_set_as_on_its_own_cases(tiny_study, monkeypatch)
     records = [json.loads((folder / "evaluation.json").read_text()) for folder in (own, other)]
     assert records[0] == records[1]
     assert "external" not in records[0]["params"]["evaluate"]
+    (on.prepared_dir / "masks.npy").unlink()
+    with pytest.raises(UserError, match=r"external/twin/.*; run the stage prepare_external$"):
+        evaluate.main()
 
 
 @pytest.fixture
@@ -349,6 +352,9 @@ def test_scores_of_other_weights_or_cases_are_refused(study):
     record = on.evaluation_dir("unet", 2) / "evaluation.json"
     record.write_text(json.dumps({"weights_sha256": "another"}))
     with pytest.raises(UserError, match=r"not of the weights .*stage evaluate_external again"):
+        results(study)
+    (on.prepared_dir / "images.npy").unlink()
+    with pytest.raises(UserError, match=r"external/ph2/.*; run the stage prepare_external$"):
         results(study)
 
 

@@ -201,8 +201,20 @@ def test_each_setting_is_drawn_and_the_best_by_validation(tmp_path, monkeypatch)
     chosen = [text.rpartition("chosen ")[2] for text in told if "chosen" in text]
     counts = [found.chosen[name] for found in results.tuning.variants for name in found.settings]
     assert chosen == [f"{count} of 7" for count in counts]
-    filled = [line for line in figure.axes[0].lines if line.get_marker() == "d"]
-    assert [line.get_xdata()[0] for line in filled] == [
-        found.typical for found in results.tuning.variants
-    ]
+    drawn = {
+        kind: [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == kind]
+        for kind in ("o", "d")
+    }
+    settings = [name for found in results.tuning.variants for name in found.settings]
+    own = [results.estimate(name, "dice") for name in settings]
+    assert drawn["o"] == [found.typical for found in own]
+    assert drawn["d"] == [found.typical for found in results.tuning.variants]
+    ends = [tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    intervals = [found.interval for found in own], [f.interval for f in results.tuning.variants]
+    assert set(ends) == {(each.low, each.high) for kind in intervals for each in kind}
+    (lost, *rest) = results.tuning.variants
+    lost = lost.model_copy(update={"typical": None, "interval": None})
+    tuning = results.tuning.model_copy(update={"variants": [lost, *rest]})
+    figure = draw_settings(results.model_copy(update={"tuning": tuning}))
+    assert "no figure" in [text.get_text() for text in figure.axes[0].texts]
     assert draw_settings(results.model_copy(update={"tuning": None})) is None

@@ -471,18 +471,18 @@ def _name_row(ax: Axes, place: float, name: str, **changes: Any) -> None:
 
 def _draw_setting(ax: Axes, place: int, row: SettingRow, look: Look, digits: int) -> None:
     """Point and interval, filled at the best, and right of the axis the figures."""
-    if row.typical is None:
-        return
-    text = _number(row.typical, digits)
+    text = "no figure" if row.typical is None else _number(row.typical, digits)
     if row.interval is not None:
         ends = (row.interval.low, row.interval.high)
         text += f" ({_number(ends[0], digits)} to {_number(ends[1], digits)})"
         ax.plot(ends, [place, place], color=look.colour, linewidth=1.6)
-    ax.plot(
-        row.typical, place, marker="d" if row.name == AT_BEST else "o", color=look.colour,
-        markerfacecolor=look.colour if row.name == AT_BEST else "white", markeredgewidth=1.4,
-        markersize=7 if row.name == AT_BEST else 6,
-    )  # fmt: skip
+    if row.typical is not None:
+        best = row.name == AT_BEST
+        ax.plot(
+            row.typical, place, marker="d" if best else "o", color=look.colour,
+            markerfacecolor=look.colour if best else "white", markeredgewidth=1.4,
+            markersize=7 if best else 6,
+        )  # fmt: skip
     text = ", ".join(filter(None, (text, row.told)))
     ax.text(1.012, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
 
