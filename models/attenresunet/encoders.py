@@ -39,10 +39,6 @@ class Encoder(nn.Module):
     bridge_channels: int
     stem_stride: Literal[1, 2]
 
-    def initialise(self) -> None:
-        """Draw random weights for layers that were put in the place of others; torch has drawn
-        those of all layers that are not initialised in a way of their own."""
-
 
 class ResNetEncoder(Encoder):
     """torchvision's ResNet: the stem at H/2, then layers 1 to 4 at H/4 to H/32, without the
@@ -70,7 +66,7 @@ class ResNetEncoder(Encoder):
         self.bridge_channels = 512
 
     def initialise(self) -> None:
-        """Layers of three dimensions as torchvision draws those of its ResNets."""
+        """Draw the weights of layers of three dimensions as torchvision draws its ResNets'."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

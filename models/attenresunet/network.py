@@ -63,7 +63,8 @@ class AttenResUNet(nn.Module):
             pairs = self._halvings()
             first = max(len(pairs) - config.depth_halvings, 0)
             to_volumes(self, [part for pair in pairs[:first] for part in pair])
-            self.encoder.initialise()
+            if isinstance(self.encoder, ResNetEncoder):
+                self.encoder.initialise()
 
     def _halvings(self) -> list[tuple[nn.Module, nn.Module]]:
         """What halves the image and what doubles it again, the first of the encoder first."""
