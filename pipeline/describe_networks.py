@@ -12,7 +12,7 @@ from torch import nn
 
 from models import build_model, source_hashes
 from pipeline.engine.compute import logits_of, to_input
-from pipeline.engine.weights import check_trainable, load_start, weights_file_sha256
+from pipeline.engine.weights import channels_last, check_trainable, load_start, weights_file_sha256
 from pipeline.study.errors import UserError, run_command
 from pipeline.study.files import replacing, write_json
 from pipeline.study.params import Study
@@ -55,7 +55,7 @@ def try_own(model: nn.Module, study: Study, variant: str) -> None:
         # As trainings and evaluations give them.
         pixels = torch.zeros(2, *size, 3, dtype=torch.uint8)
         images = to_input(pixels, torch.device("cpu"))
-        logits_of(model.to(memory_format=torch.channels_last).eval(), images)
+        logits_of(channels_last(model).eval(), images)
     except UserError as error:
         raise UserError(f"params.yaml: models.{variant}: {error}") from None
 

@@ -10,7 +10,7 @@ from models import build_model
 from pipeline.engine.batches import AugmentedCases
 from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
-from pipeline.engine.weights import load_start, save_weights
+from pipeline.engine.weights import channels_last, load_start, save_weights
 from pipeline.study.errors import run_command
 from pipeline.study.faults import machine_faults_told
 from pipeline.study.files import replacing, sha256, write_json
@@ -58,7 +58,7 @@ def train_run(study: Study, run: Run, heartbeat: Heartbeat) -> None:
     torch.manual_seed(stream(run.seed, "initialisation"))
     model = build_model(config)
     load_start(model, config)
-    model.to(device).to(memory_format=torch.channels_last)
+    channels_last(model.to(device))
     record = {
         "study": study.name,
         **resume_file.parts(),

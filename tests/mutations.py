@@ -88,8 +88,8 @@ HARMS = (
     Harm(
         "BatchNorm left in training mode",
         "pipeline/engine/weights.py",
-        "memory_format=torch.channels_last).eval()",
-        "memory_format=torch.channels_last).train()",
+        "return channels_last(model.to(device)).eval()",
+        "return channels_last(model.to(device)).train()",
         "b",
     ),
     Harm(

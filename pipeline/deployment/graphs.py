@@ -24,6 +24,7 @@ from pipeline.data.synthetic import draw_case
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import SCHEMA_VERSION, Exported, Latency
 from pipeline.engine.compute import processor, to_input
+from pipeline.engine.weights import channels_last
 from pipeline.study.errors import UserError
 
 TOLERANCE = 1e-4  # of a probability; float32 in another order of additions gives 1e-6
@@ -202,7 +203,7 @@ def export(run: TrainedRun, out: Path) -> Exported:
         raise UserError(f"{run.label} cannot be exported ({told}){ADVICE}") from None
     with _quiet():
         loaded = torch.export.load(files["model.pt2"]).module()
-    eager = torch_call(segmenter.to(memory_format=torch.channels_last))
+    eager = torch_call(channels_last(segmenter))
     calls = {
         "model.onnx": onnx_call(files["model.onnx"]),
         "model.pt2": torch_call(loaded),

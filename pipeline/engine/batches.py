@@ -19,17 +19,21 @@ from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
 from pipeline.study.values import Split
 
-Batch = tuple[Tensor, Tensor]  # images (N, H, W, 3) uint8 RGB, masks (N, H, W) uint8 in {0, 1}
+# Images (N, H, W, 3) uint8 RGB, masks (N, H, W) uint8 in {0, 1}; of volumes (N, D, H, W, 1) and
+# (N, D, H, W).
+Batch = tuple[Tensor, Tensor]
 Key = tuple[int, int]  # epoch, place in the prepared arrays
 CPU = torch.device("cpu")
 TRIALS = 3  # of each transform before work starts: what it draws may differ
+TARGETS = {2: ("image", "mask"), 3: ("volume", "mask3d")}  # albumentations', by a mask's axes
 
 
 class AugmentedCases(Dataset[Batch]):
     """The prepared cases, augmented; a case of an epoch is a function of (seed, epoch, case) alone.
 
-    cases[epoch, index] -> image (H, W, 3) uint8, mask (H, W) uint8. The key carries the epoch, so a
-    loader's workers need no state and their number changes nothing.
+    cases[epoch, index] -> image (H, W, 3) uint8, mask (H, W) uint8; of volumes (D, H, W, 1) and
+    (D, H, W). The key carries the epoch, so a loader's workers need no state and their number
+    changes nothing.
 
     Each transform is tried on a case first. Raises UserError for one that does not take its
     arguments, needs more than an image and its mask, or changes their shape, type or range.
@@ -49,6 +53,11 @@ class AugmentedCases(Dataset[Batch]):
         alone = compose([transform])
         alone.transforms[0].p = 1.0
         index = int(self.cases.indices("training")[0])
+        target = TARGETS[self.cases.masks[index].ndim][0]
+        if target not in alone.transforms[0].available_keys:
+            raise UserError(
+                f"params.yaml: {key} must be a transform of {target}s, got {name}; take it out"
+            )
         for epoch in range(TRIALS):
             try:
                 self._augmented(alone, key, (epoch, index))
@@ -72,20 +81,30 @@ class AugmentedCases(Dataset[Batch]):
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, mask = self.cases.images[key[1]], self.cases.masks[key[1]]
         seed_transforms(augment, self.seed, key)
-        augmented = augment(image=np.asarray(image), mask=np.asarray(mask))
-        for name, before in (("an image", image), ("a mask", mask)):
-            after = augmented[name.split()[1]]
+        augmented = apply(augment, np.asarray(image), np.asarray(mask))
+        for name, before, after in zip(
+            ("an image", "a mask"), (image, mask), augmented, strict=True
+        ):
             if (after.shape, after.dtype) != (before.shape, before.dtype):
                 raise UserError(
                     f"params.yaml: {named} must keep {name}'s shape and type, "
                     f"{before.shape} {before.dtype}, got {after.shape} {after.dtype}"
                 )
-        if (highest := augmented["mask"].max()) > 1:
+        if (highest := augmented[1].max()) > 1:
             raise UserError(
                 f"params.yaml: {named} must leave a mask of 0 and 1, got {highest} in one: what it "
                 "fills a mask with (fill_mask) must be 0 or 1"
             )
-        return augmented["image"], augmented["mask"]
+        return augmented
+
+
+def apply(
+    augment: Any, image: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """What `compose` made, of an image and its mask, or of a volume and its."""
+    names = TARGETS[mask.ndim]
+    found = augment(**dict(zip(names, (image, mask), strict=True)))
+    return found[names[0]], found[names[1]]
 
 
 def compose(augmentation: list[dict[str, dict[str, Any]]]) -> Any:
@@ -94,7 +113,7 @@ def compose(augmentation: list[dict[str, dict[str, Any]]]) -> Any:
     Version 2.0.8 is its last free release; another library would take its place here. Raises
     UserError for arguments that a transform does not take.
     """
-    import albumentations
+    from albumentations import Compose
 
     transforms = []
     for number, transform in enumerate(augmentation):
@@ -103,13 +122,22 @@ def compose(augmentation: list[dict[str, dict[str, Any]]]) -> Any:
                 with warnings.catch_warnings():
                     # It warns of an argument it does not know, and goes on without it.
                     warnings.filterwarnings("error", r"Argument\(s\) .* are not valid")
-                    transforms.append(getattr(albumentations, name)(**arguments))
+                    transforms.append(transform_class(name)(**arguments))
             except (TypeError, ValueError, UserWarning) as error:
                 raise UserError(
                     f"params.yaml: train.augmentation.{number}.{name} must hold arguments of "
                     f"albumentations' {name}, got {arguments}: {' '.join(str(error).split())}"
                 ) from None
-    return albumentations.Compose(transforms)
+    return Compose(transforms)
+
+
+def transform_class(name: str) -> Any:
+    """albumentations' transform of that name, or DepthFlip."""
+    import albumentations
+
+    from pipeline.engine.depth_flip import DepthFlip
+
+    return DepthFlip if name == DepthFlip.__name__ else getattr(albumentations, name)
 
 
 def seed_transforms(augment: Any, seed: int, key: Key) -> None:
@@ -140,7 +168,7 @@ class EpochOrder(Sampler[list[Key]]):
         return -(-len(self.indices) // self.batch_size)
 
 
-FLIPS = frozenset({"HorizontalFlip", "VerticalFlip"})
+FLIPS = frozenset({"HorizontalFlip", "VerticalFlip", "DepthFlip"})
 SHARE = 0.125  # of a GPU's free memory that the training cases may take: runs may share it
 
 
@@ -149,7 +177,7 @@ class ResidentCases:
     AugmentedCases and a loader make, bit for bit, without a copy from one memory to the other.
 
     For flips alone: which of them a case gets is read from what the transforms do to a picture of
-    four pixels, so that they draw the numbers that they always draw.
+    four pixels, or a volume of eight, so that they draw the numbers that they always draw.
     """
 
     def __init__(
@@ -178,15 +206,16 @@ class ResidentCases:
         return size <= SHARE * torch.cuda.mem_get_info(device)[0]
 
     def batch(self, keys: list[Key]) -> Batch:
-        """On the device: images (N, H, W, 3) and masks (N, H, W)."""
+        """On the device: images (N, H, W, 3) and masks (N, H, W), or volumes and theirs."""
         rows = self._sent(np.array([self.rows[index] for _, index in keys]))
         images, masks = self.images[rows], self.masks[rows]
         if self.augment is None:
             return images, masks
-        turned = np.array([self._turned(self.augment, key) for key in keys])  # (N, 2)
-        for dimension, chosen in zip((1, 2), self._sent(turned).unbind(1), strict=True):
-            images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
-            masks = torch.where(chosen.view(-1, 1, 1), masks.flip(dimension), masks)
+        turned = np.array([self._turned(self.augment, key) for key in keys])  # (N, axes)
+        axes = (1,) * (masks.ndim - 1)
+        for dimension, chosen in enumerate(self._sent(turned).unbind(1), start=1):
+            images = torch.where(chosen.view(-1, *axes, 1), images.flip(dimension), images)
+            masks = torch.where(chosen.view(-1, *axes), masks.flip(dimension), masks)
         return images, masks
 
     def _sent(self, values: NDArray[Any]) -> Tensor:
@@ -196,12 +225,14 @@ class ResidentCases:
             host = host.pin_memory()
         return host.to(self.images.device, non_blocking=True)
 
-    def _turned(self, augment: Any, key: Key) -> tuple[bool, bool]:
-        """Whether the case is turned upside down, and whether left to right."""
-        corners = np.array([[0, 1], [2, 3]], np.uint8)
+    def _turned(self, augment: Any, key: Key) -> list[bool]:
+        """Of each axis, whether the case is turned over along it."""
+        axes = self.masks.ndim - 1
+        corners = np.arange(2**axes, dtype=np.uint8).reshape((2,) * axes)
         seed_transforms(augment, self.seed, key)
-        first = int(augment(image=np.stack([corners] * 3, axis=2), mask=corners)["mask"][0, 0])
-        return first >= 2, first % 2 == 1
+        image = np.repeat(corners[..., None], self.images.shape[-1], axis=-1)
+        first = apply(augment, image, corners)[1].flat[0]
+        return [bool(place) for place in np.unravel_index(first, corners.shape)]
 
 
 class TrainingBatches:

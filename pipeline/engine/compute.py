@@ -20,6 +20,7 @@ from pipeline.study.values import Precision
 # Of ImageNet's images in [0, 1], as torchvision's pretrained encoders expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Statistics = dict[int, tuple[Tensor, Tensor]]  # number of channels -> their mean and deviation
 
 
 class NotFiniteError(UserError):
@@ -116,30 +117,29 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of ImageNet's images in [0, 255]: (1, 3, 1, 1)
-    each, on `device`."""
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1) * 255
-    return mean, std
+def imagenet_statistics(device: torch.device) -> Statistics:
+    """Mean and standard deviation of each channel of ImageNet's images in [0, 255], (3,) each, on
+    `device`; for one channel, grey, the means of those."""
+    mean, std = (torch.tensor(of, device=device) * 255 for of in (IMAGENET_MEAN, IMAGENET_STD))
+    return {3: (mean, std), 1: (mean.mean(), std.mean())}
 
 
-def to_input(
-    images: Tensor, device: torch.device, statistics: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
-    """uint8 RGB (N, H, W, 3) -> ImageNet-normalised float32 (N, 3, H, W) on `device`.
+def to_input(images: Tensor, device: torch.device, statistics: Statistics | None = None) -> Tensor:
+    """uint8 (N, H, W, 3) RGB, or volumes (N, D, H, W, 1) -> ImageNet-normalised float32 on
+    `device`, the channels after N.
 
     The result's memory is channels_last, as the bytes came: the layout that convolutions are
     fastest in. statistics: `imagenet_statistics` of the device, for who calls this often. Of images
     in pinned memory nothing waits for the device.
     """
-    mean, std = statistics or imagenet_statistics(device)
-    scaled = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    scaled = images.to(device, non_blocking=True).movedim(-1, 1).float()
+    known = (statistics or imagenet_statistics(device))[scaled.shape[1]]
+    mean, std = (value.view(-1, *(1,) * (scaled.ndim - 2)) for value in known)
     return (scaled - mean) / std
 
 
 def to_target(masks: Tensor, device: torch.device) -> Tensor:
-    """uint8 in {0, 1} (N, H, W) -> float32 (N, 1, H, W) on `device`."""
+    """uint8 in {0, 1} (N, ...) -> float32 (N, 1, ...) on `device`."""
     return masks.to(device, non_blocking=True).unsqueeze(1).float()
 
 
@@ -155,7 +155,7 @@ def processor() -> str:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
-    """images (N, 3, H, W) -> logits (N, 1, H, W). Raises UserError for what is none."""
+    """images (N, C, ...) -> logits (N, 1, ...). Raises UserError for what is none."""
     found = model(images)
     wanted = (len(images), 1, *images.shape[2:])
     if not isinstance(found, Tensor) or found.shape != wanted:

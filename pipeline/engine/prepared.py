@@ -18,6 +18,9 @@ from pipeline.study.files import read_json, replacing, sha256
 from pipeline.study.values import SPLITS, Split
 
 STAGE = "preprocess"  # which writes them
+# Pictures' and volumes'; None: of any length.
+IMAGE_SHAPES = ((None, None, None, 3), (None, None, None, None, 1))
+MASK_SHAPES = ((None, None, None), (None, None, None, None))
 NATIVE_MASKS = "native_masks.zip"  # the masks' raw files, each by its case's id
 
 
@@ -25,8 +28,9 @@ NATIVE_MASKS = "native_masks.zip"  # the masks' raw files, each by its case's id
 class PreparedCases:
     """All cases of a study.
 
-    images: (cases, height, width, 3) uint8 RGB, memory-mapped.
-    masks: (cases, height, width) uint8 in {0, 1}, memory-mapped.
+    images: (cases, height, width, 3) uint8 RGB, memory-mapped; of volumes (cases, depth, height,
+        width, 1), grey.
+    masks: (cases, height, width) uint8 in {0, 1}, memory-mapped; of volumes with their depth.
     table: a row a case: id, split (or fold, where the study has folds), height and width of the
         original in pixels, image_sha256 and mask_sha256 of the raw files, group (near-duplicates
         share one, which random splits and folds never divide).
@@ -42,8 +46,8 @@ class PreparedCases:
     @classmethod
     def open(cls, folder: Path, fold: int = 0, stage: str = STAGE) -> PreparedCases:
         """Open what `stage` wrote. Raises UserError if it is missing or does not fit."""
-        images = read_array(folder / "images.npy", stage, (None, None, None, 3), np.uint8)
-        masks = read_array(folder / "masks.npy", stage, (None, None, None), np.uint8)
+        images = read_array(folder / "images.npy", stage, np.uint8, *IMAGE_SHAPES)
+        masks = read_array(folder / "masks.npy", stage, np.uint8, *MASK_SHAPES)
         table = read_table(folder / "cases.csv", stage, ["id", "height", "width"])
         fingerprint = read_json(folder / "prepared.json", stage).get("fingerprint")
         if not isinstance(fingerprint, str):
@@ -55,7 +59,7 @@ class PreparedCases:
                 f"{folder}/cases.csv must name the split of each case, {', '.join(SPLITS)}; run "
                 f"the stage {stage} again"
             )
-        if not len(images) == len(masks) == len(table) or images.shape[:3] != masks.shape:
+        if not len(images) == len(masks) == len(table) or images.shape[:-1] != masks.shape:
             raise UserError(
                 f"{folder}: images.npy {images.shape}, masks.npy {masks.shape} and cases.csv "
                 f"({len(table)} rows) do not fit together; run the stage {stage} again"

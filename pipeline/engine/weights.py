@@ -143,6 +143,15 @@ def check_trainable(model: nn.Module) -> None:
         ) from None
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """`network`, the kernels of its convolutions in the layout that those are fastest in."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim in layouts:
+            tensor.data = tensor.data.to(memory_format=layouts[tensor.ndim])
+    return network
+
+
 def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Module:
     """The network that `save_weights` wrote, in evaluation mode on `device`.
 
@@ -163,4 +172,4 @@ def load_model(config: NetworkConfig, path: Path, device: torch.device) -> nn.Mo
                 f"{path}: {name} must hold finite numbers, got NaN or infinity: the training went "
                 "wrong; train the run again"
             )
-    return model.to(device).to(memory_format=torch.channels_last).eval()
+    return channels_last(model.to(device)).eval()

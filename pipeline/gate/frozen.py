@@ -35,7 +35,7 @@ from pipeline import ROOT
 from pipeline.data.synthetic import draw_case
 from pipeline.engine.compute import NotFiniteError, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
-from pipeline.engine.weights import load_model, save_weights
+from pipeline.engine.weights import channels_last, load_model, save_weights
 from pipeline.evaluate import evaluate, sweep_thresholds
 from pipeline.evaluation.metrics import METRICS, summarise
 from pipeline.gate.baseline import read_finite
@@ -149,7 +149,7 @@ def update(tier: Tier, folder: Path = FOLDER) -> Path:
         longer = study.train.model_copy(update={"epochs": CHECKPOINT_EPOCHS})
         with one_thread():
             torch.manual_seed(stream(study.seeds[0], "initialisation"))
-            model = build_model(study.models[TRAINED]).to(memory_format=torch.channels_last)
+            model = channels_last(build_model(study.models[TRAINED]))
             train(model, draw_cases(study), study.model_copy(update={"train": longer}))
         save_weights(model, weights)
     path = _file(folder, tier)
@@ -207,7 +207,7 @@ def measure_code(study: Study, cases: PreparedCases) -> dict[str, Figures]:
     weights do not fit."""
     figures = {"predictions": by_case(*drawn_predictions(study), study)}
     torch.manual_seed(stream(study.seeds[0], "initialisation"))
-    untrained = build_model(study.models[UNTRAINED]).to(memory_format=torch.channels_last)
+    untrained = channels_last(build_model(study.models[UNTRAINED]))
     figures["untrained"] = by_case(untrained.eval(), cases, study)
     for part, own in trainings(study).items():
         model = load_checkpoint(study)

@@ -179,7 +179,7 @@ def read_binned(study: Study, cases: PreparedCases) -> dict[tuple[str, int], Bin
     for run in study.runs():
         path = study.evaluation_dir(*run) / "calibration.npy"
         shape = (len(test_ids(cases, run.fold)), study.evaluate.calibration_bins, 3)
-        binned = read_array(path, "evaluate", shape, np.float64)
+        binned = read_array(path, "evaluate", np.float64, shape)
         if not (np.isfinite(binned) & (binned >= 0)).all():
             raise UserError(
                 f"{path} must hold finite numbers of at least 0; run the stage evaluate again"
@@ -256,7 +256,7 @@ def read_predictions(
     for run in of_seed:
         path = study.evaluation_dir(*run) / "predictions.npy"
         tested = test_ids(cases, run.fold)
-        predicted = read_array(path, "evaluate", (len(tested), height, width // 8), np.uint8)
+        predicted = read_array(path, "evaluate", np.uint8, (len(tested), height, width // 8))
         rows = [row for row, id in enumerate(tested) if id in place]
         packed[run.variant][[place[tested[row]] for row in rows]] = predicted[rows]
     return packed

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from models import NetworkConfig, build_model
 from pipeline.engine.compute import choose_device, make_deterministic, stream
 from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import channels_last
 from pipeline.evaluate import evaluate, sweep_thresholds
 from pipeline.statistics.power import EXPECTED_DEVIATION, expected_difference
 from pipeline.study.blocks import FoldSplit, ListSplit, RandomSplit
@@ -82,7 +83,7 @@ def try_variant(
     in each split."""
     seed = study.seeds[0]
     torch.manual_seed(stream(seed, "initialisation"))
-    model = build_model(config).to(choose_device()).to(memory_format=torch.channels_last)
+    model = channels_last(build_model(config).to(choose_device()))
     # The first epoch warms up: its kernels are chosen, its loader's workers started.
     settings = study.train.model_copy(update={"epochs": 2, "early_stopping": None})
     with redirect_stderr(StringIO()):  # its bars would stand between the trial's

@@ -12,10 +12,10 @@ from pipeline.study.errors import UserError
 
 
 def read_array(
-    path: Path, stage: str, shape: tuple[int | None, ...], dtype: type[np.generic]
+    path: Path, stage: str, dtype: type[np.generic], *shapes: tuple[int | None, ...]
 ) -> NDArray[Any]:
     """The array in `path`, which `stage` writes, memory-mapped. Raises UserError for a file that is
-    missing, damaged, or of another type or shape; None stands for any length."""
+    missing, damaged, or of another type or of none of the shapes; None stands for any length."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # of a damaged header numpy and Python make errors of ten kinds
@@ -24,13 +24,21 @@ def read_array(
     if not (
         isinstance(array, np.ndarray)
         and array.dtype == dtype
-        and len(array.shape) == len(shape)
-        and all(length in (None, found) for length, found in zip(shape, array.shape, strict=True))
+        and any(_fits(array.shape, shape) for shape in shapes)
     ):
-        lengths = ", ".join("any" if length is None else str(length) for length in shape)
+        told = " or ".join(
+            f"({', '.join('any' if length is None else str(length) for length in shape)})"
+            for shape in shapes
+        )
         found = f"{getattr(array, 'dtype', 'several arrays')} {getattr(array, 'shape', '')}"
         raise UserError(
-            f"{path} must be {np.dtype(dtype)} of the shape ({lengths}), got {found}; run the "
+            f"{path} must be {np.dtype(dtype)} of the shape {told}, got {found}; run the "
             f"stage {stage} again"
         )
     return array
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(found) == len(shape) and all(
+        length in (None, own) for length, own in zip(shape, found, strict=True)
+    )

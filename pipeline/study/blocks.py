@@ -302,11 +302,11 @@ class Train(Block):
                     f"got {shown(transform)}"
                 )
         names = {name for transform in augmentation for name in transform}
-        # albumentations takes a second to import: the paper's two flips are known without it.
-        if names - {"HorizontalFlip", "VerticalFlip"}:
+        # albumentations takes a second to import: the flips are known without it.
+        if others := names - {"HorizontalFlip", "VerticalFlip", "DepthFlip"}:
             import albumentations
 
-            for name in sorted(names):
+            for name in sorted(others):
                 found = getattr(albumentations, name, None)
                 if not (
                     isinstance(found, type) and issubclass(found, albumentations.BasicTransform)

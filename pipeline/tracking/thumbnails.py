@@ -38,7 +38,7 @@ def draw_thumbnails(study: Study, run: Run, folder: Path) -> None:
     test = cases.indices("test")
     _, height, width = cases.masks.shape
     packed = (len(test), height, -(-width // 8))
-    predictions = read_array(evaluation / "predictions.npy", "evaluate", packed, np.uint8)
+    predictions = read_array(evaluation / "predictions.npy", "evaluate", np.uint8, packed)
     scores = read_table(evaluation / "cases.csv", "evaluate", ["dice"])
     if len(scores) != len(test):
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,18 @@ FLIPS: list[dict[str, dict[str, Any]]] = [
     {"VerticalFlip": {"p": 0.5}},
 ]
 TRAINING = [0, 2, 3, 5, 6, 8, 9, 11, 12, 13]  # where the training cases stand
+
+
+VOLUMES: list[dict[str, dict[str, Any]]] = [*FLIPS, {"DepthFlip": {"p": 0.5}}]
+
+
+@pytest.fixture(scope="module")
+def volumes() -> PreparedCases:
+    """Eight training cases of 2x3x4 voxels, each voxel of a case another number; the mask is the
+    upper half of them."""
+    images = np.tile(np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4, 1), (8, 1, 1, 1, 1))
+    table = pd.DataFrame({"id": [f"case{n}" for n in range(8)], "split": "training"})
+    return PreparedCases(images, (images[..., 0] > 11).astype(np.uint8), table, "fingerprint")
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +271,25 @@ def test_cases_that_lie_on_the_device_come_as_the_loader_brings_them(cases, augm
         assert epoch_of(resident, epoch) == epoch_of(loaded, epoch)
 
 
+def test_volumes_are_flipped_along_each_axis_on_its_own_and_their_masks_with_them(volumes):
+    loaded = batches_of(volumes, augmentation=VOLUMES)
+    resident = batches_of(volumes, augmentation=VOLUMES)
+    resident.resident = ResidentCases(volumes, VOLUMES, 0, torch.device("cpu"))
+    whole, seen = torch.from_numpy(volumes.images[0]), Counter[tuple[int, ...]]()
+    axes = [chosen for count in range(4) for chosen in combinations(range(3), count)]
+    turned = {whole.flip(chosen)[0, 0, 0, 0].item(): chosen for chosen in axes}
+    for epoch in range(1, 41):
+        for images, masks in loaded.epoch(epoch):
+            assert torch.equal(masks, (images[..., 0] > 11).byte())
+            for image in images:
+                chosen = turned[image[0, 0, 0, 0].item()]
+                assert torch.equal(image, whole.flip(chosen))
+                seen[chosen] += 1
+        assert epoch_of(resident, epoch) == epoch_of(loaded, epoch)
+    assert set(seen) == set(axes)
+    assert all(20 <= count <= 62 for count in seen.values())  # 40 of 320 each, by chance alone
+
+
 def test_cases_lie_on_a_gpu_where_they_fit_and_are_only_flipped(cases, monkeypatch):
     size = 10 * 6 * 8 * 4  # bytes of the training cases and their masks
     gpu, others = torch.device("cuda"), [{"Transpose": {"p": 0.5}}]
@@ -332,6 +364,17 @@ def test_a_transform_that_cannot_be_used_is_told_before_work_starts_however_rare
         AugmentedCases(cases, [*FLIPS, {name: arguments | {"p": 0.001}}], seed=0)
     assert str(error.value).startswith(f"params.yaml: train.augmentation.2.{name} {told}")
     assert "\n" not in str(error.value)
+
+
+def test_a_transform_for_volumes_is_refused_for_pictures_and_one_that_turns_them_for_volumes(
+    cases, volumes
+):
+    for name in ("DepthFlip", "CoarseDropout3D"):
+        with pytest.raises(UserError, match=f"{name} must be a transform of images, got {name}"):
+            AugmentedCases(cases, [{name: {}}], seed=0)
+    with pytest.raises(UserError, match=r"must keep an image's shape and type, \(2, 3, 4, 1\)"):
+        AugmentedCases(volumes, [{"Transpose": {}}], seed=0)
+    AugmentedCases(volumes, [{"Affine": {"rotate": [-10, 10]}}, {"RandomGamma": {}}], seed=0)
 
 
 def test_a_mask_beyond_0_and_1_is_told_when_it_comes(cases, monkeypatch):

@@ -35,6 +35,15 @@ def test_input_equals_torchvisions_normalisation_and_is_channels_last():
     assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_volumes_in_grey_are_normalised_by_the_means_of_the_colours():
+    volumes = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).view(2, 3, 4, 5, 1)
+    inputs = compute.to_input(volumes, CPU)
+    assert inputs.shape == (2, 1, 3, 4, 5)
+    mean, std = (0.485 + 0.456 + 0.406) / 3, (0.229 + 0.224 + 0.225) / 3
+    torch.testing.assert_close(inputs[:, 0], (volumes[..., 0] / 255 - mean) / std)
+    assert compute.to_target(volumes[..., 0], CPU).shape == (2, 1, 3, 4, 5)
+
+
 def test_target_is_one_float_channel():
     masks = torch.tensor([[[0, 1], [1, 0]]], dtype=torch.uint8)
     target = compute.to_target(masks, CPU)

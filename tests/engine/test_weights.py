@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from models import build_model
 from models.attenresunet import AttenResUNetConfig
 from pipeline.engine.weights import (
+    channels_last,
     check_trainable,
     load_model,
     load_start,
@@ -28,18 +30,37 @@ CONFIG = AttenResUNetConfig(encoder="resnet18", encoder_attention=(1,), decoder_
 
 
 @pytest.mark.slow
-def test_a_checkpoint_reloads_bit_for_bit(tmp_path):
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (CONFIG, (3, 64, 64)),
+        (replace(CONFIG, dimensions=3, depth_halvings=1), (1, 4, 32, 32)),
+    ],
+    ids=["pictures", "volumes"],
+)
+def test_a_checkpoint_reloads_bit_for_bit(tmp_path, config, shape):
     torch.manual_seed(0)
-    model = build_model(CONFIG).to(memory_format=torch.channels_last)
-    model(torch.randn(2, 3, 64, 64))  # moves the BatchNorm statistics
+    model = channels_last(build_model(config))
+    model(torch.randn(2, *shape))  # moves the BatchNorm statistics
     save_weights(model, tmp_path / "weights.safetensors")
-    reloaded = load_model(CONFIG, tmp_path / "weights.safetensors", CPU)
+    reloaded = load_model(config, tmp_path / "weights.safetensors", CPU)
     assert not reloaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(reloaded.state_dict()[name], tensor), name
-    images = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, *shape)
     with torch.no_grad():
         assert torch.equal(reloaded(images), model.eval()(images))
+
+
+def test_kernels_of_both_kinds_are_put_channels_last_and_nothing_else_is_changed():
+    network = nn.ModuleList([nn.Conv2d(4, 8, 3), nn.Conv3d(4, 8, 3), nn.Linear(4, 8)])
+    before = [(weight, weight.clone()) for weight in network.parameters()]
+    assert channels_last(network) is network
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    for weight, (same, values) in zip(network.parameters(), before, strict=True):
+        assert weight is same
+        assert torch.equal(weight, values)
 
 
 def test_a_checkpoint_may_be_read_by_whom_its_folder_allows_and_is_alone_there(tmp_path):
