@@ -17,7 +17,7 @@ from pipeline.study.values import Loss
 def bce(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, -[y log p + (1 - y) log(1 - p)], mean over pixels.
 
-    logits, targets (N, 1, H, W), targets in {0, 1} -> (N,) >= 0. Computed from logits in float32.
+    logits, targets (N, 1, ...), targets in {0, 1} -> (N,) >= 0. Computed from logits in float32.
     """
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
     return losses.flatten(1).mean(dim=1)
@@ -26,7 +26,7 @@ def bce(logits: Tensor, targets: Tensor) -> Tensor:
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Soft Dice loss, 1 - 2 |P n G| / (|P| + |G|), P the probabilities.
 
-    logits, targets (N, 1, H, W) -> (N,) in [0, 1]; 0 where both are empty to the last bit.
+    logits, targets (N, 1, ...) -> (N,) in [0, 1]; 0 where both are empty to the last bit.
     """
     probabilities = logits.float().sigmoid().flatten(1)
     targets = targets.flatten(1)
@@ -38,7 +38,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def focal_loss(logits: Tensor, targets: Tensor, focal: Focal) -> Tensor:
     """Focal loss, -alpha_t (1 - p_t)^gamma log p_t, mean over pixels (torchvision's).
 
-    logits, targets (N, 1, H, W) -> (N,) >= 0.
+    logits, targets (N, 1, ...) -> (N,) >= 0.
     """
     losses: Tensor = sigmoid_focal_loss(
         logits.float(), targets, alpha=focal.alpha, gamma=focal.gamma, reduction="none"
@@ -59,7 +59,7 @@ TRAINED: dict[Loss, tuple[str, ...]] = {
 def every_loss(logits: Tensor, targets: Tensor, loss: Loss, focal: Focal) -> dict[str, Tensor]:
     """`loss`, the one trained by, and bce, dice_loss and focal_loss, each computed once.
 
-    logits, targets (N, 1, H, W) -> (N,) each. Gradients are recorded for `loss` and what it is the
+    logits, targets (N, 1, ...) -> (N,) each. Gradients are recorded for `loss` and what it is the
     sum of, and for nothing else.
     """
     functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

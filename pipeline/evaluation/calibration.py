@@ -12,23 +12,24 @@ BINNED = ("pixels", "probability", "lesion")  # of a bin: count, sum of p, sum o
 
 
 def brier(probabilities: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The mean of (p - truth)^2 over a case's pixels: (N, H, W) twice -> (N,) in [0, 1].
+    """The mean of (p - truth)^2 over a case's pixels: (N, ...) twice -> (N,) in [0, 1].
 
     Source: Brier 1950, for two classes in the form that has one of them.
     """
-    return np.asarray(np.square(probabilities - masks).mean(axis=(1, 2), dtype=np.float64))
+    axes = tuple(range(1, masks.ndim))
+    return np.asarray(np.square(probabilities - masks).mean(axis=axes, dtype=np.float64))
 
 
 def bin_pixels(
     probabilities: NDArray[np.float32], masks: NDArray[np.bool_], bins: int
 ) -> NDArray[np.float64]:
-    """Each case's pixels in `bins` equal bins of p: (N, H, W) twice -> (N, bins, 3), see BINNED.
+    """Each case's pixels in `bins` equal bins of p: (N, ...) twice -> (N, bins, 3), see BINNED.
 
     A bin holds its lower edge; the last holds 1 too.
     """
     cases = len(masks)
     place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
-    place = (place + bins * np.arange(cases)[:, None, None]).ravel()
+    place = (place.reshape(cases, -1) + bins * np.arange(cases)[:, None]).ravel()
     sums = [
         np.bincount(place, weights, minlength=cases * bins).reshape(cases, bins)
         for weights in (None, probabilities.ravel(), masks.ravel())

@@ -28,7 +28,7 @@ from pipeline.study.values import Split, quantity
 def forward(
     model: nn.Module, cases: PreparedCases, split: Split, settings: Evaluate
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The split's cases in their order: logits and targets, float32 (N, 1, H, W). Raises UserError
+    """The split's cases in their order: logits and targets, float32 (N, 1, ...). Raises UserError
     where a GPU's memory is too small, and for logits that are NaN or infinite."""
     device = next(model.parameters()).device
     dtype = choose_dtype(device, settings.precision)
@@ -52,7 +52,7 @@ def forward(
 class Scored(NamedTuple):
     """A batch of N cases.
 
-    probabilities (N, H, W) float32; found, truth (N, H, W) bool: the predicted and the true mask;
+    probabilities (N, ...) float32; found, truth (N, ...) bool: the predicted and the true mask;
     table: a row a case, metrics.PIXEL_METRICS and the counts.
     """
 
@@ -77,6 +77,6 @@ def score(logits: Tensor, targets: Tensor, study: Study) -> Scored:
 
 
 def pixels(values: Tensor) -> NDArray[Any]:
-    """(N, 1, H, W) -> (N, H, W), the numbers that they are."""
+    """(N, 1, ...) -> (N, ...), the numbers that they are."""
     array: NDArray[Any] = values.squeeze(1).cpu().numpy()
     return array

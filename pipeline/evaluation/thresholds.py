@@ -16,7 +16,7 @@ THRESHOLDS = np.arange(1, 100, dtype=np.float32) / np.float32(100)
 def dice_by_threshold(
     probabilities: NDArray[np.float32], masks: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Per-case Dice where p > each of THRESHOLDS: (N, H, W) twice -> (N, thresholds).
+    """Per-case Dice where p > each of THRESHOLDS: (N, ...) twice -> (N, thresholds).
 
     How many pixels lie above a threshold is a sum over the histogram of p.
     """

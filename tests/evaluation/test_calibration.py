@@ -51,6 +51,13 @@ def test_bins_hold_count_sum_of_probability_and_lesion_and_their_edges():
     )
 
 
+def test_voxels_count_as_pixels_do():
+    probabilities, masks = drawn()
+    volumes = [values.reshape(5, 4, 5, 30) for values in (probabilities, masks)]
+    np.testing.assert_array_equal(bin_pixels(*volumes, 10), bin_pixels(probabilities, masks, 10))
+    np.testing.assert_allclose(brier(*volumes), brier(probabilities, masks), rtol=1e-12)
+
+
 def test_a_calibrated_forecast_has_no_error_and_one_that_is_sure_and_wrong_the_largest():
     half = np.full((1, 10, 10), 0.5, np.float32)
     truth = np.zeros((1, 10, 10), bool)

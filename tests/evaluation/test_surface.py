@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
 from pipeline.evaluation.surface import SURFACE_METRICS, boundary_iou, score_surfaces
@@ -138,3 +138,50 @@ def test_every_name_is_scored_once_a_case():
     scores = score_surfaces(*pairs(3), tolerance=1)
     assert tuple(scores) == SURFACE_METRICS
     assert all(values.shape == (3,) for values in scores.values())
+
+
+SPACING = (3.0, 0.5, 1.25)  # of depth, height and width, in millimetres
+
+
+def surfaces(volume: np.ndarray) -> np.ndarray:
+    """Places (n, 3) in millimetres of lesion voxels with a neighbour at one of six sides that is
+    none."""
+    return np.argwhere(volume & ~binary_erosion(volume)) * SPACING
+
+
+@pytest.mark.slow
+def test_distances_between_surfaces_of_volumes_are_in_the_spacings_unit():
+    sides = (10, 24, 20)
+    noise = [gaussian_filter(np.random.default_rng(n).normal(size=sides), 2) for n in range(4)]
+    masks = np.stack([each > np.quantile(each, 0.7) for each in noise])
+    predicted = masks | np.roll(masks, (1, 2, 1), axis=(1, 2, 3))
+    scores = score_surfaces(predicted, masks, tolerance=1.5, spacing=SPACING)
+    for case, pair in enumerate(zip(predicted, masks, strict=True)):
+        apart = cdist(*map(surfaces, pair))
+        ways = apart.min(axis=1), apart.min(axis=0)
+        farthest = max(np.percentile(way, 95) for way in ways)
+        assert scores["hausdorff_95"][case] == pytest.approx(farthest, abs=1e-5)
+        within = (np.concatenate(ways) <= 1.5).mean()
+        assert scores["surface_dice"][case] == pytest.approx(within, abs=1e-6)
+    assert scores["hausdorff_95"].min() > 1
+    assert 0 < scores["surface_dice"].min() < scores["surface_dice"].max() < 1
+
+
+def test_the_boundary_of_a_volume_is_a_layer_of_voxels():
+    volume = np.zeros((12, 20, 20), bool)
+    volume[2:8, 4:14, 4:14] = True
+    moved = np.roll(volume, 1, axis=0)
+    # The diagonal of 12 x 20 x 20 is 31: a layer of one voxel, 600 less 4 x 8 x 8.
+    layer = 600 - 256
+    shared = 5 * 36  # the rims of five slices; no face meets a face
+    assert boundary_iou(volume, moved) == pytest.approx(shared / (2 * layer - shared))
+    assert boundary_iou(volume, volume) == 1
+
+
+def test_of_volumes_that_are_empty_the_worst_distance_is_the_diagonal():
+    empty = np.zeros((2, 5, 7, 9), bool)
+    full = ~empty
+    scores = score_surfaces(empty, full, tolerance=2, spacing=SPACING)
+    diagonal = math.hypot(4 * 3.0, 6 * 0.5, 8 * 1.25)
+    assert scores["hausdorff_95"].tolist() == pytest.approx([diagonal] * 2)
+    assert scores["surface_dice"].tolist() == [0, 0]
