@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import Field
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, ClassVar, Self
+
+CHANNELS = {2: 3, 3: 1}  # of a picture, in colour, and of a volume, in grey: by its axes
+
+
+def images_shape(size: Sequence[int]) -> str:
+    """`(N, 256, 256, 3), RGB`: of arrays of images of that size."""
+    lengths = ", ".join(map(str, (*size, CHANNELS[len(size)])))
+    return f"(N, {lengths}), {'RGB' if len(size) == 2 else 'grey'}"
 
 
 class NetworkError(Exception):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import matplotlib as mpl
 
+from pipeline.data import slices
 from pipeline.engine.compute import make_deterministic
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.heatmaps import draw_attention
 from pipeline.reporting.stage_maps import attention_of_run
-from pipeline.reporting.style import STYLE, save, save_webp
+from pipeline.reporting.style import STYLE, as_pictures, save, save_webp
 from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import test_ids
 from pipeline.statistics.scores import disputed_cases, example_cases
@@ -41,7 +42,9 @@ def draw(study: Study, results: Results) -> int:
     cases = PreparedCases.open(study.prepared_dir)
     ids = chosen_cases(study, cases, results)
     positions = {id: place for place, id in enumerate(cases.table["id"])}
-    images = cases.images[[positions[id] for id in ids]]
+    places = [positions[id] for id in ids]
+    images, pictures = cases.images[places], as_pictures(cases)
+    shown = [slices.largest(cases.masks[place]) for place in places if cases.masks.ndim == 4]
     make_deterministic()
     drawn = 0
     with mpl.rc_context(STYLE), replacing(study.reports_dir / "attention") as folder:
@@ -49,8 +52,8 @@ def draw(study: Study, results: Results) -> int:
         for variant in study.variants:
             run_dir = study.run_dir(variant, study.seeds_of(variant)[0], study.folds[0])
             weights = run_dir / "weights.safetensors"
-            stages = attention_of_run(study.models[variant], weights, images)
-            figure = draw_attention(stages, ids, cases, study.prepare.resize)
+            stages = attention_of_run(study.models[variant], weights, images, shown)
+            figure = draw_attention(stages, ids, pictures, study.prepare.resize)
             if figure is not None:
                 save(figure, folder / variant, photographs=True)
                 save_webp(figure, folder / f"{variant}.webp")

@@ -26,9 +26,10 @@ def main() -> None:
             f"({', '.join(study.models)}), got {arguments.variant!r}"
         )
     study.check_inputs()
-    size = (study.prepare.height, study.prepare.width)
     subject = Subject(
-        study.models[arguments.variant], size, study.of(arguments.variant).train.batch_size
+        study.models[arguments.variant],
+        study.prepare.size,
+        study.of(arguments.variant).train.batch_size,
     )
     failed = 0
     for found in check(subject):

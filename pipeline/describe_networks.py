@@ -48,12 +48,12 @@ def main() -> None:
 
 def try_own(model: nn.Module, study: Study, variant: str) -> None:
     """Raise UserError where a training would fail, or its weights could not be kept."""
-    size = (study.prepare.height, study.prepare.width)
     try:
         check_trainable(model)
         load_start(model, study.models[variant])
         # As trainings and evaluations give them.
-        pixels = torch.zeros(2, *size, 3, dtype=torch.uint8)
+        size, channels = study.prepare.size, study.prepare.channels
+        pixels = torch.zeros(2, *size, channels, dtype=torch.uint8)
         images = to_input(pixels, torch.device("cpu"))
         logits_of(channels_last(model).eval(), images)
     except UserError as error:

@@ -24,6 +24,7 @@ from pipeline.reporting.style import (
     STYLE,
     TRUTH_COLOUR,
     TRUTH_RIM,
+    as_pictures,
     draw_contour,
     legend_columns,
     proportions,
@@ -62,7 +63,7 @@ def draw(study: Study, results: Results) -> int:
     histories, scores, variants = results.curves(), results.scores(), results.study.variants
     examples, disputed = example_cases(scores), disputed_cases(scores)
     ids = list(dict.fromkeys(case.id for case in (*examples, *disputed)))
-    masks = predicted_masks(study, cases, ids)
+    masks, pictures = predicted_masks(study, cases, ids), as_pictures(cases)
     with mpl.rc_context(STYLE), replacing(study.reports_dir / "figures") as folder:
         folder.mkdir()
         drawn = {
@@ -76,7 +77,9 @@ def draw(study: Study, results: Results) -> int:
         photographs = {"examples": examples, "disputed": disputed}
         for name, chosen in photographs.items():
             if chosen:
-                figure = draw_examples(chosen, cases, scores, masks, study.prepare.resize, variants)
+                figure = draw_examples(
+                    chosen, pictures, scores, masks, study.prepare.resize, variants
+                )
                 save(figure, folder / name, photographs=True)
                 drawn[name] = figure
     with replacing(study.reports_dir / "curves") as folder:

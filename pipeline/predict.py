@@ -64,7 +64,6 @@ from pipeline.evaluation.native import TooLongError, lay_back
 from pipeline.reporting.heatmaps import AttentionStage
 from pipeline.reporting.overlays import LONGEST, draw_scales, file_name, heat_map, overlay
 from pipeline.reporting.stage_maps import attention_stages
-from pipeline.study.blocks import OfficialSplit, Prepare
 from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.values import Count, Fraction, Resize, cell, option, quantity
@@ -187,19 +186,13 @@ def _ahead(
 
 def read(picture: Picture, wanted: Wanted) -> Read | Skipped:
     """Decode a picture as preprocess decodes a case's image, and turn it upright if need be."""
-    prepare = Prepare(
-        height=wanted.size[0],
-        width=wanted.size[1],
-        resize=wanted.resize,
-        near_duplicates=None,
-        groups=None,
-        split=OfficialSplit(method="official"),
-    )
     checksums: dict[Path, Checksum] = {}
     findings: list[Finding] = []
     path = picture.path
     try:
-        image, size, shrunk = read_image("", path, prepare, checksums, findings, turn=True)
+        image, size, shrunk = read_image(
+            "", path, wanted.size, wanted.resize, checksums, findings, turn=True
+        )
     except UnusableError as problem:
         return Skipped(picture.shown, str(problem))
     laid = lay_image(image, place(size, wanted.size, wanted.resize), shrunk)

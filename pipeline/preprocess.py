@@ -33,11 +33,10 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from pipeline.data import duplicates
-from pipeline.data.geometry import Size, lay_image, lay_mask, place
+from pipeline.data import duplicates, nifti
+from pipeline.data.geometry import lay_image, lay_mask, place
 from pipeline.data.integrity import Checksum, check_case
 from pipeline.data.raw import Finding, RawCase, find_cases, tell
 from pipeline.data.sources import check_described, raw_in_place
@@ -57,10 +56,10 @@ CHUNK = 8  # cases that a process is given at a time
 
 @dataclass(frozen=True)
 class Arrays:
-    """What is kept of a usable case's pictures."""
+    """What is kept of a usable case's pictures, or of its volumes."""
 
-    image: NDArray[np.uint8]  # (height, width, 3) RGB
-    mask: NDArray[np.uint8]  # (height, width) in {0, 1}
+    image: NDArray[np.uint8]  # (height, width, 3) RGB, or (depth, height, width, 1) grey
+    mask: NDArray[np.uint8]  # (height, width) or (depth, height, width) in {0, 1}
     look: tuple[NDArray[np.uint8], duplicates.Features] | None  # thumbnail and its features
 
 
@@ -68,10 +67,12 @@ class Arrays:
 class Decoded:
     """A raw case after its check; `arrays` is None where it cannot be used.
 
+    original: its size, columns of cases.csv: height and width in pixels, or depth, height and width
+        in voxels and each's spacing.
     checksums: of the image and of the mask, None for a file that cannot be read.
     """
 
-    size: Size
+    original: dict[str, float]
     checksums: tuple[Checksum | None, Checksum | None]
     findings: list[Finding]
     arrays: Arrays | None
@@ -79,30 +80,46 @@ class Decoded:
 
 def decode_case(case: RawCase, prepare: Prepare) -> Decoded:
     """Check one case and bring it to the prepared size. Never raises for a bad file."""
+    if prepare.depth is not None:
+        return _decode_volumes(case, prepare)
     checked = check_case(case, prepare)
     checksums = (checked.checksums.get(case.image), checked.checksums.get(case.mask))
+    original: dict[str, float] = dict(zip(("height", "width"), checked.size, strict=True))
     if checked.image is None or checked.mask is None:
-        return Decoded(checked.size, checksums, checked.findings, None)
+        return Decoded(original, checksums, checked.findings, None)
     placement = place(checked.size, (prepare.height, prepare.width), prepare.resize)
     mask = lay_mask(checked.mask, placement)
     if not mask.any() or mask.all():
-        finding = _lost_in_preparation(case, checked.mask, mask, prepare)
-        return Decoded(checked.size, checksums, [finding], None)
+        finding = _lost_in_preparation(case, np.asarray(checked.mask) > 0, mask, prepare)
+        return Decoded(original, checksums, [finding], None)
     look = None
     if prepare.near_duplicates is not None:
         small = duplicates.thumbnail(np.asarray(checked.image))
         look = small, duplicates.local_features(small)
     arrays = Arrays(lay_image(checked.image, placement, checked.shrunk), mask, look)
-    return Decoded(checked.size, checksums, checked.findings, arrays)
+    return Decoded(original, checksums, checked.findings, arrays)
+
+
+def _decode_volumes(case: RawCase, prepare: Prepare) -> Decoded:
+    checked = nifti.check_case(case, prepare.foreground)
+    checksums = (checked.checksums.get(case.image), checked.checksums.get(case.mask))
+    if checked.grey is None or checked.lesion is None:
+        return Decoded(checked.original, checksums, checked.findings, None)
+    mask = nifti.lay_lesion(checked.lesion, prepare.size)
+    if not mask.any() or mask.all():
+        finding = _lost_in_preparation(case, checked.lesion, mask, prepare)
+        return Decoded(checked.original, checksums, [finding], None)
+    image = nifti.lay_grey(checked.grey, prepare.size)[..., None]
+    return Decoded(checked.original, checksums, [], Arrays(image, mask, None))
 
 
 def _lost_in_preparation(
-    case: RawCase, original: Image.Image, mask: NDArray[np.uint8], prepare: Prepare
+    case: RawCase, lesion: NDArray[np.bool_], mask: NDArray[np.uint8], prepare: Prepare
 ) -> Finding:
     """What to say of a mask that is empty or full at the prepared size, and was not before."""
-    lesion = original.histogram()[255]
-    made = f"at {prepare.width}x{prepare.height} after resize: {prepare.resize}"
-    share = f"lesion in the original: {lesion} of {original.width * original.height} pixels"
+    made = f"at {'x'.join(map(str, prepare.size[::-1]))} after resize: {prepare.resize}"
+    pixels = "pixels" if prepare.depth is None else "voxels"
+    share = f"lesion in the original: {np.count_nonzero(lesion)} of {lesion.size} {pixels}"
     if mask.any():
         return Finding(case.id, case.mask, "full mask", f"holds nothing but lesion {made}; {share}")
     return Finding(case.id, case.mask, "empty mask", f"holds no lesion {made}; {share}")
@@ -209,7 +226,7 @@ class Kept:
 
     ids: list[str] = field(default_factory=list)
     splits: list[Split | None] = field(default_factory=list)  # the cases' own
-    rows: list[tuple[int, int, str, str]] = field(default_factory=list)  # of cases.csv
+    rows: list[dict[str, float | str]] = field(default_factory=list)  # of cases.csv
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -228,9 +245,9 @@ def write_arrays(
     """
     kept = Kept()
     first_with: dict[str, Path] = {}  # sha256 -> the image that has it
-    size = (study.prepare.height, study.prepare.width)
+    size = study.prepare.size
     with (
-        ArrayWriter(folder / "images.npy", (*size, 3)) as images,
+        ArrayWriter(folder / "images.npy", (*size, study.prepare.channels)) as images,
         ArrayWriter(folder / "masks.npy", size) as masks,
         ZipFile(folder / NATIVE_MASKS, "w") as native_masks,  # stored: they are compressed
         (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as manifest,
@@ -248,7 +265,8 @@ def write_arrays(
                 continue
             first = first_with.setdefault(image.sha256, case.image)
             if first is not case.image:
-                detail = f"has the bytes of {first}: one photograph under two ids"
+                kind = "photograph" if study.prepare.depth is None else "volume"
+                detail = f"has the bytes of {first}: one {kind} under two ids"
                 kept.findings.append(Finding(case.id, case.image, "identical images", detail))
                 continue
             kept.findings.extend(decoded.findings)
@@ -259,7 +277,8 @@ def write_arrays(
                 lookalikes.append(*arrays.look)
             kept.ids.append(case.id)
             kept.splits.append(case.split)
-            kept.rows.append((*decoded.size, image.sha256, mask.sha256))
+            sums = {"image_sha256": image.sha256, "mask_sha256": mask.sha256}
+            kept.rows.append({**decoded.original, **sums})
     return kept
 
 
@@ -283,7 +302,7 @@ def prepare_cases(study: Study, folder: Path) -> PreparedCases:
     pairs = lookalikes.find(near) if near is not None else []
     del lookalikes
     groups = _groups(kept.ids, pairs, known)
-    table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
+    table = pd.DataFrame(kept.rows)
     table.insert(0, "id", kept.ids)
     divided = _divide(kept.splits, groups, prepare.split, findings)
     table.insert(1, divided.columns[0], divided.iloc[:, 0])
@@ -322,7 +341,7 @@ def prepare_external(study: Study, on: Study, folder: Path) -> PreparedCases:
     ids_of = dict(zip(own["image_sha256"], own["id"], strict=True))
     shared = {
         id: Finding(id, image_of[id], "of the study", f"has the bytes of the study's {ids_of[sum]}")
-        for id, (*_, sum, _) in zip(kept.ids, kept.rows, strict=True)
+        for id, sum in zip(kept.ids, (row["image_sha256"] for row in kept.rows), strict=True)
         if sum in ids_of
     }
     for pair in pairs:
@@ -338,7 +357,7 @@ def prepare_external(study: Study, on: Study, folder: Path) -> PreparedCases:
         for pair in pairs
         if pair.first >= known
     ]
-    table = pd.DataFrame(kept.rows, columns=["height", "width", "image_sha256", "mask_sha256"])
+    table = pd.DataFrame(kept.rows)
     table.insert(0, "id", kept.ids)
     table.insert(1, "split", ["training" if id in shared else "test" for id in kept.ids])
     table["group"] = _groups(kept.ids, within, {})
@@ -352,7 +371,7 @@ def prepare_external(study: Study, on: Study, folder: Path) -> PreparedCases:
 
 def _look_at(ids: Iterable[str], study: Study, lookalikes: Lookalikes) -> None:
     """Add what near-duplicates are found by of the study's own cases, in the order of `ids`."""
-    found, _ = find_cases(study.raw_dir)
+    found, _ = find_cases(study.raw_dir, volumes=study.prepare.depth is not None)
     case_of = {case.id: case for case in found}
     cases = [case_of[id] for id in ids]
     shown = tqdm(decode_all(cases, study.prepare), "the study's cases", len(cases), unit="case")
@@ -391,7 +410,7 @@ def _choose(study: Study) -> tuple[list[RawCase], list[Finding], dict[str, str]]
 
 
 def _cases_in(study: Study) -> tuple[list[RawCase], list[Finding]]:
-    cases, findings = find_cases(study.raw_dir)
+    cases, findings = find_cases(study.raw_dir, volumes=study.prepare.depth is not None)
     if not cases and not findings:
         raise UserError(
             f"{study.raw_dir} holds no cases: expected the folders of the official archives, or "

@@ -24,6 +24,7 @@ from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
 from pipeline.reporting.run_chart import colours_of, run_chart
 from pipeline.reporting.sections import sections
+from pipeline.reporting.style import as_pictures
 from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note
 from pipeline.reporting.writers import all_definitions, csv, latex, markdown
 from pipeline.statistics.results import Results, open_results
@@ -172,7 +173,7 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
             explorer=explorer(
                 results,
-                cases,
+                as_pictures(cases),
                 lambda seed: read_predictions(study, cases, results.cases.ids, seed),
                 study.prepare.resize,
             ),

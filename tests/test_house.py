@@ -23,7 +23,7 @@ BELOW = {
     "engine": "study",
     "training": "data engine",
     "evaluation": "data engine",
-    "tracking": "engine",
+    "tracking": "data engine",
     "statistics": "training evaluation",
     "deployment": "statistics tracking",
     "reporting": "deployment",

@@ -8,19 +8,23 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+import nibabel
 import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import zoom
 
 from pipeline import preprocess
 from pipeline.data import duplicates, sources
@@ -97,6 +101,145 @@ def contents(folder: Path) -> dict[str, bytes]:
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+VOLUME = {"near_duplicates": None, "depth": 8, "foreground": "nonzero"}
+SPACING = (2.5, 0.5, 1.0)  # millimetres of depth, height and width
+
+
+def study_of_volumes(folder: Path, on_problem: str = "stop", **prepare: Any) -> Study:
+    """The folder as a study of the volumes in its raw/images and raw/masks."""
+    study_in(folder, split=RANDOM, on_problem=on_problem, width=32)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["prepare"] |= VOLUME | prepare
+    for model in params["models"].values():
+        model["dimensions"] = 3
+        model["depth_halvings"] = 2
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return load_study(folder)
+
+
+def draw_volumes(number: int, shape: tuple[int, int, int] = (12, 40, 48)) -> tuple[Any, Any]:
+    """Intensities (D, H, W) of a slope with noise, and a block of labels 1 and 2."""
+    rng = np.random.default_rng(number)
+    image = 1000 + np.add.outer(np.add.outer(*map(np.arange, shape[:2])), np.arange(shape[2]))
+    mask = np.zeros(shape, np.uint8)
+    mask[2:9, 10:30, 8:24], mask[2:9, 10:30, 24:40] = 1, 2
+    return image + rng.normal(0, 5, shape), mask
+
+
+def add_volumes(raw: Path, id: str, image: Any, mask: Any, shift: float = 0.0) -> None:
+    """One case, saved with its axes in the order and direction of a common scanner (LPS).
+
+    shift: millimetres that the mask's affine is off.
+    """
+    turned = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
+    for name, voxels, off in (("images", image, 0.0), ("masks", mask, shift)):
+        affine = turned.copy()
+        affine[:3, 3] = [off, 7.0, 3.0]
+        (raw / name).mkdir(parents=True, exist_ok=True)
+        stored = np.ascontiguousarray(voxels.transpose()[::-1, ::-1])
+        nibabel.save(nibabel.Nifti1Image(stored, affine), raw / name / f"{id}.nii.gz")
+
+
+def test_volumes_are_prepared_upright_in_grey_and_their_spacing_is_kept(tmp_path):
+    drawn = {f"case{number}": draw_volumes(number) for number in range(4)}
+    for id, volumes in drawn.items():
+        add_volumes(tmp_path / "raw", id, *volumes)
+    study = study_of_volumes(tmp_path)
+    prepare_cases(study, tmp_path / "prepared")
+    cases = PreparedCases.open(tmp_path / "prepared")
+    assert (cases.images.shape, cases.images.dtype) == ((4, 8, 32, 32, 1), np.uint8)
+    assert (cases.masks.shape, cases.masks.dtype) == ((4, 8, 32, 32), np.uint8)
+    assert cases.table["id"].tolist() == sorted(drawn)
+    sizes = cases.table[["depth", "height", "width", "depth_mm", "height_mm", "width_mm"]]
+    assert sizes.to_numpy().tolist() == [[12, 40, 48, *SPACING]] * 4
+    for place, (image, mask) in enumerate(drawn.values()):
+        low, high = np.percentile(image, (0.5, 99.5))
+        grey = np.clip((image - low) / (high - low), 0, 1) * 255
+        resized = zoom(
+            grey, np.divide((8, 32, 32), image.shape), order=1, grid_mode=True, mode="nearest"
+        )
+        assert np.abs(cases.images[place, ..., 0] - resized).mean() < 3
+        assert cases.masks[place].mean() == pytest.approx((mask > 0).mean(), abs=0.03)
+    with ZipFile(tmp_path / "prepared" / "native_masks.zip") as masks:
+        whole = (tmp_path / "raw" / "masks" / "case2.nii.gz").read_bytes()
+        assert masks.read("case2") == whole
+
+
+def test_only_labels_of_the_foreground_are_lesion(tmp_path):
+    for number in range(4):
+        add_volumes(tmp_path / "raw", f"case{number}", *draw_volumes(number))
+    whole, part = (
+        prepare_cases(study_of_volumes(tmp_path, foreground=wanted), tmp_path / f"prepared{place}")
+        for place, wanted in enumerate(("nonzero", [2]))
+    )
+    assert (part.masks <= whole.masks).all()
+    assert part.masks.sum() == pytest.approx(whole.masks.sum() / 2, rel=0.1)
+
+
+def test_every_volume_that_cannot_be_used_is_told_at_once(tmp_path):
+    raw = tmp_path / "raw"
+    image, mask = draw_volumes(0)
+    for number in range(4):
+        add_volumes(raw, f"good{number}", *draw_volumes(number))
+    add_volumes(raw, "apart", image, mask, shift=4.0)
+    add_volumes(raw, "empty", image, np.zeros_like(mask))
+    add_volumes(raw, "full", image, np.ones_like(mask))
+    add_volumes(raw, "half", image, mask * 0.5)
+    add_volumes(raw, "larger", image, draw_volumes(0, (13, 40, 48))[1])
+    add_volumes(raw, "nan", np.where(mask > 0, np.nan, image), mask)
+    add_volumes(raw, "series", np.stack([image, image], axis=-1).transpose(3, 0, 1, 2), mask)
+    speck = np.zeros((24, 80, 96), np.uint8)
+    speck[5, 30, 20] = 1
+    add_volumes(raw, "speck", draw_volumes(0, speck.shape)[0], speck)
+    add_volumes(raw, "twin", *draw_volumes(1))
+    cut = raw / "images" / "cut.nii.gz"
+    add_volumes(raw, "cut", image, mask)
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    (raw / "images" / "picture.png").touch()
+    told = {
+        "masks/apart.nii.gz": "must lie where its image lies, its corners are up to 4 mm apart",
+        "masks/empty.nii.gz": "has no label other than 0",
+        "masks/full.nii.gz": "has nothing but labels other than 0",
+        "masks/half.nii.gz": "must hold whole numbers as labels, got 0.5",
+        "masks/larger.nii.gz": "must have its image's size, 48x40x12, got 48x40x13",
+        "images/nan.nii.gz": "must hold numbers, got NaN or infinity in 4,480 voxels",
+        "images/series.nii.gz": "must be one volume of three axes, got",
+        "masks/speck.nii.gz": "holds no lesion at 32x32x8 after resize: stretch; lesion in the "
+        "original: 1 of 184320 voxels",
+        "images/twin.nii.gz": f"has the bytes of {raw}/images/good1.nii.gz: one volume",
+        "images/cut.nii.gz": "cannot be decoded, it may be cut short",
+        "images/picture.png": "must be a volume that ends in .nii, .nii.gz, got a file",
+    }
+    with pytest.raises(UserError) as error:
+        prepare_cases(study_of_volumes(tmp_path), tmp_path / "prepared")
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith(f"{len(told)} files cannot be used")
+    for file, words in told.items():
+        assert any(f"{raw}/{file}: {words}" in line for line in lines), (file, lines)
+    kept = prepare_cases(study_of_volumes(tmp_path, on_problem="skip"), tmp_path / "skipped")
+    assert kept.table["id"].tolist() == ["good0", "good1", "good2", "good3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"resize": "pad"}, "prepare.resize must be stretch with a prepare.depth, got 'pad'"),
+        ({"foreground": None}, "prepare.foreground must be nonzero or a list of labels with"),
+        ({"foreground": []}, "prepare.foreground must be nonzero or a list of labels such as"),
+        ({"foreground": [0]}, "prepare.foreground must be nonzero or a list of labels such as"),
+        ({"depth": 0}, "prepare.depth must be a whole number from 1 to 16384 of volumes, null of"),
+        ({"depth": None}, "prepare.foreground must be null with prepare.depth null, got 'nonzero'"),
+        (
+            {"near_duplicates": {"hash_distance": 1, "min_inliers": 9, "min_correlation": 0.1}},
+            "prepare.near_duplicates must be null with a prepare.depth, got",
+        ),
+    ],
+)
+def test_what_does_not_suit_volumes_is_told_with_its_key(tmp_path, changes, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        study_of_volumes(tmp_path, **changes)
 
 
 @pytest.mark.slow

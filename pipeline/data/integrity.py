@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pipeline.data.geometry import Size, place
+from pipeline.data.geometry import Placement, Size, place
 from pipeline.data.raw import Defect, Finding, RawCase
 from pipeline.study.blocks import Prepare
 from pipeline.study.limits import limit_of
-from pipeline.study.values import quantity
+from pipeline.study.values import Resize, quantity
 
 # A JPEG is decoded to no less than MARGIN times the pixels asked for along each side, so that the
 # filter that follows decides; its longer side to no less than LEAST, for near-duplicates.
@@ -87,7 +87,10 @@ def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
     image = mask = None
     size, shrunk = (0, 0), 1.0
     try:
-        image, size, shrunk = read_image(case.id, case.image, prepare, checksums, findings)
+        wanted = (prepare.height, prepare.width)
+        image, size, shrunk = read_image(
+            case.id, case.image, wanted, prepare.resize, checksums, findings
+        )
     except UnusableError as problem:
         findings.append(Finding(case.id, case.image, problem.defect, str(problem)))
     try:
@@ -108,23 +111,25 @@ def check_case(case: RawCase, prepare: Prepare) -> CheckedCase:
 def read_image(
     id: str,
     path: Path,
-    prepare: Prepare,
+    wanted: Size,
+    resize: Resize,
     checksums: dict[Path, Checksum],
     findings: list[Finding],
     *,
     turn: bool = False,
 ) -> tuple[Image.Image, Size, float]:
-    """The image as RGB, its original height and width, and how many times smaller it is decoded.
+    """The image as RGB, its original height and width, and how many times smaller it is decoded,
+    for it is to be laid into a picture of the size `wanted`.
 
     The file's checksum and what was converted are added to `checksums` and `findings`. turn: what
     EXIF says is to be turned is turned upright, size and all; else it is unusable, for it may have
     a mask. Raises UnusableError.
     """
-    picture = _open(_read(path, checksums), turn=turn)
+    picture = _open(read_content(path, checksums), turn=turn)
     orientation = _orientation(picture)
     height, width = picture.height, picture.width
     size = (width, height) if orientation > 4 else (height, width)
-    shrunk = _shrink(picture, size, prepare)
+    shrunk = _shrink(picture, place(size, wanted, resize))
     _load(picture)
     if orientation > 1:
         detail = f"turned upright (EXIF orientation {orientation})"
@@ -140,7 +145,7 @@ def read_mask(
 
     Raises UnusableError.
     """
-    return decode_mask(id, path, _read(path, checksums), findings)
+    return decode_mask(id, path, read_content(path, checksums), findings)
 
 
 def decode_mask(id: str, path: Path, content: bytes, findings: list[Finding]) -> Image.Image:
@@ -148,7 +153,8 @@ def decode_mask(id: str, path: Path, content: bytes, findings: list[Finding]) ->
     return _to_binary(id, path, _load(_open(content)), findings)
 
 
-def _read(path: Path, checksums: dict[Path, Checksum]) -> bytes:
+def read_content(path: Path, checksums: dict[Path, Checksum]) -> bytes:
+    """A file's bytes; `checksums` gets their checksum. Raises UnusableError."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would wait, a device might never end
@@ -207,15 +213,14 @@ def _orientation(picture: Image.Image) -> int:
     return orientation
 
 
-def _shrink(picture: Image.Image, size: Size, prepare: Prepare) -> float:
+def _shrink(picture: Image.Image, placement: Placement) -> float:
     """Let the decoder of JPEGs scale by 1/2, 1/4 or 1/8 where enough is left; returns by how much.
-    size: the picture's, upright.
+    placement: of the picture, upright.
 
     3 times faster than a whole decode on ISIC's originals at 256x256, 0.3 grey levels off.
     """
-    placement = place(size, (prepare.height, prepare.width), prepare.resize)
-    scale = max(MARGIN * placement.scale(), LEAST / max(size))
     width, height = picture.size
+    scale = max(MARGIN * placement.scale(), LEAST / max(width, height))
     taken = picture.draft(picture.mode, (ceil(scale * width), ceil(scale * height)))
     return width / taken[1][2] if taken else 1.0
 

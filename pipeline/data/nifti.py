@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -30,10 +31,12 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.data.integrity import BROKEN, UnusableError
+from pipeline.data.integrity import BROKEN, Checksum, UnusableError, read_content
+from pipeline.data.raw import Finding, RawCase
+from pipeline.data.slices import AXES
 from pipeline.study.values import quantity
 
-Shape = tuple[int, int, int]  # depth, height, width in voxels
+Shape = tuple[int, ...]  # depth, height, width in voxels
 Foreground = Literal["nonzero"] | Sequence[int]  # which labels of a mask are lesion
 MOST_VOXELS = 2**28  # a GiB of float32
 MOST_AFTER = 2**20  # bytes after the voxels
@@ -182,6 +185,47 @@ def _voxels(file: BinaryIO, header: Nifti1Header, shape: tuple[int, ...]) -> NDA
         raise UnusableError("too large", "has more after its volume; save the volume alone")
     stored = np.frombuffer(content, dtype).reshape(shape, order="F")
     return np.asarray(apply_read_scaling(stored, *header.get_slope_inter()), np.float32)
+
+
+@dataclass(frozen=True)
+class CheckedVolumes:
+    """A case's volumes (D, H, W), as the file has them in size, and what keeps it from being used.
+
+    grey: intensities from 0 to 255; lesion: the mask. Both are None where there is a finding.
+    original: depth, height and width in voxels, and depth_mm, height_mm and width_mm, each's
+    spacing.
+    """
+
+    grey: NDArray[np.float32] | None
+    lesion: NDArray[np.bool_] | None
+    original: dict[str, float]
+    checksums: dict[Path, Checksum]  # of the files that could be read
+    findings: list[Finding]
+
+
+def check_case(case: RawCase, foreground: Foreground | None) -> CheckedVolumes:
+    """Decode and check a case's two files. Never raises for a bad file: the findings tell."""
+    checksums: dict[Path, Checksum] = {}
+    findings: list[Finding] = []
+    image = grey = lesion = None
+    original: dict[str, float] = {}
+    try:
+        image = decode_volume(read_content(case.image, checksums))
+        original |= zip(AXES, image.voxels.shape, strict=True)
+        original |= zip((f"{axis}_mm" for axis in AXES), image.spacing, strict=True)
+        grey = to_grey(image)
+    except UnusableError as problem:
+        findings.append(Finding(case.id, case.image, problem.defect, str(problem)))
+    try:
+        mask = decode_volume(read_content(case.mask, checksums))
+        lesion = to_lesion(mask, foreground or "nonzero")
+        if image is not None:
+            check_aligned(image, mask)
+    except UnusableError as problem:
+        findings.append(Finding(case.id, case.mask, problem.defect, str(problem)))
+    if findings:
+        grey = lesion = None
+    return CheckedVolumes(grey, lesion, original, checksums, findings)
 
 
 def check_aligned(image: Volume, mask: Volume) -> None:

@@ -27,7 +27,8 @@ MASK_FOLDERS: dict[Split, str] = {
     "validation": "ISIC2018_Task1_Validation_GroundTruth",
     "test": "ISIC2018_Task1_Test_GroundTruth",
 }
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
 MASK_ENDING = "_segmentation"  # of the official masks' names, and of those that are drawn here
 # In any case of letters: ISIC 2016 to 2018 and HAM10000, PH2, and what others call it.
 MASK_ENDINGS = (MASK_ENDING, "_lesion", "_mask")
@@ -128,7 +129,8 @@ def tell(findings: Sequence[Finding]) -> list[str]:
 def mask_names(findings: Sequence[Finding]) -> str:
     """How the mask of an image that has none must be called, and how one is that has no image."""
     image = next(finding for finding in findings if finding.defect == "missing mask")
-    *names, last = (f"{image.id}{ending}.png" for ending in ("", *MASK_ENDINGS))
+    suffix = ".nii.gz" if image.file.name.lower().endswith(VOLUME_SUFFIXES) else ".png"
+    *names, last = (f"{image.id}{ending}{suffix}" for ending in ("", *MASK_ENDINGS))
     told = f"the mask of {image.file} must be called {', '.join(names)} or {last}"
     others = _imageless(findings)
     return printable(f"{told}; there is {others[0].file.name}" if others else told)
@@ -145,11 +147,11 @@ def _imageless(findings: Sequence[Finding]) -> list[Finding]:
     ]
 
 
-def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
+def find_cases(raw_dir: Path, *, volumes: bool = False) -> tuple[list[RawCase], list[Finding]]:
     """The cases under `raw_dir`, by id, and a finding for each file that is no part of a case.
 
-    A case with a finding is not among them. The archives' licence and attribution, hidden files and
-    superpixels are passed over.
+    volumes: they are NIfTI files, not pictures. A case with a finding is not among them. The
+    archives' licence and attribution, hidden files and superpixels are passed over.
     """
     folders: list[tuple[Split | None, Path, Path]] = [
         (split, raw_dir / IMAGE_FOLDERS[split], raw_dir / MASK_FOLDERS[split])
@@ -159,8 +161,8 @@ def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
     cases: dict[str, list[RawCase]] = defaultdict(list)
     findings: list[Finding] = []
     for split, image_dir, mask_dir in folders:
-        images = _by_id(image_dir, findings)
-        masks = _by_id(mask_dir, findings, image_ids=images)
+        images = _by_id(image_dir, findings, volumes)
+        masks = _by_id(mask_dir, findings, volumes, image_ids=images)
         for id in images.keys() | masks.keys():
             if id not in masks:
                 detail = f"has no mask in {mask_dir}"
@@ -181,12 +183,16 @@ def find_cases(raw_dir: Path) -> tuple[list[RawCase], list[Finding]]:
 
 
 def _by_id(
-    folder: Path, findings: list[Finding], *, image_ids: Collection[str] | None = None
+    folder: Path,
+    findings: list[Finding],
+    volumes: bool,
+    *,
+    image_ids: Collection[str] | None = None,
 ) -> dict[str, list[Path]]:
-    """The folder's pictures by case id; what is no picture is added to `findings`.
+    """The folder's pictures, or volumes, by case id; what is none is added to `findings`.
 
-    image_ids: where the pictures are masks, of whose names the ending is no part of the id, unless
-    an image has it too.
+    image_ids: where they are masks, of whose names the ending is no part of the id, unless an image
+    has it too.
     """
     found: dict[str, list[Path]] = defaultdict(list)
     try:
@@ -196,21 +202,21 @@ def _by_id(
         raise UserError(
             f"{folder} cannot be read: {error.strerror}; allow it, then run again"
         ) from None
+    suffixes = VOLUME_SUFFIXES if volumes else IMAGE_SUFFIXES
     for path in paths:
+        suffix = next((end for end in suffixes if path.name.lower().endswith(end)), path.suffix)
         # macOS takes letters with accents apart; the same name must be the same id everywhere.
-        id = unicodedata.normalize("NFC", path.stem)
+        id = unicodedata.normalize("NFC", path.name[: len(path.name) - len(suffix)])
         if image_ids is not None and id not in image_ids:
             id = re.sub(f"(?i)({'|'.join(MASK_ENDINGS)})$", "", id)
         if path.name.startswith(".") or path.suffix.lower() in (".txt", ".csv", ".md", ".json"):
             continue
-        if path.stem.endswith("_superpixels"):
+        if id.endswith("_superpixels"):
             continue
-        picture = kinds[path] in ("file", "broken link") and path.suffix.lower() in IMAGE_SUFFIXES
-        if not picture:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        if kinds[path] not in ("file", "broken link") or suffix.lower() not in suffixes:
             detail = (
-                f"must be a picture that ends in {endings}, got a {kinds[path]}; convert or remove "
-                "it"
+                f"must be a {'volume' if volumes else 'picture'} that ends in "
+                f"{', '.join(suffixes)}, got a {kinds[path]}; convert or remove it"
             )
             findings.append(Finding("", path, "odd file name", detail))
         elif not ID.fullmatch(id):

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from pipeline.data import synthetic
+from pipeline.data import blobs, synthetic
 from pipeline.data.archives import (
     ARCHIVES,
     BASE_URLS,
@@ -291,7 +291,8 @@ def _in_threads(
 
 
 def draw_cases(data: Synthetic, raw_dir: Path) -> None:
-    """Draw the synthetic cases as JPEG images and PNG masks in {0, 255}, replacing `raw_dir`.
+    """Draw the synthetic cases as JPEG images and PNG masks in {0, 255}, or volumes as NIfTI files
+    and masks in {0, 1}, replacing `raw_dir`.
 
     Where they are there already, as drawn.json in it tells, nothing is done.
 
@@ -300,7 +301,8 @@ def draw_cases(data: Synthetic, raw_dir: Path) -> None:
     if raw_dir.exists() and not raw_dir.is_dir():
         raise UserError(f"params.yaml: data.raw must name a folder, got the file {raw_dir}")
     # With what draws them: cases of an earlier drawing are not those.
-    wanted = _drawing(data) | {"code": sha256(Path(synthetic.__file__))}
+    drawer = synthetic.__file__ if data.depth is None else blobs.__file__
+    wanted = _drawing(data) | {"code": sha256(Path(drawer))}
     mark = raw_dir / MARK
     if mark.is_file() and read_json(mark, "download") == wanted:
         return
@@ -322,14 +324,23 @@ def draw_cases(data: Synthetic, raw_dir: Path) -> None:
             images.mkdir(parents=True)
             masks.mkdir()
             for _ in range(count):
-                image, mask = synthetic.draw_case(
-                    data.seed, index, height=data.height, width=data.width
-                )
                 id = f"{DRAWN}{index:07d}"
-                Image.fromarray(image).save(images / f"{id}.jpg", quality=95)
-                Image.fromarray(mask * 255).save(masks / f"{id}{MASK_ENDING}.png")
+                _draw(data, index, images / id, masks / f"{id}{MASK_ENDING}")
                 index += 1
         write_json(folder / MARK, wanted)
+
+
+def _draw(data: Synthetic, index: int, image_path: Path, mask_path: Path) -> None:
+    """Write a case's image and mask; the paths lack their suffixes."""
+    size = {"height": data.height, "width": data.width}
+    if data.depth is None:
+        image, mask = synthetic.draw_case(data.seed, index, **size)
+        Image.fromarray(image).save(f"{image_path}.jpg", quality=95)
+        Image.fromarray(mask * 255).save(f"{mask_path}.png")
+        return
+    image, mask = blobs.draw_volume(data.seed, index, depth=data.depth, **size)
+    for path, voxels in ((image_path, image), (mask_path, mask)):
+        blobs.save(Path(f"{path}.nii.gz"), voxels)
 
 
 def _drawing(data: Synthetic) -> dict[str, Any]:

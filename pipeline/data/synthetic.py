@@ -18,6 +18,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from pipeline.data.blobs import draw_volume
+
 Field = NDArray[np.float64]  # (height, width), or (height, width, 3) with RGB last
 Polyline = NDArray[np.float64]  # (points, 2): x, y in short sides from the image's centre
 
@@ -53,6 +55,17 @@ def draw_case(
     image *= vignette(lens_rng, frame, lesion)[..., None]
     image += sensor_noise(noise_rng, frame)
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), lesion.mask
+
+
+def draw_image(
+    seed: int, index: int, size: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A case as prepared arrays have it: the image (height, width, 3) and its mask, or a volume
+    (depth, height, width, 1) and its. size: height and width, of a volume depth before them."""
+    if len(size) == 2:
+        return draw_case(seed, index, height=size[0], width=size[1])
+    volume, mask = draw_volume(seed, index, depth=size[0], height=size[1], width=size[2])
+    return volume[..., None], mask
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models import NetworkConfig, NetworkError, build_model, told_of_own_code
-from pipeline.data.geometry import Size
-from pipeline.data.synthetic import draw_case
+from pipeline.data.synthetic import draw_image
 from pipeline.deployment.graphs import (
     TOLERANCE,
     Segmenter,
+    empty_images,
     export_program,
     largest_difference,
     onnx_call,
@@ -53,10 +53,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to be checked. size: height and width of the study's images, in pixels."""
+    """A network to be checked. size: height and width of the study's images in pixels, of volumes
+    depth before them."""
 
     config: NetworkConfig
-    size: Size
+    size: tuple[int, ...]
     batch_size: int
 
     def build(self) -> nn.Module:
@@ -65,15 +66,13 @@ class Subject:
         load_start(model, self.config)
         return model
 
-    def images(self, count: int, size: Size | None = None) -> Tensor:
-        """Drawn images as a network gets them: (count, 3, H, W), normalised."""
-        height, width = size or self.size
-        drawn = [draw_case(0, number, height=height, width=width)[0] for number in range(count)]
+    def images(self, count: int, size: tuple[int, ...] | None = None) -> Tensor:
+        """Drawn images as a network gets them: (count, channels, ...), normalised."""
+        drawn = [draw_image(0, number, size or self.size)[0] for number in range(count)]
         return to_input(torch.from_numpy(np.stack(drawn)), torch.device("cpu"))
 
     def masks(self, count: int) -> Tensor:
-        height, width = self.size
-        drawn = [draw_case(0, number, height=height, width=width)[1] for number in range(count)]
+        drawn = [draw_image(0, number, self.size)[1] for number in range(count)]
         return torch.from_numpy(np.stack(drawn)).unsqueeze(1).float()
 
 
@@ -86,14 +85,16 @@ def shape(subject: Subject) -> str:
 
 def other_size(subject: Subject) -> str:
     """Of use where images of another size are to be tried; nothing needs it."""
-    size = (subject.size[0] + 32, subject.size[1] + 64)
+    *depth, height, width = subject.size
+    size = (*depth, height + 32, width + 64)
     model = subject.build().eval()
     logits_of(model, subject.images(1))
     try:
         logits_of(model, subject.images(1, size))
     except Exception as error:  # whatever the network raises: it is a piece of news
-        return f"this size alone, not {size[0]}x{size[1]} ({type(error).__name__}): no fault"
-    return f"{size[0]}x{size[1]} as well"
+        told = type(error).__name__
+        return f"this size alone, not {'x'.join(map(str, size))} ({told}): no fault"
+    return f"{'x'.join(map(str, size))} as well"
 
 
 def one_image(subject: Subject) -> str:
@@ -211,7 +212,7 @@ def onnx(subject: Subject) -> str:
         raise NotCheckedError(f"without {', '.join(missing)}: pip install lesion-ablation[export]")
     segmenter = Segmenter(subject.build().eval())
     with torch.no_grad():  # its own faults are none of the export's
-        segmenter(torch.zeros(1, *subject.size, 3, dtype=torch.uint8))
+        segmenter(empty_images(1, subject.size))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:

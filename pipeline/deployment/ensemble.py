@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-# Dimensions of (N, C, H, W) that are turned round: not at all, left to right, upside down, both.
-FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+# Dimensions of (N, C, ..., H, W) that are turned round: none, left to right, upside down, both.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 class Averaged(nn.Module):
     """The logit of the mean probability over networks and, with `flips`, an image's four flips.
 
-    forward(images): (N, 3, H, W) -> (N, 1, H, W), sigmoid of it the mean probability. A flipped
+    forward(images): (N, C, ..., H, W) -> (N, 1, ..., H, W), sigmoid of it the mean probability. A flipped
     image's probabilities are flipped back before they are averaged.
     """
 

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.data.geometry import Size
-from pipeline.data.synthetic import draw_case
+from models.config import CHANNELS
+from pipeline.data.synthetic import draw_image
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import SCHEMA_VERSION, Exported, Latency
 from pipeline.engine.compute import processor, to_input
@@ -32,14 +32,16 @@ ADVICE = "; a study goes on without it: take the variant out of export in its pa
 OPSET = 18  # the oldest that torch's exporter writes; ONNX Runtime 1.14 of February 2023 reads it
 # Where a graph's nodes come from: lines of code and their files' paths on this machine.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
-WARMING, CALLS = 2, 20  # calls with one picture: before the clock, and timed
+WARMING, CALLS = 2, 20  # calls with one image: before the clock, and timed
+Shape = tuple[int, ...]  # height and width of an image, of a volume depth before them
 Call = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # pictures -> probabilities
 
 
 class Segmenter(nn.Module):
     """The network between what a user has and what a user wants.
 
-    forward(images): (N, H, W, 3) uint8 RGB -> probabilities (N, H, W) float32.
+    forward(images): (N, H, W, 3) uint8 RGB -> probabilities (N, H, W) float32, or grey volumes
+    (N, D, H, W, 1) -> (N, D, H, W).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -68,11 +70,16 @@ def _quiet() -> Any:
         logging.disable(level)
 
 
-def export_program(segmenter: Segmenter, size: Size) -> torch.export.ExportedProgram:
-    """The network as torch.export's graph, for any number of pictures of that size."""
+def empty_images(count: int, size: Shape) -> Tensor:
+    """What a Segmenter takes, all black."""
+    return torch.zeros(count, *size, CHANNELS[len(size)], dtype=torch.uint8)
+
+
+def export_program(segmenter: Segmenter, size: Shape) -> torch.export.ExportedProgram:
+    """The network as torch.export's graph, for any number of images of that size."""
     # In plain memory: which layout is the fastest is for those to say that run the graph.
     segmenter.to(memory_format=torch.contiguous_format).eval()
-    example = torch.zeros(2, *size, 3, dtype=torch.uint8)  # one would be taken for always one
+    example = empty_images(2, size)  # one would be taken for always one
     batch = {"images": {0: torch.export.Dim("batch")}}
     with _quiet():
         program = torch.export.export(segmenter, (example,), dynamic_shapes=batch)
@@ -157,20 +164,20 @@ def torch_call(module: nn.Module) -> Call:
 def largest_difference(
     call: Call,
     eager: Call,
-    size: Size,
+    size: Shape,
 ) -> float:
-    """Of a probability, on one drawn picture and on three at once."""
-    pictures = np.stack([draw_case(0, n, height=size[0], width=size[1])[0] for n in range(3)])
+    """Of a probability, on one drawn image and on three at once."""
+    pictures = np.stack([draw_image(0, number, size)[0] for number in range(3)])
     differences = [
         float(np.abs(call(some) - eager(some)).max()) for some in (pictures[:1], pictures)
     ]
     return max(differences)
 
 
-def latencies(calls: Sequence[Call], size: Size) -> list[float]:
-    """Milliseconds that one picture takes each of `calls`, the median of CALLS in turn, on one
+def latencies(calls: Sequence[Call], size: Shape) -> list[float]:
+    """Milliseconds that one image takes each of `calls`, the median of CALLS in turn, on one
     thread: what else the machine does then hits all alike, and the cores' number does not count."""
-    picture = draw_case(0, 0, height=size[0], width=size[1])[0][None]
+    picture = draw_image(0, 0, size)[0][None]
     seconds: list[list[float]] = [[] for _ in calls]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

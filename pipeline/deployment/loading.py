@@ -24,7 +24,7 @@ from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import sha256
 from pipeline.study.params import Network, needs
 from pipeline.study.run_files import read_metrics, read_run
-from pipeline.study.values import Name, Resize, Seed, Side
+from pipeline.study.values import Depth, Name, Resize, Seed, Side
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,7 @@ class TrainedRun:
 
 
 class _Prepared(BaseModel):
+    depth: Depth = None  # of an earlier version's run
     height: Side
     width: Side
     resize: Resize
@@ -143,6 +144,11 @@ def open_run(folder: Path) -> TrainedRun:
             f"{folder / 'run.json'}: {first_fault(invalid)}; train the run anew"
         ) from None
     known = {field.name for field in fields(record.params.model)}
+    if record.params.prepare.depth is not None:
+        raise UserError(
+            f"{folder}: its network was trained on volumes: only its own study uses it, nothing "
+            "predicts or exports with it yet"
+        )
     unknown = content["params"]["model"].keys() - known
     if unknown:
         raise UserError(

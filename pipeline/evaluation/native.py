@@ -12,10 +12,13 @@ from zipfile import BadZipFile, ZipFile
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from pipeline.data.geometry import Size, place
 from pipeline.data.integrity import UnusableError, decode_mask
+from pipeline.data.nifti import decode_volume, to_lesion
 from pipeline.engine.prepared import NATIVE_MASKS
 from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
@@ -70,6 +73,17 @@ def lay_back(
     return laid
 
 
+def lay_back_volume(
+    probabilities: NDArray[np.float32], original: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Probabilities (d, h, w) of a prepared volume as (D, H, W) of its original, linear between the
+    centres of voxels."""
+    laid = F.interpolate(
+        torch.from_numpy(probabilities)[None, None], original, mode="trilinear", align_corners=False
+    )
+    return np.asarray(laid[0, 0])
+
+
 class NativeScorer:
     """Counts predictions against the masks at the originals' size, in threads beside the network.
 
@@ -94,7 +108,7 @@ class NativeScorer:
 
         Raises UserError for a mask that is not there or is not the one that was prepared.
         """
-        cases = rows[["id", "height", "width", "mask_sha256"]].itertuples(index=False)
+        cases = rows[["id", "mask_sha256"]].itertuples(index=False)
         self.waiting.append(self.pool.map(self._count, probabilities, cases))
         if len(self.waiting) > WAITING:
             self.counts.extend(self.waiting.popleft())
@@ -108,22 +122,28 @@ class NativeScorer:
         return np.stack(self.counts)
 
     def _count(
-        self, probabilities: NDArray[np.float32], case: tuple[str, int, int, str]
+        self, probabilities: NDArray[np.float32], case: tuple[str, str]
     ) -> NDArray[np.int64]:
-        id, height, width, sha256 = case
+        id, sha256 = case
         mask = self._read(id, sha256)
         try:
-            laid = lay_back(probabilities, (height, width), self.study.prepare.resize)
+            if self.study.prepare.depth is not None:
+                laid = lay_back_volume(probabilities, mask.shape)
+            else:
+                laid = lay_back(probabilities, mask.shape, self.study.prepare.resize)
         except TooLongError as problem:
             raise UserError(f"{id} {problem}, or set evaluate.resolution to network") from None
         return count(laid > self.study.evaluate.threshold, mask)
 
     def _read(self, id: str, sha256: str) -> NDArray[np.bool_]:
-        """The case's mask (H, W) as it was prepared from."""
+        """The case's mask (H, W), or (D, H, W), as it was prepared from."""
+        prepare = self.study.prepare
         try:
             content = self.masks.read(id)
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise BadZipFile("its sha256 is not that of cases.csv")
+            if prepare.depth is not None:
+                return to_lesion(decode_volume(content), prepare.foreground or "nonzero")
             mask = decode_mask(id, self.path, content, [])
         except (KeyError, BadZipFile, UnusableError) as problem:
             raise UserError(

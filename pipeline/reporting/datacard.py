@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.duplicates import Pair, groups
 from pipeline.data.raw import Finding
+from pipeline.data.slices import PLANES
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.style import (
     COLOURS,
@@ -31,6 +32,7 @@ from pipeline.reporting.style import (
     proportions,
     save_png,
     show_image,
+    view,
 )
 from pipeline.study.files import sha256, write_json
 from pipeline.study.params import Study
@@ -38,6 +40,7 @@ from pipeline.study.values import SPLITS, Resize, cell, printable, shortened
 
 BLOCK = 256  # cases read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6
+SIZES = ("width", "height", "depth", "width_mm", "height_mm", "depth_mm")  # of cases.csv
 MOST_PAIRS = 12  # drawn; near_duplicates.csv lists all
 QUANTILES = {"minimum": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
 
@@ -171,14 +174,15 @@ def measure(
     cases: PreparedCases,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Of each case: the share of lesion pixels (cases,); the sums of its channels' values and of
-    their squares, both (cases, 3), in grey levels 0 to 255."""
+    their squares, both (cases, channels), in grey levels 0 to 255."""
     areas, sums, squares = [], [], []
+    axes = tuple(range(1, cases.masks.ndim))
     for start in range(0, len(cases.images), BLOCK):
         block = slice(start, start + BLOCK)
         images = cases.images[block].astype(np.float64)
-        areas.append(cases.masks[block].mean(axis=(1, 2)))
-        sums.append(images.sum(axis=(1, 2)))
-        squares.append((images**2).sum(axis=(1, 2)))
+        areas.append(cases.masks[block].mean(axis=axes))
+        sums.append(images.sum(axis=axes))
+        squares.append((images**2).sum(axis=axes))
         for array in (cases.images, cases.masks):  # pages that were read count as memory held
             array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
     return np.concatenate(areas), np.concatenate(sums), np.concatenate(squares)
@@ -196,7 +200,8 @@ def channels(
     squares: NDArray[np.float64],
     chosen: NDArray[np.bool_],
 ) -> dict[str, list[float]]:
-    """Mean and standard deviation of red, green and blue over all pixels of the chosen cases."""
+    """Mean and standard deviation of red, green and blue, or of grey, over all pixels of the chosen
+    cases."""
     pixels = chosen.sum() * np.prod(cases.masks.shape[1:])
     mean = sums[chosen].sum(axis=0) / pixels
     variance = squares[chosen].sum(axis=0) / pixels - mean**2
@@ -206,12 +211,14 @@ def channels(
     }
 
 
-def original_sizes(table: pd.DataFrame) -> list[dict[str, int]]:
-    """The originals' sizes in pixels, the most frequent first."""
-    counts = Counter(zip(table["width"], table["height"], strict=True))
+def original_sizes(table: pd.DataFrame) -> list[dict[str, float]]:
+    """The originals' sizes in pixels, or in voxels with their spacings in millimetres, the most
+    frequent first."""
+    columns = [name for name in SIZES if name in table]
+    counts = Counter(table[columns].round(3).itertuples(index=False, name=None))
     return [
-        {"width": int(width), "height": int(height), "cases": count}
-        for (width, height), count in counts.most_common()
+        {**dict(zip(columns, size, strict=True)), "cases": count}
+        for size, count in counts.most_common()
     ]
 
 
@@ -276,19 +283,23 @@ def count_known_groups(
 def draw_contact_sheet(
     cases: PreparedCases, areas: NDArray[np.float64], parts: NDArray[np.str_], resize: Resize
 ) -> Figure:
-    """Cases from the smallest lesion to the largest, at even steps, with their true borders."""
-    count = min(SHEET_ROWS * SHEET_COLUMNS, len(areas))
+    """Cases from the smallest lesion to the largest, at even steps, with their true borders; of
+    volumes three planes of each, those of the largest lesion."""
+    planes = PLANES if cases.masks.ndim == 4 else ("",)
+    count = min(SHEET_ROWS * SHEET_COLUMNS // len(planes), len(areas))
     chosen = np.argsort(areas, kind="stable")[np.linspace(0, len(areas) - 1, count).astype(int)]
-    shown = proportions(cases, resize)
     figure = Figure(figsize=(SHEET_COLUMNS * 1.6, SHEET_ROWS * 1.5), layout="constrained")
     axes = figure.subplots(SHEET_ROWS, SHEET_COLUMNS, squeeze=False).flatten()
     for ax in axes:
         ax.set_axis_off()
-    for ax, place in zip(axes, chosen, strict=False):
-        show_image(ax, cases.images[place], float(shown[place]))
-        draw_contour(ax, cases.masks[place], TRUTH_COLOUR)
+    views = [(place, axis) for place in chosen for axis in range(len(planes))]
+    for ax, (place, axis) in zip(axes, views, strict=False):
+        image, mask = view(cases, place, axis)
+        show_image(ax, image, float(proportions(cases, resize, axis)[place]))
+        draw_contour(ax, mask, TRUTH_COLOUR)
         id = shortened(cases.table["id"].iloc[place], 18)
-        ax.set_title(f"{id}\n{parts[place]}, {areas[place]:.1%}", fontsize=6.5)
+        told = f", {planes[axis]}" if planes[axis] else ""
+        ax.set_title(f"{id}\n{parts[place]}, {areas[place]:.1%}{told}", fontsize=6.5)
     return figure
 
 

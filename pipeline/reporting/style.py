@@ -6,6 +6,7 @@ The same inputs give the same bytes: no date, no random number, fixed ids in the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,6 +21,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.data import slices
+from pipeline.data.slices import AXES
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.values import Resize
 
@@ -95,12 +98,39 @@ def write_in_corner(ax: Axes, text: str) -> None:
     )  # fmt: skip
 
 
-def proportions(cases: PreparedCases, resize: Resize) -> NDArray[np.float64]:
-    """Width over height that each case is shown with: the original's where it was stretched."""
+def proportions(cases: PreparedCases, resize: Resize, axis: int = 0) -> NDArray[np.float64]:
+    """Width over height that each case is shown with: the original's where it was stretched, and of
+    volumes that of the slice across `axis`, in millimetres."""
+    table = cases.table
+    if "depth" in table:
+        high, wide = (name for place, name in enumerate(AXES) if place != axis)
+        sides = (table[name] * table[f"{name}_mm"] for name in (wide, high))
+        return np.asarray(next(sides) / next(sides), dtype=np.float64)
     if resize == "stretch":
-        return np.asarray(cases.table["width"] / cases.table["height"], dtype=np.float64)
+        return np.asarray(table["width"] / table["height"], dtype=np.float64)
     _, height, width = cases.masks.shape
     return np.full(len(cases.masks), width / height)
+
+
+def view(
+    cases: PreparedCases, place: int, axis: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The picture (height, width, 3) that shows a case, and its mask (height, width): of a volume
+    the slice across `axis` with the largest lesion."""
+    image, mask = cases.images[place], cases.masks[place]
+    if mask.ndim == 2:
+        return image, mask
+    at = slices.largest(mask, axis)
+    return slices.in_colour(slices.cut(image, at, axis)), slices.cut(mask, at, axis)
+
+
+def as_pictures(cases: PreparedCases) -> PreparedCases:
+    """The cases as what is looked at: pictures as they are, of each volume its `view`."""
+    if cases.masks.ndim == 3:
+        return cases
+    views = [view(cases, place) for place in range(len(cases.masks))]
+    images, masks = (np.stack(part) for part in zip(*views, strict=True))
+    return replace(cases, images=images, masks=masks)
 
 
 def save(figure: Figure, path: Path, *, photographs: bool = False) -> None:

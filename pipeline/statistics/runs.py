@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.data import slices
 from pipeline.engine.overlap import COUNTS
 from pipeline.engine.prepared import PreparedCases
 from pipeline.statistics.definitions import AVERAGED, CASE_METRICS, metrics_of
@@ -244,19 +245,25 @@ def read_predictions(
     study: Study, cases: PreparedCases, ids: Sequence[str], seed: int
 ) -> dict[str, NDArray[np.uint8]]:
     """variant -> the masks that `seed` predicted for the test cases `ids`, in their order and
-    still packed: (ids, height, width / 8).
+    still packed: (ids, height, width / 8); of volumes the slice that shows each case.
 
     Each case's is of the fold that tested it. Raises UserError if a run's predictions.npy is
     missing or of another shape.
     """
     place = {id: index for index, id in enumerate(ids)}
-    _, height, width = cases.masks.shape
+    position = {id: index for index, id in enumerate(cases.table["id"])}
+    *sides, width = cases.masks.shape[1:]
     of_seed = [run for run in study.runs() if run.seed == seed]
-    packed = {run.variant: np.zeros((len(ids), height, width // 8), np.uint8) for run in of_seed}
+    shape = (len(ids), sides[-1], width // 8)
+    packed = {run.variant: np.zeros(shape, np.uint8) for run in of_seed}
     for run in of_seed:
         path = study.evaluation_dir(*run) / "predictions.npy"
         tested = test_ids(cases, run.fold)
-        predicted = read_array(path, "evaluate", np.uint8, (len(tested), height, width // 8))
+        predicted = read_array(path, "evaluate", np.uint8, (len(tested), *sides, width // 8))
         rows = [row for row, id in enumerate(tested) if id in place]
-        packed[run.variant][[place[tested[row]] for row in rows]] = predicted[rows]
+        for row in rows:
+            found, id = predicted[row], tested[row]
+            if len(sides) > 1:
+                found = slices.cut(found, slices.largest(cases.masks[position[id]]))
+            packed[run.variant][place[id]] = found
     return packed

@@ -28,7 +28,8 @@ SKIN = "skin tone (estimate)"
 GROUPINGS = {
     SIZE: "Terciles of the lesion's share of the picture.",
     BORDER: "Whether the lesion touches the edge of the picture.",
-    SOURCE: "Width x height of the original, in pixels: which camera and archive it comes from. "
+    SOURCE: "Width x height of the original, in pixels, and of a volume its depth: which camera or "
+    "scanner and archive it comes from. "
     f"Sizes of fewer than {FEWEST_CASES} cases are put together.",
     SKIN: "An estimate from photographs whose colours are not calibrated: the individual typology "
     "angle, atan2(L* - 50, b*) in degrees, median over pixels outside of the lesion and of black "
@@ -50,21 +51,23 @@ def group_cases(
     without groups that have no case."""
     masks = [cases.masks[place] > 0 for place in places]
     rows = cases.table.iloc[list(places)]
-    sizes = list(zip(rows["height"], rows["width"], strict=True))
+    axes = [axis for axis in ("width", "height", "depth") if axis in rows]
+    sizes = list(rows[axes].itertuples(index=False, name=None))
     borders = [
-        "touches it" if touches_border(mask, size, resize) else "within the picture"
+        "touches it" if touches_border(mask, size[::-1], resize) else "within the picture"
         for mask, size in zip(masks, sizes, strict=True)
-    ]
-    tones = [
-        tone(typology_angle(cases.images[place], mask))
-        for place, mask in zip(places, masks, strict=True)
     ]
     named = {
         SIZE: terciles(np.array([mask.mean() for mask in masks])),
         BORDER: (borders, ["within the picture", "touches it"]),
-        SOURCE: sources([f"{width} x {height}" for height, width in sizes]),
-        SKIN: (tones, [*TONES, DARKEST, UNKNOWN]),
+        SOURCE: sources([" x ".join(map(str, size)) for size in sizes]),
     }
+    if cases.images.shape[-1] == 3:  # in colour
+        tones = [
+            tone(typology_angle(cases.images[place], mask))
+            for place, mask in zip(places, masks, strict=True)
+        ]
+        named[SKIN] = (tones, [*TONES, DARKEST, UNKNOWN])
     return {
         grouping: {
             group: np.flatnonzero(np.array(names) == group) for group in order if group in names
@@ -84,11 +87,13 @@ def terciles(shares: NDArray[np.float64]) -> Named:
     return [order[group] for group in np.searchsorted([low, high], shares)], order
 
 
-def touches_border(mask: NDArray[np.bool_], original: tuple[int, int], resize: Resize) -> bool:
-    """Whether a lesion pixel lies at an edge of what the prepared picture shows of the original."""
-    shown = place(original, mask.shape, resize)
-    seen = mask[shown.top : shown.top + shown.height, shown.left : shown.left + shown.width]
-    return bool(seen[0].any() or seen[-1].any() or seen[:, 0].any() or seen[:, -1].any())
+def touches_border(mask: NDArray[np.bool_], original: tuple[int, ...], resize: Resize) -> bool:
+    """Whether a lesion pixel lies at an edge of what the prepared picture shows of the original, or
+    a voxel at a side of the volume."""
+    if mask.ndim == 2:
+        shown = place((original[0], original[1]), mask.shape, resize)
+        mask = mask[shown.top : shown.top + shown.height, shown.left : shown.left + shown.width]
+    return any(mask.take(end, axis).any() for axis in range(mask.ndim) for end in (0, -1))
 
 
 def sources(sizes: list[str]) -> Named:

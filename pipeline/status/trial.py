@@ -123,16 +123,15 @@ def few_cases(study: Study) -> tuple[PreparedCases, dict[Split, int]]:
 
 
 def random_cases(study: Study, numbers: Mapping[Split, int]) -> PreparedCases:
-    """Noise with a square lesion, of the study's size."""
-    height, width = study.prepare.height, study.prepare.width
-    count = sum(numbers.values())
-    images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
-    masks = np.zeros((count, height, width), np.uint8)
-    masks[:, height // 4 : -height // 4, width // 4 : -width // 4] = 1
+    """Noise with a square lesion, or a block, of the study's size."""
+    size, count = study.prepare.size, sum(numbers.values())
+    shape = (count, *size, study.prepare.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    masks = np.zeros(shape[:-1], np.uint8)
+    masks[(slice(None), *(slice(side // 4, -(-3 * side // 4)) for side in size))] = 1
     splits = [split for split, number in numbers.items() for _ in range(number)]
-    table = pd.DataFrame(
-        {"id": list(map(str, range(count))), "split": splits, "height": height, "width": width}
-    )
+    own = dict(zip(("width", "height", "depth"), size[::-1], strict=False))
+    table = pd.DataFrame({"id": list(map(str, range(count))), "split": splits, **own})
     return PreparedCases(images, masks, table, "")
 
 

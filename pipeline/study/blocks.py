@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from models.config import CHANNELS
 from pipeline.study.values import (
     Count,
+    Depth,
     DrawnSide,
     Fraction,
     Loss,
@@ -61,12 +63,14 @@ class Directory(Block):
 
 
 class Synthetic(Block):
-    """Drawn lesions, written to the folder `raw`: sizes in pixels, and cases for each split."""
+    """Drawn lesions, or blobs in volumes of `depth` voxels, written to the folder `raw`: sizes in
+    pixels, and cases for each split. `depth`: null of pictures."""
 
     source: Literal["synthetic"]
     raw: str
     on_problem: OnProblem
     seed: Seed
+    depth: Depth
     height: DrawnSide
     width: DrawnSide
     training: Count
@@ -160,21 +164,69 @@ class GroupFile(DeclaredFile):
 
 
 class Prepare(Block):
-    """How raw cases become arrays of height x width pixels, and how they are divided.
+    """How raw cases become arrays of height x width pixels, or volumes of depth x height x width
+    voxels, and how they are divided.
 
-    `resize`: stretch the whole image, crop its centre to the proportions asked for, or pad with
-    black to them. `near_duplicates`: null looks for none. `groups`: null knows of none; cases of
-    one group are kept together as near-duplicates are.
+    `depth`, `foreground`: of volumes; null of pictures. `foreground`: which of a mask's labels are
+    lesion, all but 0 or those listed. `resize`: stretch the whole image, crop its centre to the
+    proportions asked for, or pad with black to them. `near_duplicates`: null looks for none.
+    `groups`: null knows of none; cases of one group are kept together as near-duplicates are.
     """
 
+    depth: Depth
     height: Side
     width: Side
+    foreground: Annotated[
+        Literal["nonzero"] | Annotated[list[Count], Field(min_length=1)] | None,
+        expect("nonzero or a list of labels such as [1, 2] of volumes, null of pictures"),
+    ]
     resize: Resize
     near_duplicates: NearDuplicates | None
     groups: GroupFile | None
     split: Annotated[
         OfficialSplit | RandomSplit | FoldSplit | ListSplit, Field(discriminator="method")
     ]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of what a network sees: height and width in pixels, of volumes depth before them."""
+        pixels = (self.height, self.width)
+        return pixels if self.depth is None else (self.depth, *pixels)
+
+    @property
+    def channels(self) -> int:
+        """Of what a network sees: pictures are in colour, volumes in grey."""
+        return CHANNELS[len(self.size)]
+
+    # Of volumes; a depth is absent from the data if it has an error of its own.
+    @field_validator("foreground")
+    @classmethod
+    def _of_volumes(cls, foreground: Any, fields: ValidationInfo) -> Any:
+        if fields.data.get("depth", 0) is None and foreground is not None:
+            raise ValueError(
+                f"must be null with prepare.depth null, got {shown(foreground)}: a picture's mask "
+                "is black and white"
+            )
+        if fields.data.get("depth") is not None and foreground is None:
+            raise ValueError("must be nonzero or a list of labels with a prepare.depth, got null")
+        return foreground
+
+    @field_validator("resize")
+    @classmethod
+    def _stretches_volumes(cls, resize: Resize, fields: ValidationInfo) -> Resize:
+        if fields.data.get("depth") is not None and resize != "stretch":
+            raise ValueError(f"must be stretch with a prepare.depth, got {resize!r}")
+        return resize
+
+    @field_validator("near_duplicates")
+    @classmethod
+    def _of_pictures(cls, near: NearDuplicates | None, fields: ValidationInfo) -> Any:
+        if fields.data.get("depth") is not None and near is not None:
+            raise ValueError(
+                f"must be null with a prepare.depth, got {shown(near.model_dump())}: scans of one "
+                "region of the body are alike in what near-duplicates are found by"
+            )
+        return near
 
 
 class Focal(Block):

@@ -553,7 +553,7 @@ class Study(Block):
                 )
         for variant in self.variants:
             try:
-                self.models[variant].check(self.prepare.height, self.prepare.width)
+                self.models[variant].check(*self.prepare.size)
             except ValueError as error:
                 raise UserError(
                     f"{self._folder / 'params.yaml'}: models.{variant} {error}"

@@ -103,6 +103,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32), expect("a whole number from 0 to 42
 Side = Annotated[  # five halvings; a network on more pixels fits no machine
     int, Field(ge=32, le=2**14, multiple_of=32), expect("a multiple of 32 from 32 to 16384")
 ]
+Depth = Annotated[
+    Annotated[int, Field(ge=1, le=2**14)] | None,
+    expect("a whole number from 1 to 16384 of volumes, null of pictures"),
+]
 Fraction = Annotated[float, Field(gt=0, lt=1), expect("a number greater than 0 and less than 1")]
 DrawnSide = Annotated[int, Field(ge=32, le=2**14), expect("a whole number from 32 to 16384")]
 Share = Annotated[float, Field(ge=0, le=1), expect("a number from 0 to 1")]

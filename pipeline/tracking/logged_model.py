@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from models import NetworkConfig, source_hashes
+from models.config import images_shape
 from pipeline import ROOT
 from pipeline.study.params import Study
 
@@ -23,11 +24,11 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    height, width = study.prepare.height, study.prepare.width
+    size = study.prepare.size
     signature = ModelSignature(
         # By MLflow's words any array. To a type of its own it casts what a server gets: 0.8 to 0.
         inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, height, width))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *size))]),
     )
     with tempfile.TemporaryDirectory() as folder:
         config = study.models[variant]
@@ -38,9 +39,7 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
                 (network / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(own, network / name)
         network.mkdir(exist_ok=True)
-        (network / "network.json").write_text(
-            json.dumps({"network": asdict(config), "height": height, "width": width})
-        )
+        (network / "network.json").write_text(json.dumps({"network": asdict(config), "size": size}))
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(ROOT / "pipeline" / "tracking" / "serving.py"),
@@ -49,7 +48,7 @@ def log_model(study: Study, variant: str, weights: Path) -> None:
             signature=signature,
             metadata={
                 "sources": hashes,
-                "images": f"(N, {height}, {width}, 3), RGB, whole numbers from 0 to 255",
+                "images": f"{images_shape(size)}, whole numbers from 0 to 255",
             },
             pip_requirements=_requirements(config),
         )

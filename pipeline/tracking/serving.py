@@ -14,19 +14,20 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from models import families
+from models.config import CHANNELS, images_shape
 from pipeline.engine.compute import choose_device, to_input
 from pipeline.engine.weights import load_model
 
 
 class LesionSegmenter(PythonModel):
-    """images (N, height, width, 3) RGB, whole numbers from 0 to 255 of any type -> lesion
-    probabilities (N, height, width) float32."""
+    """images (N, height, width, 3) RGB, or volumes (N, depth, height, width, 1), whole numbers from
+    0 to 255 of any type -> lesion probabilities float32, without the last axis."""
 
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts["network"])
         served = json.loads((folder / "network.json").read_text())
         network = served["network"]
-        self.size = (served["height"], served["width"])
+        self.size = tuple(served["size"])
         self.device = choose_device()
         self.model = load_model(
             families()[network["family"]](**network).at(folder),
@@ -49,8 +50,8 @@ class LesionSegmenter(PythonModel):
 NUMBERS = (int, float, np.integer, np.floating)
 
 
-def checked(given: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """`given` as images (N, *size, 3) uint8. Raises MlflowException for another shape, and
+def checked(given: Any, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """`given` as images (N, *size, channels) uint8. Raises MlflowException for another shape, and
     for numbers that are not whole or not from 0 to 255, such as those of a picture from 0 to 1."""
     try:
         images = np.array(given)
@@ -62,18 +63,17 @@ def checked(given: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
         numbers = images if images.dtype == np.uint8 else images.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise _refused(size, "numbers of no common shape, or no numbers") from None
-    if numbers.ndim != 4 or numbers.shape[1:] != (*size, 3):
+    if numbers.shape[1:] != (*size, CHANNELS[len(size)]):
         raise _refused(size, f"shape {numbers.shape}")
     if not ((numbers >= 0) & (numbers <= 255) & (numbers == np.floor(numbers))).all():
         raise _refused(size, f"numbers from {numbers.min():g} to {numbers.max():g}")
     return numbers.astype(np.uint8)
 
 
-def _refused(size: tuple[int, int], got: str) -> MlflowException:
-    height, width = size
+def _refused(size: tuple[int, ...], got: str) -> MlflowException:
     refused: MlflowException = MlflowException.invalid_parameter_value(
-        f"images must have the shape (N, {height}, {width}, 3), RGB, and whole numbers from 0 to "
-        f"255; got {got}"
+        f"images must have the shape {images_shape(size)}, and whole numbers from 0 to 255; "
+        f"got {got}"
     )
     return refused
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.data import slices
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.arrays import read_array
 from pipeline.study.columns import read_table
@@ -36,8 +37,8 @@ def draw_thumbnails(study: Study, run: Run, folder: Path) -> None:
     evaluation = study.evaluation_dir(*run)
     cases = PreparedCases.open(study.prepared_dir, run.fold)
     test = cases.indices("test")
-    _, height, width = cases.masks.shape
-    packed = (len(test), height, -(-width // 8))
+    *sides, width = cases.masks.shape[1:]
+    packed = (len(test), *sides, -(-width // 8))
     predictions = read_array(evaluation / "predictions.npy", "evaluate", np.uint8, packed)
     scores = read_table(evaluation / "cases.csv", "evaluate", ["dice"])
     if len(scores) != len(test):
@@ -49,12 +50,15 @@ def draw_thumbnails(study: Study, run: Run, folder: Path) -> None:
     for name, place in zip(NAMES, (order[-1], order[(len(order) - 1) // 2], order[0]), strict=True):
         case = cases.table.iloc[test[place]]
         stretched = study.prepare.resize == "stretch"
-        picture = _draw(
-            np.asarray(cases.images[test[place]]),
-            np.asarray(cases.masks[test[place]]),
-            np.unpackbits(predictions[place], axis=-1, count=width),
-            case["width"] / case["height"] if stretched else width / height,
-        )
+        image, truth = np.asarray(cases.images[test[place]]), np.asarray(cases.masks[test[place]])
+        found = np.unpackbits(predictions[place], axis=-1, count=width)
+        proportion = case["width"] / case["height"] if stretched else width / sides[-1]
+        if truth.ndim == 3:  # a volume: its slice with the largest lesion
+            at = slices.largest(truth)
+            image, truth, found = (slices.cut(each, at) for each in (image, truth, found))
+            image = slices.in_colour(image)
+            proportion *= case["width_mm"] / case["height_mm"]
+        picture = _draw(image, truth, found, proportion)
         told = f"{shortened(str(case['id']), 24)}: Dice {scores['dice'].iloc[place]:.4f}"
         _with_caption(picture, told).save(folder / f"{name}.jpg", quality=80, subsampling=0)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.config import CHANNELS
 from pipeline.engine import losses, overlap
 from pipeline.engine.batches import TrainingBatches, split_batches
 from pipeline.engine.compute import (
@@ -179,14 +180,14 @@ def fit(
         workers=study.loader_workers,
         device=device,
     )
-    height, width = cases.masks.shape[1:]
     training_cases = len(cases.indices("training"))
     single = (training_cases - 1) % train.batch_size == 0
-    if single and not trains_on_one(model, height, width):
+    size = cases.masks.shape[1:]
+    if single and not trains_on_one(model, *size):
         raise UserError(
             f"params.yaml: {study.train_key}.batch_size {train.batch_size} leaves a batch of one "
             f"case, in which a BatchNorm of this network would have a single value at "
-            f"{height}x{width} pixels: choose another"
+            f"{'x'.join(map(str, size))} pixels: choose another"
         )
     training = Training.start(model, train, len(batches))
     if resume_file is not None:
@@ -246,10 +247,12 @@ def fit(
     return pd.DataFrame(training.history).astype({"epoch": int})
 
 
-def trains_on_one(model: nn.Module, height: int, width: int) -> bool:
-    """Whether a batch of one image gives each BatchNorm more than one value a channel: not where
-    the features, or a pooled branch of them (DeepLabV3+'s), are a single pixel."""
-    image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
+def trains_on_one(model: nn.Module, *size: int) -> bool:
+    """Whether a batch of one image, or volume, of that size gives each BatchNorm more than one
+    value a channel: not where the features, or a pooled branch of them (DeepLabV3+'s), are a single
+    pixel."""
+    channels, device = CHANNELS[len(size)], next(model.parameters()).device
+    image = torch.zeros(1, channels, *size, device=device)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         with torch.no_grad():

@@ -18,6 +18,7 @@ import torch
 
 import models
 from models import NetworkConfig, build_model
+from models.config import CHANNELS
 from pipeline.engine.compute import choose_dtype, processor
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import weights_file_sha256, weights_path
@@ -91,16 +92,17 @@ def _driver() -> str | None:
     return None
 
 
-def forward_gflops(config: NetworkConfig, height: int, width: int) -> float:
-    """Of one image's forward pass, by torch's counter: multiply and add counted apart."""
+def forward_gflops(config: NetworkConfig, *size: int) -> float:
+    """Of one image's forward pass, by torch's counter: multiply and add counted apart. size: height
+    and width, of a volume depth before them."""
     try:
-        return _gflops(config, height, width, "meta")  # nothing is computed
+        return _gflops(config, size, "meta")  # nothing is computed
     except (RuntimeError, NotImplementedError):
         # A study's own network may look at what it computes, of which there is nothing on "meta".
-        return _gflops(config, height, width, "cpu")
+        return _gflops(config, size, "cpu")
 
 
-def _gflops(config: NetworkConfig, height: int, width: int, device: str) -> float:
+def _gflops(config: NetworkConfig, size: tuple[int, ...], device: str) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -111,7 +113,7 @@ def _gflops(config: NetworkConfig, height: int, width: int, device: str) -> floa
         sdpa_kernel(SDPBackend.MATH),
         torch.no_grad(),
     ):
-        build_model(config).to(device).eval()(torch.zeros(1, 3, height, width))
+        build_model(config).to(device).eval()(torch.zeros(1, CHANNELS[len(size)], *size))
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -51,6 +51,27 @@ def test_a_flat_layout_gives_cases_without_a_split(tmp_path, mask):
     assert find_cases(tmp_path) == ([RawCase("IMD_1", None, image, tmp_path / "masks" / mask)], [])
 
 
+@pytest.mark.parametrize("mask", ["case.1.nii", "case.1.nii.gz", "case.1_mask.NII.GZ"])
+def test_volumes_are_cases_where_they_are_wanted_and_pictures_are_none_there(tmp_path, mask):
+    touch(tmp_path, "images/case.1.nii.gz", f"masks/{mask}")
+    image = tmp_path / "images/case.1.nii.gz"
+    case = RawCase("case.1", None, image, tmp_path / "masks" / mask)
+    assert find_cases(tmp_path, volumes=True) == ([case], [])
+    told = "must be a picture that ends in .bmp, .jpeg, .jpg, .png, got a file"
+    assert all(told in str(finding) for finding in find_cases(tmp_path)[1])
+    touch(tmp_path, "images/picture.png")
+    (odd,) = find_cases(tmp_path, volumes=True)[1]
+    assert "picture.png: must be a volume that ends in .nii, .nii.gz, got a file" in str(odd)
+
+
+def test_how_masks_of_volumes_must_be_called_is_said_with_their_ending(tmp_path):
+    for number in range(MOST_TOLD + 1):
+        touch(tmp_path, f"images/v{number:02d}.nii", f"masks/v{number:02d}_label.nii")
+    (told,) = tell(find_cases(tmp_path, volumes=True)[1])
+    assert "must be called v00.nii.gz, v00_segmentation.nii.gz, v00_lesion.nii.gz or" in told
+    assert told.endswith("there is v00_label.nii")
+
+
 def test_an_ending_that_an_image_has_too_is_part_of_its_id(tmp_path):
     touch(tmp_path, "images/a_lesion.jpg", "masks/a_lesion.png")
     touch(tmp_path, "images/b_mask.jpg", "masks/b_mask_segmentation.png")

@@ -1,0 +1,33 @@
+"""Pictures of volumes: which slice shows a case, and which way up it stands.
+
+Of a volume (D, H, W) a slice across depth is axial, with the front at the top; one across height is
+coronal and one across width sagittal, with the head at the top.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+AXES = ("depth", "height", "width")  # of a volume, as cases.csv calls them
+PLANES = ("axial", "coronal", "sagittal")  # across depth, height and width
+
+
+def largest(mask: NDArray[Any], axis: int = 0) -> int:
+    """Which slice of a mask (D, H, W) across `axis` has the largest lesion; the first of several,
+    the middle one where there is no lesion."""
+    areas = np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis}))
+    return int(areas.argmax()) if areas.any() else mask.shape[axis] // 2
+
+
+def cut(volume: NDArray[Any], place: int, axis: int = 0) -> NDArray[Any]:
+    """A slice of a volume (D, H, W), or of (D, H, W, channels), as it is looked at."""
+    found: NDArray[Any] = np.take(volume, place, axis)[::-1]
+    return found
+
+
+def in_colour(slice: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey (height, width, 1) as RGB (height, width, 3)."""
+    return np.repeat(slice, 3, axis=-1)

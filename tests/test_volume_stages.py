@@ -1,0 +1,174 @@
+"""A study of volumes, stage by stage: what is scored, drawn and reported of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import mlflow
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+from PIL import Image
+from scipy.ndimage import map_coordinates
+
+from pipeline.deployment.loading import open_run
+from pipeline.engine.compute import to_input
+from pipeline.engine.prepared import PreparedCases
+from pipeline.engine.weights import load_model
+from pipeline.study.errors import UserError
+from pipeline.study.params import Run, Study
+from pipeline.study.reading import load_study
+from pipeline.tracking.thumbnails import draw_thumbnails
+
+NETWORK: dict[str, Any] = {"dimensions": 3, "depth_halvings": 2}
+MODELS: dict[str, Any] = {
+    "gated_attention": {"encoder": "resnet18", "decoder_gates": True, **NETWORK},
+    "unet": {"encoder": "plain", "plain_width": 4, **NETWORK},
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Two networks, two seeds, two epochs on twelve drawn volumes; all its stages have run."""
+    folder = tmp_path_factory.mktemp("volumes") / "study"
+    folder.mkdir()
+    params = yaml.safe_load((REPOSITORY / "studies" / "demo" / "params.yaml").read_text())
+    params |= {"name": "volumes", "code": str(REPOSITORY), "factors": {}, "averaging": ["flips"]}
+    params["data"] |= {"depth": 12, "height": 40, "width": 48}
+    params["data"] |= {"training": 12, "validation": 4, "test": 6}
+    params["prepare"] |= {"depth": 8, "height": 32, "width": 32, "foreground": "nonzero"}
+    params["prepare"]["near_duplicates"] = None
+    params["train"]["epochs"] = 2
+    params["train"]["optimizer"]["learning_rate"] = 0.001
+    params["train"]["augmentation"].append({"DepthFlip": {"p": 0.5}})
+    params["compare"] |= {"baseline": None, "draws": 1000}
+    params |= {"variants": list(MODELS), "models": MODELS}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copy(REPOSITORY / "dvc.yaml", folder)
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True)
+    helper = REPOSITORY / "tests" / "helpers" / "finished_study.py"
+    subprocess.run([sys.executable, helper, folder, "report"], check=True, capture_output=True)
+    return load_study(folder)
+
+
+def originals(study: Study, ids: list[str]) -> dict[str, np.ndarray]:
+    """The masks (D, H, W) of the raw files, which are drawn upright."""
+    found = {path.name.split("_segm")[0]: path for path in study.raw_dir.glob("*GroundTruth/*")}
+    return {id: np.asarray(nibabel.load(found[id]).dataobj).transpose() > 0 for id in ids}
+
+
+def linear(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Between the centres of voxels, the outermost ones repeated."""
+    places = [
+        (np.arange(new) + 0.5) * old / new - 0.5
+        for old, new in zip(volume.shape, shape, strict=True)
+    ]
+    return map_coordinates(volume, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+
+
+def dice(found: np.ndarray, truth: np.ndarray) -> float:
+    total = found.sum() + truth.sum()
+    return 2 * (found & truth).sum() / total if total else 1.0
+
+
+@pytest.mark.slow
+def test_scores_are_of_all_voxels_at_the_prepared_and_at_the_original_size(study):
+    cases = PreparedCases.open(study.prepared_dir)
+    run = Run("gated_attention", 1, 0)
+    table = pd.read_csv(study.evaluation_dir(*run) / "cases.csv").set_index("id")
+    assert len(table) == 6
+    model = load_model(
+        study.models[run.variant], study.run_dir(*run) / "weights.safetensors", torch.device("cpu")
+    )
+    whole = originals(study, list(table.index))
+    packed = np.load(study.evaluation_dir(*run) / "predictions.npy")
+    predictions = np.unpackbits(packed, axis=-1)
+    for row, place in enumerate(cases.indices("test")):
+        id = cases.table["id"].iloc[place]
+        with torch.no_grad():
+            images = to_input(
+                torch.from_numpy(cases.images[place : place + 1]), torch.device("cpu")
+            )
+            probabilities = model(images)[0, 0].sigmoid().numpy()
+        found = probabilities > 0.5
+        assert np.array_equal(found, predictions[row] > 0)
+        assert table.loc[id, "dice"] == pytest.approx(dice(found, cases.masks[place] > 0))
+        laid = linear(probabilities, (12, 40, 48)) > 0.5
+        assert table.loc[id, "native_dice"] == pytest.approx(dice(laid, whole[id]), abs=1e-3)
+        counts = table.loc[id, ["true_positives", "false_positives"]]
+        assert counts.sum() == found.sum()
+
+
+@pytest.mark.slow
+def test_the_report_shows_slices_and_tells_sizes_and_spacings(study):
+    page = (study.reports_dir / "index.html").read_text()
+    assert "48 &times; 40 &times; 12 voxels of 1 &times; 1 &times; 2 mm (22)" in page
+    assert "8 deep &times; 32 high &times; 32 wide, stretch, grey" in page
+    assert "skin tone" not in page
+    results = json.loads(study.results_file.read_text())
+    assert {run["variant"] for run in results["runs"]} == set(MODELS)
+    drawn = {path.name for path in (study.reports_dir / "figures").iterdir()}
+    assert {"examples.png", "runs.svg"} <= drawn
+    assert (study.reports_dir / "attention" / "gated_attention.png").is_file()
+    sheet = study.prepared_dir / "card" / "contact_sheet.png"
+    assert Image.open(sheet).size[0] > 600
+
+
+@pytest.mark.slow
+def test_thumbnails_are_of_the_slice_with_the_largest_lesion_in_its_proportions(study, tmp_path):
+    draw_thumbnails(study, Run("unet", 0, 0), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"best.jpg", "median.jpg", "worst.jpg"}
+    width, height = Image.open(tmp_path / "best.jpg").size
+    assert width / (height - 22) == pytest.approx(48 / 40, rel=0.02)
+
+
+@pytest.mark.slow
+def test_nothing_predicts_with_a_network_for_volumes_and_that_is_told(study):
+    with pytest.raises(UserError, match="was trained on volumes: only its own study uses it"):
+        open_run(study.run_dir("unet", 0, 0))
+
+
+@pytest.mark.slow
+def test_drawn_volumes_are_the_same_bytes_again(study, tmp_path):
+    drawn = sorted(path for path in study.raw_dir.rglob("*.nii.gz"))
+    assert len(drawn) == 2 * 22
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "params.yaml").write_bytes((study.folder / "params.yaml").read_bytes())
+    from pipeline.data.sources import draw_cases
+
+    draw_cases(study.data, again / "raw")
+    for path in drawn:
+        assert (again / "raw" / path.relative_to(study.raw_dir)).read_bytes() == path.read_bytes()
+    assert gzip.decompress(drawn[0].read_bytes())[344:348] == b"n+1\0"
+    assert nibabel.load(drawn[0]).header.get_zooms() == (1.0, 1.0, 2.0)
+
+
+@pytest.mark.slow
+def test_the_logged_network_takes_volumes(study, tmp_path, monkeypatch):
+    from pipeline.tracking.logged_model import log_model
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    run = Run("unet", 0, 0)
+    with mlflow.start_run() as started:
+        log_model(study, run.variant, study.run_dir(*run) / "weights.safetensors")
+    (logged,) = mlflow.search_logged_models(
+        filter_string=f"source_run_id='{started.info.run_id}'", output_format="list"
+    )
+    served = mlflow.pyfunc.load_model(logged.model_uri)
+    cases = PreparedCases.open(study.prepared_dir)
+    probabilities = served.predict(np.array(cases.images[:2]))
+    assert probabilities.shape == (2, 8, 32, 32)
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"\(N, 8, 32, 32, 1\), grey"):
+        served.predict(np.zeros((1, 32, 32, 3), np.uint8))
