@@ -18,8 +18,8 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 class Averaged(nn.Module):
     """The logit of the mean probability over networks and, with `flips`, an image's four flips.
 
-    forward(images): (N, C, ..., H, W) -> (N, 1, ..., H, W), sigmoid of it the mean probability. A flipped
-    image's probabilities are flipped back before they are averaged.
+    forward(images): (N, C, ..., H, W) -> (N, 1, ..., H, W), sigmoid of it the mean probability. A
+    flipped image's probabilities are flipped back before they are averaged.
     """
 
     def __init__(self, networks: Sequence[nn.Module], *, flips: bool = False) -> None:
