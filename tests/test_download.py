@@ -50,6 +50,7 @@ DATA = Synthetic(
     source="synthetic",
     raw="raw",
     seed=7,
+    depth=None,
     height=32,
     width=48,
     training=3,
@@ -168,7 +169,8 @@ def test_the_stage_draws_the_studys_cases_and_says_what_the_source_was(
     assert json.loads((tmp_path / "data" / "source.json").read_text()) == {
         "source": "synthetic",
         "licence": "drawn by this project, MIT",
-        "drawn": {"seed": 7, "height": 32, "width": 48, "training": 3, "validation": 1, "test": 2},
+        "drawn": {"seed": 7, "depth": None, "height": 32, "width": 48}
+        | {"training": 3, "validation": 1, "test": 2},
         "archives": [],
     }
     assert capsys.readouterr().out == "download: synthetic cases in raw\n"

@@ -30,7 +30,6 @@ from pipeline.engine.batches import TrainingBatches
 from pipeline.engine.compute import to_input, to_target
 from pipeline.engine.prepared import PreparedCases
 from pipeline.preprocess import decode_all
-from pipeline.study.blocks import Prepare
 from pipeline.study.cores import usable_cores
 from pipeline.study.reading import load_study
 
@@ -48,9 +47,9 @@ def plain_read(path: Path) -> None:
     plain(path)
 
 
-def ours(path: Path, prepare: Prepare = PREPARE) -> NDArray[np.uint8]:
+def ours(path: Path) -> NDArray[np.uint8]:
     """The image as preprocess reads, checks and hashes it."""
-    image, size, shrunk = read_image("", path, prepare, {}, [])
+    image, size, shrunk = read_image("", path, (SIDE, SIDE), "stretch", {}, [])
     return lay_image(image, place(size, (SIDE, SIDE), "stretch"), shrunk)
 
 

@@ -20,8 +20,15 @@ from pipeline.data.geometry import lay_mask, place
 from pipeline.engine.overlap import confusion, dice
 from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluate import evaluate
+from pipeline.evaluation import native
 from pipeline.evaluation.metrics import score_cases
-from pipeline.evaluation.native import NativeScorer, TooLongError, count, lay_back
+from pipeline.evaluation.native import (
+    NativeScorer,
+    TooLongError,
+    count,
+    lay_back,
+    lay_back_volume,
+)
 from pipeline.study.errors import UserError
 
 RESIZES = ("stretch", "center_crop", "pad")
@@ -124,8 +131,9 @@ def test_a_probability_of_the_threshold_itself_is_no_lesion(raw_study):
     assert false_negatives + true_negatives == 48 * 64
 
 
-def test_a_case_too_long_to_be_laid_back_is_named_and_what_to_set(raw_study):
-    rows = PreparedCases.open(raw_study.prepared_dir).table[:1].assign(width=40_000)
+def test_a_case_too_long_to_be_laid_back_is_named_and_what_to_set(raw_study, monkeypatch):
+    monkeypatch.setattr(native, "LONGEST", 63)
+    rows = PreparedCases.open(raw_study.prepared_dir).table[:1]
     scorer = NativeScorer(raw_study)
     scorer.submit(np.zeros((1, 32, 64), np.float32), rows)
     told = rf"^{rows['id'][0]} is longer than .*, or set evaluate\.resolution to network$"
@@ -211,3 +219,15 @@ def test_counts_at_any_size_are_those_of_the_network_size():
 
 def counted(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return confusion(torch.from_numpy(predicted)[None], torch.from_numpy(mask)[None])
+
+
+@pytest.mark.parametrize("original", [(12, 40, 48), (3, 5, 7), (8, 32, 32)])
+def test_volumes_are_laid_back_linearly_between_the_centres_of_voxels(original):
+    prepared = np.random.default_rng(0).random((8, 32, 32), np.float32)
+    places = [
+        (np.arange(new) + 0.5) * old / new - 0.5
+        for old, new in zip(prepared.shape, original, strict=True)
+    ]
+    grid = np.meshgrid(*places, indexing="ij")
+    expected = map_coordinates(prepared, grid, order=1, mode="nearest")
+    np.testing.assert_allclose(lay_back_volume(prepared, original), expected, atol=1e-5)
