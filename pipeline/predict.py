@@ -2,13 +2,14 @@
 
     python -m pipeline.predict <run folder or MLflow URI> <images or folders> --out <folder>
 
-It needs the run folder alone: no study, no data. In the folder of the results:
+It needs the run folder alone: no study, no data. Where the run was trained on volumes the images
+are NIfTI files, and so are masks and probabilities (float32). In the folder of the results:
 
     masks/<image>.png          0 and 255, at the image's size
     overlays/<image>.jpg       the lesion's border on the image, as small as it is decoded
     probabilities/<image>.png  with --probabilities: 16 bits, p = value / 65535, at the image's size
     attention/<image>/         with --attention: a heat map an attention stage; scales.png explains
-    lesions.csv                a row an image (see COLUMNS)
+    lesions.csv                a row an image (see COLUMNS; of volumes COLUMNS_OF_VOLUMES)
     skipped.csv                what could not be segmented, and why; the rest is done all the same
     predict.json               what the results were made with
 
@@ -20,6 +21,7 @@ skipped.csv, or nothing could be done.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import deque
@@ -40,13 +42,17 @@ from torch import nn
 from tqdm import tqdm
 
 from models.attenresunet.attention import attention_modules
+from models.config import CHANNELS
+from pipeline.data import nifti, slices
 from pipeline.data.geometry import Size, lay_image, place
-from pipeline.data.integrity import Checksum, UnusableError, read_image
-from pipeline.data.raw import Finding
+from pipeline.data.integrity import Checksum, UnusableError, read_content, read_image
+from pipeline.data.nifti import Volume
+from pipeline.data.raw import IMAGE_SUFFIXES, VOLUME_SUFFIXES, Finding
 from pipeline.deployment.ensemble import Averaged
 from pipeline.deployment.loading import Seeds, TrainedRun, opened
 from pipeline.deployment.outputs import (
     COLUMNS,
+    COLUMNS_OF_VOLUMES,
     Lesions,
     Row,
     UnnamableError,
@@ -60,7 +66,7 @@ from pipeline.deployment.outputs import (
 )
 from pipeline.deployment.pictures import Found, Picture, Skipped, find_pictures
 from pipeline.engine.compute import choose_device, make_deterministic, to_input
-from pipeline.evaluation.native import TooLongError, lay_back
+from pipeline.evaluation.native import TooLongError, lay_back, lay_back_volume
 from pipeline.reporting.heatmaps import AttentionStage
 from pipeline.reporting.overlays import LONGEST, draw_scales, file_name, heat_map, overlay
 from pipeline.reporting.stage_maps import attention_stages
@@ -68,6 +74,7 @@ from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.values import Count, Fraction, Resize, cell, option, quantity
 
+PLANE = 512  # pixels of the longer side of a volume's slice
 TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
 
 
@@ -75,18 +82,36 @@ TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
 class Wanted:
     """How images become results.
 
-    size, resize: of the pictures that the network knows. threshold: a pixel is lesion where p is
-    above. probabilities: whether they are written. attention: the network whose attention is, None
-    for no heat maps; heat_maps: their files' names, a stage each.
+    size, resize: of the pictures, or volumes, that the network knows. threshold: a pixel is lesion
+    where p is above. probabilities: whether they are written. attention: the network whose
+    attention is, None for no heat maps; heat_maps: their files' names, a stage each.
     """
 
-    size: Size
+    size: tuple[int, ...]
     resize: Resize
     threshold: float = 0.5
     batch_size: int = 16
     probabilities: bool = False
     attention: nn.Module | None = None
     heat_maps: Sequence[str] = ()
+
+    @property
+    def volumes(self) -> bool:
+        return len(self.size) == 3
+
+
+@dataclass(frozen=True)
+class ReadVolume:
+    """A volume as the network takes it, (d, h, w, 1) uint8, and to be looked at, (D, H, W) uint8.
+
+    file: the columns of lesions.csv that tell of its file.
+    """
+
+    picture: Picture
+    input: NDArray[np.uint8]
+    shown: NDArray[np.uint8]
+    volume: Volume
+    file: Row
 
 
 @dataclass(frozen=True)
@@ -101,6 +126,9 @@ class Read:
     shown: Image.Image
     size: Size
     file: Row
+
+
+Outcome = Read | ReadVolume | Skipped
 
 
 def predict(
@@ -123,14 +151,15 @@ def predict(
         size = wanted.batch_size
         whole = [pictures[start : start + size] for start in range(0, len(pictures), size)]
         chosen = [batch for batch in whole if any(one.shown not in done for one in batch)]
-        batches = _ahead(readers, lambda picture: read(picture, wanted), chosen, done)
+        begin = read_volume if wanted.volumes else read
+        batches = _ahead(readers, lambda picture: begin(picture, wanted), chosen, done)
         written: deque[list[Future[Row | Skipped]]] = deque()
         try:
             for batch in batches:
                 yield from (
                     one for one in batch if isinstance(one, Skipped) and one.image not in done
                 )
-                usable = [outcome for outcome in batch if isinstance(outcome, Read)]
+                usable = [outcome for outcome in batch if not isinstance(outcome, Skipped)]
                 if usable:
                     images = np.stack([one.input for one in usable])
                     with _within_memory(len(images)):
@@ -160,14 +189,14 @@ def predict(
 
 def _ahead(
     pool: ThreadPoolExecutor,
-    work: Callable[[Picture], Read | Skipped],
+    work: Callable[[Picture], Outcome],
     batches: Sequence[Sequence[Picture]],
     done: Container[str],
-) -> Iterator[list[Read | Skipped]]:
+) -> Iterator[list[Outcome]]:
     """The work's results in batches, in order; while one is used the next two are made. Those of
     pictures that are done are made only where another of their batch can be read."""
     waiting = iter(batches)
-    begun: deque[tuple[Sequence[Picture], dict[Picture, Future[Read | Skipped]]]] = deque()
+    begun: deque[tuple[Sequence[Picture], dict[Picture, Future[Outcome]]]] = deque()
 
     def begin(number: int) -> None:
         for batch in islice(waiting, number):
@@ -178,7 +207,7 @@ def _ahead(
         batch, futures = begun.popleft()
         outcomes = {picture: future.result() for picture, future in futures.items()}
         begin(1)
-        if any(isinstance(outcome, Read) for outcome in outcomes.values()):
+        if not all(isinstance(outcome, Skipped) for outcome in outcomes.values()):
             rest = [picture for picture in batch if picture not in outcomes]
             outcomes |= zip(rest, pool.map(work, rest), strict=True)
         yield [outcomes[picture] for picture in batch if picture in outcomes]
@@ -188,25 +217,38 @@ def read(picture: Picture, wanted: Wanted) -> Read | Skipped:
     """Decode a picture as preprocess decodes a case's image, and turn it upright if need be."""
     checksums: dict[Path, Checksum] = {}
     findings: list[Finding] = []
-    path = picture.path
+    path, inner = picture.path, (wanted.size[0], wanted.size[1])
     try:
         image, size, shrunk = read_image(
-            "", path, wanted.size, wanted.resize, checksums, findings, turn=True
+            "", path, inner, wanted.resize, checksums, findings, turn=True
         )
     except UnusableError as problem:
         return Skipped(picture.shown, str(problem))
-    laid = lay_image(image, place(size, wanted.size, wanted.resize), shrunk)
+    laid = lay_image(image, place(size, inner, wanted.resize), shrunk)
     image.thumbnail((LONGEST, LONGEST))
     turned = any(finding.defect == "EXIF-rotated" for finding in findings)
     file = {"turned": int(turned), "sha256": checksums[path].sha256}
     return Read(picture, laid, image, size, file)
 
 
+def read_volume(picture: Picture, wanted: Wanted) -> ReadVolume | Skipped:
+    """Decode a volume as preprocess decodes a case's."""
+    checksums: dict[Path, Checksum] = {}
+    try:
+        volume = nifti.decode_volume(read_content(picture.path, checksums))
+        grey = nifti.to_grey(volume)
+    except UnusableError as problem:
+        return Skipped(picture.shown, str(problem))
+    laid = nifti.lay_grey(grey, wanted.size)[..., None]
+    file = {"sha256": checksums[picture.path].sha256}
+    return ReadVolume(picture, laid, np.rint(grey).astype(np.uint8), volume, file)
+
+
 @torch.no_grad()
 def _probabilities(
     model: nn.Module, images: NDArray[np.uint8], device: torch.device
 ) -> NDArray[np.float32]:
-    """(N, h, w, 3) uint8 -> (N, h, w)."""
+    """(N, h, w, 3) uint8 -> (N, h, w), or (N, d, h, w, 1) -> (N, d, h, w)."""
     logits = model(to_input(torch.from_numpy(images), device))
     probabilities: NDArray[np.float32] = logits.squeeze(1).float().sigmoid().cpu().numpy()
     return probabilities
@@ -230,14 +272,15 @@ def _within_memory(images: int) -> Iterator[None]:
 
 def result_files(name: str, wanted: Wanted, out: Path) -> dict[str, Path]:
     """The files that a picture's results are, the mask first."""
-    files = {"mask": out / "masks" / f"{name}.png", "overlay": out / "overlays" / f"{name}.jpg"}
+    kind = "nii.gz" if wanted.volumes else "png"
+    files = {"mask": out / "masks" / f"{name}.{kind}", "overlay": out / "overlays" / f"{name}.jpg"}
     if wanted.probabilities:
-        files["probabilities"] = out / "probabilities" / f"{name}.png"
+        files["probabilities"] = out / "probabilities" / f"{name}.{kind}"
     return files | {file: out / "attention" / name / file for file in wanted.heat_maps}
 
 
 def write(
-    one: Read,
+    one: Read | ReadVolume,
     probabilities: NDArray[np.float32],
     stages: Sequence[AttentionStage],
     number: int,
@@ -248,6 +291,8 @@ def write(
     if not np.isfinite(probabilities).all():
         return Skipped(one.picture.shown, "gets no finite probabilities from the network")
     files = result_files(one.picture.name, wanted, out)
+    if isinstance(one, ReadVolume):
+        return _write_volume(one, probabilities, stages, number, wanted, files)
     try:
         laid = lay_back(probabilities, one.size, wanted.resize)
         mask = laid > wanted.threshold
@@ -259,13 +304,14 @@ def write(
         save(files["overlay"], encode(drawn, "JPEG"))
         for file, stage in zip(wanted.heat_maps, stages, strict=True):
             shown = (one.shown.height, one.shown.width)
-            drawn = heat_map(stage, number, shown, probabilities, wanted.threshold, wanted.resize)
+            inner = stage.maps[number]
+            drawn = heat_map(stage, inner, shown, probabilities, wanted.threshold, wanted.resize)
             save(files[file], encode(drawn, "PNG"))
     except TooLongError as problem:
         return Skipped(one.picture.shown, str(problem))
     except UnnamableError as problem:
         return Skipped(one.picture.shown, f"has a name that no result can have ({problem})")
-    at = place(one.size, wanted.size, wanted.resize)
+    at = place(one.size, probabilities.shape, wanted.resize)
     seen = probabilities[at.top : at.top + at.height, at.left : at.left + at.width]
     pixels = int(np.count_nonzero(mask))
     return {
@@ -280,12 +326,55 @@ def write(
     }
 
 
+def _write_volume(
+    one: ReadVolume,
+    probabilities: NDArray[np.float32],
+    stages: Sequence[AttentionStage],
+    number: int,
+    wanted: Wanted,
+    files: dict[str, Path],
+) -> Row | Skipped:
+    """The pictures are of the slice with the largest lesion found, in its proportions."""
+    laid = lay_back_volume(probabilities, one.shown.shape)
+    mask = laid > wanted.threshold
+    at = slices.largest(mask)
+    _, height, width = np.multiply(mask.shape, one.volume.spacing)
+    scale = PLANE / max(height, width)
+    shown = (max(1, round(scale * height)), max(1, round(scale * width)))
+    plane = np.ascontiguousarray(slices.cut(laid, at))
+    try:
+        save(files["mask"], nifti.encode(one.volume, mask.astype(np.uint8)))
+        if wanted.probabilities:
+            save(files["probabilities"], nifti.encode(one.volume, laid))
+        picture = Image.fromarray(slices.cut(one.shown, at)).convert("RGB").resize(shown[::-1])
+        drawn = overlay(picture, plane, wanted.threshold, wanted.resize)
+        save(files["overlay"], encode(drawn, "JPEG"))
+        for file, stage in zip(wanted.heat_maps, stages, strict=True):
+            depth = stage.maps.shape[1]
+            inner = slices.cut(stage.maps[number], at * depth // len(mask))
+            drawn = heat_map(stage, inner, shown, plane, wanted.threshold, wanted.resize)
+            save(files[file], encode(drawn, "PNG"))
+    except UnnamableError as problem:
+        return Skipped(one.picture.shown, f"has a name that no result can have ({problem})")
+    voxels = int(np.count_nonzero(mask))
+    return {
+        "image": one.picture.shown,
+        "results": one.picture.name,
+        **dict(zip(("depth", "height", "width"), mask.shape, strict=True)),
+        "lesion_ml": round(voxels * math.prod(one.volume.spacing) / 1000, 6),
+        "lesion_voxels": voxels,
+        "confidence": round(float(np.maximum(probabilities, 1 - probabilities).mean()), 6),
+        **one.file,
+    }
+
+
 def main() -> None:
     arguments = parse()
     make_deterministic()
     with opened(arguments.run, arguments.ensemble) as runs:
         first = runs[0]
-        found = find_pictures(arguments.images)
+        volumes = len(first.size) == 3
+        found = find_pictures(arguments.images, VOLUME_SUFFIXES if volumes else IMAGE_SUFFIXES)
         made_with = {
             "networks": [
                 {
@@ -304,7 +393,7 @@ def main() -> None:
             "probabilities": arguments.probabilities,
             "attention": arguments.attention,
             "images": [str(source.absolute()) for source in arguments.images],
-            "columns": COLUMNS,
+            "columns": COLUMNS_OF_VOLUMES if volumes else COLUMNS,
         }
         check_out(arguments.out, arguments.images)
         device = choose_device()
@@ -359,7 +448,7 @@ def segment(
                             path.unlink()
                 else:
                     lesions.add(outcome)
-                    turned += outcome["turned"]
+                    turned += outcome.get("turned", 0)
                 bar.update()
         seconds = time.perf_counter() - start
         lesions.keep(map(cell, names))
@@ -383,10 +472,10 @@ def _done(
         return {one.shown: None for one, done in zip(pictures, there, strict=True) if done}
 
 
-def _heat_maps(network: nn.Module, size: Size) -> list[str]:
+def _heat_maps(network: nn.Module, size: tuple[int, ...]) -> list[str]:
     """The names of an image's heat maps."""
     with _within_memory(1):
-        stages = attention_stages(network, np.zeros((1, *size, 3), np.uint8))
+        stages = attention_stages(network, np.zeros((1, *size, CHANNELS[len(size)]), np.uint8))
     return [file_name(number, stage) for number, stage in enumerate(stages, start=1)]
 
 
@@ -433,7 +522,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "run",
         help="a run folder, runs/<variant>/<seed>/<fold>, or runs:/... or models:/... of MLflow",
     )
-    parser.add_argument("images", nargs="+", type=Path, help="JPEG and PNG files, and folders")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        help="JPEG and PNG files, and folders; NIfTI files for a network of volumes",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
     parser.add_argument(
         "--probabilities", action="store_true", help="write p as 16-bit PNGs: p = value / 65535"

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -20,11 +21,9 @@ from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from pipeline.deployment.loading import open_run
 from pipeline.engine.compute import to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
-from pipeline.study.errors import UserError
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
 from pipeline.tracking.thumbnails import draw_thumbnails
@@ -132,10 +131,91 @@ def test_thumbnails_are_of_the_slice_with_the_largest_lesion_in_its_proportions(
     assert width / (height - 22) == pytest.approx(48 / 40, rel=0.02)
 
 
+def predicted(study: Study, images: Path, out: Path, *options: str) -> pd.DataFrame:
+    run = study.run_dir("gated_attention", 0, 0)
+    command = [sys.executable, "-m", "pipeline.predict", run, images, "--out", out, *options]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    return pd.read_csv(out / "lesions.csv").set_index("image")
+
+
 @pytest.mark.slow
-def test_nothing_predicts_with_a_network_for_volumes_and_that_is_told(study):
-    with pytest.raises(UserError, match="was trained on volumes: only its own study uses it"):
-        open_run(study.run_dir("unet", 0, 0))
+def test_masks_are_predicted_where_the_volume_lies_in_the_order_of_its_axes(study, tmp_path):
+    """One volume as it was drawn, and turned over, with a shift and other axes first."""
+    raw = study.raw_dir / "ISIC2018_Task1-2_Test_Input"
+    upright = nibabel.load(sorted(raw.iterdir())[0])
+    (tmp_path / "volumes").mkdir()
+    nibabel.save(upright, tmp_path / "volumes" / "upright.nii")
+    affine = upright.affine.copy()
+    affine[:3, 3] = 5, -7, 11
+    moved = nibabel.Nifti1Image(np.asarray(upright.dataobj).astype(np.int16), affine)
+    turned = moved.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    nibabel.save(turned, tmp_path / "volumes" / "turned.nii.gz")
+    out = tmp_path / "results"
+    table = predicted(study, tmp_path / "volumes", out, "--probabilities", "--attention")
+    masks = {name: nibabel.load(out / "masks" / f"{name}.nii.gz") for name in ("upright", "turned")}
+    probabilities = nibabel.load(out / "probabilities" / "turned.nii.gz")
+    for name, volume in (("upright", upright), ("turned", turned)):
+        assert masks[name].shape == volume.shape
+        assert masks[name].get_data_dtype() == np.uint8
+        np.testing.assert_allclose(masks[name].affine, volume.affine)
+    back = nibabel.as_closest_canonical(masks["turned"])
+    found = np.asarray(masks["upright"].dataobj)
+    assert np.array_equal(np.asarray(back.dataobj), found)
+    assert set(np.unique(found)) <= {0, 1}
+    assert np.array_equal(
+        np.asarray(probabilities.dataobj) > 0.5, np.asarray(masks["turned"].dataobj) > 0
+    )
+    row = table.loc["turned.nii.gz"]
+    assert row[["width", "height", "depth"]].tolist() == [48, 40, 12]
+    assert row["lesion_voxels"] == found.sum()
+    assert row["lesion_ml"] == pytest.approx(found.sum() * 2.0 / 1000)
+    assert 0.5 <= row["confidence"] <= 1
+    width, height = Image.open(out / "overlays" / "turned.jpg").size
+    assert (width, height) == (512, round(512 * 40 / 48))
+    assert len(list((out / "attention" / "turned").iterdir())) == 4
+
+
+@pytest.mark.slow
+def test_what_is_no_volume_is_skipped_with_a_reason(study, tmp_path):
+    folder = tmp_path / "volumes"
+    folder.mkdir()
+    raw = sorted((study.raw_dir / "ISIC2018_Task1-2_Test_Input").iterdir())[0]
+    shutil.copy(raw, folder / "good.nii.gz")
+    (folder / "cut.nii.gz").write_bytes(raw.read_bytes()[:-100])
+    Image.new("RGB", (40, 40)).save(folder / "picture.png")
+    command = [
+        *(sys.executable, "-m", "pipeline.predict", study.run_dir("unet", 0, 0), folder),
+        *("--out", tmp_path / "results"),
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cut.nii.gz: cannot be decoded, it may be cut short" in done.stderr
+    assert "1 image segmented" in done.stdout
+    assert "1 other file passed over" in done.stdout
+
+
+@pytest.mark.slow
+def test_an_exported_network_takes_volumes_and_its_card_says_so(study, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    run = study.run_dir("gated_attention", 0, 0)
+    command = [sys.executable, "-m", "pipeline.export", run, "--out", tmp_path / "exported"]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "exported" / "model.onnx")
+    cases = PreparedCases.open(study.prepared_dir)
+    volumes = np.array(cases.images[:3])
+    (probabilities,) = session.run(None, {"images": volumes})
+    model = load_model(
+        study.models["gated_attention"], run / "weights.safetensors", torch.device("cpu")
+    )
+    with torch.no_grad():
+        inputs = to_input(torch.from_numpy(volumes), torch.device("cpu"))
+        expected = model(inputs)[:, 0].sigmoid().numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    card = next((tmp_path / "exported").glob("*.md")).read_text()
+    assert "uint8, (N, 8, 32, 32, 1), grey, any N" in card
+    assert "of each voxel to be lesion" in card
 
 
 @pytest.mark.slow

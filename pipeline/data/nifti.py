@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
-from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import (
     apply_orientation,
@@ -226,6 +226,14 @@ def check_case(case: RawCase, foreground: Foreground | None) -> CheckedVolumes:
     if findings:
         grey = lesion = None
     return CheckedVolumes(grey, lesion, original, checksums, findings)
+
+
+def encode(volume: Volume, voxels: NDArray[Any]) -> bytes:
+    """Voxels (D, H, W) as a compressed NIfTI file that lies where `volume` lies, in the order of
+    its own axes. Equal voxels make equal bytes."""
+    image = Nifti1Image(volume.stored(voxels), volume.affine)
+    image.header.set_xyzt_units("mm")
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
 def check_aligned(image: Volume, mask: Volume) -> None:

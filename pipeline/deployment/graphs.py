@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.config import CHANNELS
+from models.config import CHANNELS, images_shape
 from pipeline.data.synthetic import draw_image
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import SCHEMA_VERSION, Exported, Latency
@@ -229,8 +229,9 @@ def export(run: TrainedRun, out: Path) -> Exported:
         variant=run.variant,
         seed=run.seed,
         fold=run.fold,
-        height=run.size[0],
-        width=run.size[1],
+        depth=run.size[0] if len(run.size) == 3 else None,
+        height=run.size[-2],
+        width=run.size[-1],
         weights_sha256=run.record["weights_sha256"],
         network_sources=run.network_sources,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -250,12 +251,15 @@ def export(run: TrainedRun, out: Path) -> Exported:
 
 def describe(run: TrainedRun) -> dict[str, str]:
     """What stands in model.onnx beside the graph."""
-    height, width = run.size
+    lengths, sides = ", ".join(map(str, run.size)), "x".join(map(str, run.size))
+    kind, axes = "skin lesion in a dermoscopic picture", "height x width"
+    if len(run.size) == 3:
+        kind, axes = "lesion in a volume", "depth x height x width"
     return {
-        "description": "Marks the skin lesion in a dermoscopic picture. Not a medical device.",
-        "images": f"uint8 (N, {height}, {width}, 3), RGB, 0 to 255; normalised inside",
-        "probabilities": f"float32 (N, {height}, {width}), of lesion",
-        "resize": f"{run.resize} to {height}x{width} (height x width), Pillow's BILINEAR",
+        "description": f"Marks the {kind}. Not a medical device.",
+        "images": f"uint8 {images_shape(run.size)}, 0 to 255; normalised inside",
+        "probabilities": f"float32 (N, {lengths}), of lesion",
+        "resize": f"{run.resize} to {sides} ({axes}), Pillow's BILINEAR",
         "variant": run.variant,
         "seed": str(run.seed),
         "fold": str(run.fold),

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from models import NetworkConfig, source_hashes
-from pipeline.data.geometry import Size
 from pipeline.study.documents import read_yaml
 from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import sha256
@@ -40,9 +39,9 @@ class TrainedRun:
     """What a run left behind.
 
     source: the run folder or MLflow URI, as it was given. weights: its safetensors file.
-    size: height and width in pixels of the pictures that the network was trained on; resize: how
-    originals become such pictures. record: run.json. metrics: evaluation/metrics.json, None for a
-    run that was not evaluated.
+    size: height and width in pixels of the pictures that the network was trained on, of volumes
+    depth before them; resize: how originals become such pictures. record: run.json. metrics:
+    evaluation/metrics.json, None for a run that was not evaluated.
     """
 
     source: str
@@ -51,7 +50,7 @@ class TrainedRun:
     seed: int
     fold: int
     config: NetworkConfig
-    size: Size
+    size: tuple[int, ...]
     resize: Resize
     record: dict[str, Any]
     metrics: dict[str, float | None] | None
@@ -110,6 +109,11 @@ class _Prepared(BaseModel):
     width: Side
     resize: Resize
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        pixels = (self.height, self.width)
+        return pixels if self.depth is None else (self.depth, *pixels)
+
 
 class _Params(BaseModel):
     prepare: _Prepared
@@ -144,11 +148,6 @@ def open_run(folder: Path) -> TrainedRun:
             f"{folder / 'run.json'}: {first_fault(invalid)}; train the run anew"
         ) from None
     known = {field.name for field in fields(record.params.model)}
-    if record.params.prepare.depth is not None:
-        raise UserError(
-            f"{folder}: its network was trained on volumes: only its own study uses it, nothing "
-            "predicts or exports with it yet"
-        )
     unknown = content["params"]["model"].keys() - known
     if unknown:
         raise UserError(
@@ -167,7 +166,7 @@ def open_run(folder: Path) -> TrainedRun:
         seed=record.seed,
         fold=record.fold,
         config=record.params.model.at(study),
-        size=(record.params.prepare.height, record.params.prepare.width),
+        size=record.params.prepare.size,
         resize=record.params.prepare.resize,
         record=content,
         metrics=read_metrics(evaluated) if evaluated.is_file() else None,

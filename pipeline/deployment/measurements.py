@@ -29,6 +29,7 @@ class Exported(Record):
     variant: str
     seed: int
     fold: int
+    depth: int | None = Field(None, description="voxels; null of a network that takes pictures")
     height: int = Field(description="pixels of the picture that the network takes")
     width: int
     weights_sha256: str

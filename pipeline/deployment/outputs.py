@@ -47,8 +47,21 @@ COLUMNS = {
     "turned": "1: EXIF says how it is to be turned, and all is of the upright picture; 0: as it is",
     "sha256": "of the file",
 }
+COLUMNS_OF_VOLUMES = {
+    "image": COLUMNS["image"],
+    "results": COLUMNS["results"],
+    "width": "voxels",
+    "height": "voxels",
+    "depth": "voxels",
+    "lesion_ml": "millilitres: lesion_voxels times a voxel's size",
+    "lesion_voxels": "voxels of the mask that are lesion",
+    "confidence": "mean of max(p, 1 - p) over the volume, 0.5 to 1: how sure the network is, which "
+    "is not how right",
+    "sha256": "of the file",
+}
 Row = dict[str, Any]  # of lesions.csv
-ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}  # with what a whole file ends
+# With what a whole file ends; compressed volumes are written whole or not at all.
+ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".gz": b""}
 UNNAMABLE = (  # what the file system does not take, and what another image's results stand in
     *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
@@ -125,11 +138,12 @@ class Lesions:
     """lesions.csv, a row as soon as an image's files are written: whatever ends the process, what
     has a row is done.
 
-    rows: by the image's cell.
+    columns: COLUMNS or COLUMNS_OF_VOLUMES. rows: by the image's cell.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Iterable[str]) -> None:
         self.path = path
+        self.columns = list(columns)
         self.rows: dict[str, dict[str, str]] = {}
         rows: list[list[str]] = []
         if path.is_file():
@@ -139,17 +153,17 @@ class Lesions:
                 suppress(csv.Error),  # another program's: a quote that nothing closes
             ):
                 rows = list(csv.reader(line for line in file if line.endswith("\n")))
-        if rows[:1] == [list(COLUMNS)]:
-            whole = [row for row in rows[1:] if len(row) == len(COLUMNS)]
-            self.rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in whole}
+        if rows[:1] == [self.columns]:
+            whole = [row for row in rows[1:] if len(row) == len(self.columns)]
+            self.rows = {row[0]: dict(zip(self.columns, row, strict=True)) for row in whole}
 
     def keep(self, cells: Iterable[str]) -> None:
         """Write the file anew with the rows of these images alone, in this order."""
         self.rows = {image: self.rows[image] for image in cells if image in self.rows}
-        write_table(self.path, COLUMNS, (row.values() for row in self.rows.values()))
+        write_table(self.path, self.columns, (row.values() for row in self.rows.values()))
 
     def add(self, row: Row) -> None:
-        cells = {name: cell(str(row[name])) for name in COLUMNS}
+        cells = {name: cell(str(row[name])) for name in self.columns}
         with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(cells.values())
         self.rows[cells["image"]] = cells
@@ -199,7 +213,7 @@ def owned(out: Path, made_with: dict[str, Any]) -> Iterator[Lesions]:
                     Path(folder, name).unlink()
         if not (out / RECORD).is_file():
             write_json(out / RECORD, made_with)
-        yield Lesions(out / "lesions.csv")
+        yield Lesions(out / "lesions.csv", made_with["columns"])
 
 
 def _check_resumable(out: Path, made_with: dict[str, Any]) -> None:

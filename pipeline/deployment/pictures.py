@@ -1,4 +1,5 @@
-"""The pictures that a user names, files and folders, and what each is called in the results."""
+"""The pictures, or volumes, that a user names, files and folders, and what each is called in the
+results."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.raw import IMAGE_SUFFIXES
+from pipeline.data.raw import IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from pipeline.deployment.outputs import has_results
 from pipeline.study.limits import limit_of
 from pipeline.study.values import printable
@@ -48,14 +49,14 @@ class Found:
     results: int
 
 
-def find_pictures(sources: Sequence[Path]) -> Found:
+def find_pictures(sources: Sequence[Path], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Found:
     """The pictures in `sources`, each once and in their order; folders are searched to the bottom,
     those that links lead to as well.
 
-    In folders a picture is what ends in one of IMAGE_SUFFIXES; hidden files and the challenge's
-    superpixels are passed over like any other file. A file that is named itself is always one.
-    Where two would be called the same, all are called by their paths below the folder that all
-    share; and where they differ in their endings alone, all keep these.
+    In folders a picture is what ends in one of `suffixes`, VOLUME_SUFFIXES for volumes; hidden
+    files and the challenge's superpixels are passed over like any other file. A file that is named
+    itself is always one. Where two would be called the same, all are called by their paths below
+    the folder that all share; and where they differ in their endings alone, all keep these.
     """
     paths: dict[Path, tuple[Path, Path]] = {}  # where it is -> its path, the folder it is below
     skipped: list[Skipped] = []
@@ -76,7 +77,7 @@ def find_pictures(sources: Sequence[Path]) -> Found:
             continue
         search = _Search(_absolute(source))
         files = sorted(search.files())
-        pictures = [path for path in files if _is_picture(path)]
+        pictures = [path for path in files if _is_picture(path, suffixes)]
         passed_over += len(files) - len(pictures)
         results |= search.results
         for path in pictures:
@@ -85,22 +86,21 @@ def find_pictures(sources: Sequence[Path]) -> Found:
             Skipped(printable(str(error.filename)), str(error.strerror)) for error in search.refused
         ]
         if not pictures and not search.refused:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            kind = "volume" if suffixes == VOLUME_SUFFIXES else "picture"
             within = " beside predict's results" if search.results else ""
-            skipped.append(
-                Skipped(printable(str(source)), f"holds no picture that ends in {endings}{within}")
-            )
+            told = f"holds no {kind} that ends in {', '.join(suffixes)}{within}"
+            skipped.append(Skipped(printable(str(source)), told))
     shown = [path.relative_to(folder) for path, folder in paths.values()]
-    if len({path.with_suffix("") for path in shown}) < len(shown):
+    if len({_without_ending(path, suffixes) for path in shown}) < len(shown):
         shared = os.path.commonpath([path.parent for path, _ in paths.values()])
         shown = [path.relative_to(shared) for path, _ in paths.values()]
-    same = len({path.with_suffix("") for path in shown}) < len(shown)
+    same = len({_without_ending(path, suffixes) for path in shown}) < len(shown)
     found = []
     for (path, _), below in zip(paths.values(), shown, strict=True):
         if reason := _unfit(below.as_posix()):
             skipped.append(Skipped(printable(below.as_posix()), reason))
         else:
-            name = (below if same else below.with_suffix("")).as_posix()
+            name = (below if same else _without_ending(below, suffixes)).as_posix()
             found.append(Picture(path, below.as_posix(), name))
     return Found(found, skipped, passed_over, len(results))
 
@@ -159,9 +159,14 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _is_picture(path: Path) -> bool:
+def _is_picture(path: Path, suffixes: Sequence[str]) -> bool:
     return (
-        path.suffix.lower() in IMAGE_SUFFIXES
+        path.name.lower().endswith(tuple(suffixes))
         and not path.name.startswith(".")
         and not path.stem.endswith("_superpixels")
     )
+
+
+def _without_ending(path: Path, suffixes: Sequence[str]) -> Path:
+    ending = next((end for end in suffixes if path.name.lower().endswith(end)), path.suffix)
+    return path.with_name(path.name[: -len(ending)]) if ending else path

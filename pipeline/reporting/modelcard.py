@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from models.config import images_shape
+from pipeline.data.nifti import PERCENTILES
 from pipeline.deployment.loading import TrainedRun
 from pipeline.deployment.measurements import Exported
 from pipeline.reporting.tables import DASH, number
@@ -27,6 +29,7 @@ SOURCES = {
     "directory": "a folder of cases of the user's own",
     "synthetic": "**drawn lesions, no photographs: the figures say nothing about skin**",
 }
+SKIN_LESION = "the skin lesion in a dermoscopic picture"
 LIMITS = """\
 - **Not a medical device.** It is a benchmark's network: no diagnosis, no treatment and no decision
   about a patient may rest on it. Nobody has approved it for clinical use.
@@ -44,37 +47,25 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
     """The card as Markdown. With `results`, of the run's study, its metrics are of a typical run,
     with intervals, and over all seeds; else this run's alone."""
     record = run.record
-    height, width = run.size
     params: dict[str, Any] = record["params"]
     source = params.get("data", {}).get("source", "unknown")
-    synthetic = source == "synthetic"
+    synthetic, volumes = source == "synthetic", len(run.size) == 3
+    lengths, pixel = ", ".join(map(str, run.size)), "voxel" if volumes else "pixel"
     lines = [
         f"# {escape_markdown(run.variant)}, seed {run.seed}, fold {run.fold}",
         "",
-        "A network that marks the skin lesion in a dermoscopic picture, of the study "
+        f"A network that marks {'lesions in volumes' if volumes else SKIN_LESION}, of the study "
         f"{escape_markdown(str(record.get('study', 'unknown')))}. For research.",
         "",
         "**Not a medical device.**",
         "",
         "## How to use it",
         "",
-        f"- Input `images`: uint8, (N, {height}, {width}, 3), RGB, any N. Pixels as they are, 0 to "
+        f"- Input `images`: uint8, {images_shape(run.size)}, any N. Values from 0 to "
         "255: the network's normalisation (ImageNet's mean and standard deviation) is inside.",
-        f"- Output `probabilities`: float32, (N, {height}, {width}), of each pixel to be lesion"
+        f"- Output `probabilities`: float32, (N, {lengths}), of each {pixel} to be lesion"
         f"{_threshold(results)}.",
-        "- Before: a photograph that EXIF says is to be turned is turned upright. Then it is "
-        f"{RESIZES[run.resize]}, by Pillow's `resize` with the filter `BILINEAR`. After: undo that "
-        "on the probabilities, then threshold. `python -m pipeline.predict` does all of it.",
-        "",
-        "```python",
-        "import numpy as np, onnxruntime",
-        "from PIL import Image, ImageOps",
-        "",
-        'image = ImageOps.exif_transpose(Image.open("photograph.jpg")).convert("RGB")',
-        *_resize_lines(run),
-        'session = onnxruntime.InferenceSession("model.onnx")',
-        'probabilities = session.run(None, {"images": np.asarray(picture)[None]})[0][0]',
-        "```",
+        *(_use_of_volumes() if volumes else _use_of_pictures(run)),
         "",
         f"`model.onnx` is of ONNX's opset {exported.onnx['opset']} and IR version "
         f"{exported.onnx['ir']}, the oldest that the network can be written in.",
@@ -156,8 +147,43 @@ def _threshold(results: Results | None) -> str:
     return f"; above {results.params['evaluate']['threshold']:g} its study calls it lesion"
 
 
+def _use_of_pictures(run: TrainedRun) -> list[str]:
+    return [
+        "- Before: a photograph that EXIF says is to be turned is turned upright. Then it is "
+        f"{RESIZES[run.resize]}, by Pillow's `resize` with the filter `BILINEAR`. After: undo that "
+        "on the probabilities, then threshold. `python -m pipeline.predict` does all of it.",
+        "",
+        "```python",
+        "import numpy as np, onnxruntime",
+        "from PIL import Image, ImageOps",
+        "",
+        'image = ImageOps.exif_transpose(Image.open("photograph.jpg")).convert("RGB")',
+        *_resize_lines(run),
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        'probabilities = session.run(None, {"images": np.asarray(picture)[None]})[0][0]',
+        "```",
+    ]
+
+
+def _use_of_volumes() -> list[str]:
+    low, high = PERCENTILES
+    return [
+        "- Before: the axes are put in the order depth (feet to head), height (back to front), "
+        f"width (left to right). Intensities from the {low} to the {high} percentile become 0 to "
+        "255. Then the volume is stretched to that size, linearly. After: undo that on the "
+        "probabilities, then threshold. `python -m pipeline.predict` does all of it.",
+        "",
+        "```python",
+        "import onnxruntime",
+        "",
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        'probabilities = session.run(None, {"images": volumes})[0]',
+        "```",
+    ]
+
+
 def _resize_lines(run: TrainedRun) -> list[str]:
-    height, width = run.size
+    height, width = run.size[-2:]
     resample = "Image.Resampling.BILINEAR"
     if run.resize == "stretch":
         return [f"picture = image.resize(({width}, {height}), {resample})"]

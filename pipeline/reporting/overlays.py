@@ -45,17 +45,16 @@ def overlay(
 
 def heat_map(
     stage: AttentionStage,
-    place: int,
+    small: NDArray[np.float32],
     shown: Size,
     probabilities: NDArray[np.float32],
     threshold: float,
     resize: Resize,
 ) -> Image.Image:
-    """Map `place` of an attention stage in the colours of the report's figures, `shown` (H, W)
-    large, with the border of where probabilities (h, w) are above the threshold."""
+    """A map of an attention stage in the colours of the report's figures, `shown` (H, W) large,
+    with the border of where probabilities (h, w) are above the threshold."""
     from pipeline.reporting.heatmaps import SCALES
 
-    small = stage.maps[place]
     height, width = probabilities.shape
     blocks = np.repeat(np.repeat(small, height // small.shape[0], 0), width // small.shape[1], 1)
     laid = lay_back(np.ascontiguousarray(blocks), shown, resize)
