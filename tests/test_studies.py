@@ -44,7 +44,8 @@ def at_demo_scale(name: str) -> dict[str, Any]:
     params = committed(name)
     params["code"] = str(REPOSITORY)
     params["data"] = {"source": "synthetic", "raw": "data/raw", "on_problem": "stop", "seed": 2018}
-    params["data"] |= {"height": 32, "width": 32, **(DIVISIBLE if name in SPLITS else FEW)}
+    params["data"] |= {"depth": None, "height": 32, "width": 32}
+    params["data"] |= DIVISIBLE if name in SPLITS else FEW
     params["prepare"] |= {"height": 32, "width": 32}
     params["train"] |= {"epochs": 1, "batch_size": 4, "precision": "float32"}
     params["compare"] |= {"draws": 1000}

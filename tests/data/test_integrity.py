@@ -30,8 +30,10 @@ MASK[10:30, 20:50] = 255
 def prepare(height: int = 32, width: int = 32, resize: str = "stretch") -> Prepare:
     return Prepare.model_validate(
         {
+            "depth": None,
             "height": height,
             "width": width,
+            "foreground": None,
             "resize": resize,
             "near_duplicates": {"hash_distance": 28, "min_inliers": 9, "min_correlation": 0.15},
             "groups": None,
