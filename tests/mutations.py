@@ -74,8 +74,8 @@ HARMS = (
     Harm(
         "augmentation of the image but not of the mask",
         "pipeline/engine/batches.py",
-        'return augmented["image"], augmented["mask"]',
-        'return augmented["image"], mask',
+        "return augmented",
+        "return augmented[0], mask",
         "a",
     ),
     Harm(
