@@ -212,7 +212,7 @@ def protocol_of(bench: Bench, epochs: int = 1) -> SimpleNamespace:
     train = PROTOCOL.model_copy(
         update={"epochs": epochs, "batch_size": bench.batch, "augmentation": FLIPS}
     )
-    return SimpleNamespace(train=train, focal=FOCAL, loader_workers=0)
+    return SimpleNamespace(train=train, train_key="train", focal=FOCAL, loader_workers=0)
 
 
 @contextmanager
