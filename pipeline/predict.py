@@ -21,7 +21,6 @@ skipped.csv, or nothing could be done.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections import deque
@@ -360,8 +359,8 @@ def _write_volume(
     return {
         "image": one.picture.shown,
         "results": one.picture.name,
-        **dict(zip(("depth", "height", "width"), mask.shape, strict=True)),
-        "lesion_ml": round(voxels * math.prod(one.volume.spacing) / 1000, 6),
+        **dict(zip(slices.AXES, mask.shape, strict=True)),
+        "lesion_ml": round(voxels * one.volume.voxel_ml, 6),
         "lesion_voxels": voxels,
         "confidence": round(float(np.maximum(probabilities, 1 - probabilities).mean()), 6),
         **one.file,

@@ -222,6 +222,13 @@ def test_every_volume_that_cannot_be_used_is_told_at_once(tmp_path):
     assert kept.table["id"].tolist() == ["good0", "good1", "good2", "good3"]
 
 
+def test_volumes_in_a_study_of_pictures_are_told_with_the_key_that_takes_them(tmp_path):
+    add_volumes(tmp_path / "raw", "case", *draw_volumes(0))
+    told = "case.nii.gz: must be a picture that ends in .*, or set prepare.depth: then cases are"
+    with pytest.raises(UserError, match=told):
+        prepare_cases(study_in(tmp_path), tmp_path / "prepared")
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

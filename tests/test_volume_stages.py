@@ -21,16 +21,23 @@ from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
+from pipeline.data.sources import draw_cases
 from pipeline.engine.compute import to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
+from pipeline.study.blocks import Synthetic
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
 from pipeline.tracking.thumbnails import draw_thumbnails
 
 NETWORK: dict[str, Any] = {"dimensions": 3, "depth_halvings": 2}
 MODELS: dict[str, Any] = {
-    "gated_attention": {"encoder": "resnet18", "decoder_gates": True, **NETWORK},
+    "limit_encoder_attention": {
+        "encoder": "resnet18",
+        "encoder_attention": [1, 2, 3],
+        "decoder_gates": True,
+        **NETWORK,
+    },
     "unet": {"encoder": "plain", "plain_width": 4, **NETWORK},
 }
 
@@ -46,6 +53,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     params["data"] |= {"training": 12, "validation": 4, "test": 6}
     params["prepare"] |= {"depth": 8, "height": 32, "width": 32, "foreground": "nonzero"}
     params["prepare"]["near_duplicates"] = None
+    external = {"name": "elsewhere", "raw": "../elsewhere", "on_problem": "stop"}
+    params["evaluate"]["external"] = [external]
+    other = params["data"] | {"training": 1, "validation": 1, "test": 3, "seed": 7}
+    draw_cases(Synthetic(**other), folder.parent / "elsewhere")
     params["train"]["epochs"] = 2
     params["train"]["optimizer"]["learning_rate"] = 0.001
     params["train"]["augmentation"].append({"DepthFlip": {"p": 0.5}})
@@ -83,7 +94,7 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.slow
 def test_scores_are_of_all_voxels_at_the_prepared_and_at_the_original_size(study):
     cases = PreparedCases.open(study.prepared_dir)
-    run = Run("gated_attention", 1, 0)
+    run = Run("limit_encoder_attention", 1, 0)
     table = pd.read_csv(study.evaluation_dir(*run) / "cases.csv").set_index("id")
     assert len(table) == 6
     model = load_model(
@@ -115,10 +126,13 @@ def test_the_report_shows_slices_and_tells_sizes_and_spacings(study):
     assert "8 deep &times; 32 high &times; 32 wide, stretch, grey" in page
     assert "skin tone" not in page
     results = json.loads(study.results_file.read_text())
+    (elsewhere,) = results["external"]
+    assert elsewhere["name"] == "elsewhere"
+    assert elsewhere["cases"] == 5
     assert {run["variant"] for run in results["runs"]} == set(MODELS)
     drawn = {path.name for path in (study.reports_dir / "figures").iterdir()}
     assert {"examples.png", "runs.svg"} <= drawn
-    assert (study.reports_dir / "attention" / "gated_attention.png").is_file()
+    assert (study.reports_dir / "attention" / "limit_encoder_attention.png").is_file()
     sheet = study.prepared_dir / "card" / "contact_sheet.png"
     assert Image.open(sheet).size[0] > 600
 
@@ -132,7 +146,7 @@ def test_thumbnails_are_of_the_slice_with_the_largest_lesion_in_its_proportions(
 
 
 def predicted(study: Study, images: Path, out: Path, *options: str) -> pd.DataFrame:
-    run = study.run_dir("gated_attention", 0, 0)
+    run = study.run_dir("limit_encoder_attention", 0, 0)
     command = [sys.executable, "-m", "pipeline.predict", run, images, "--out", out, *options]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     return pd.read_csv(out / "lesions.csv").set_index("image")
@@ -172,7 +186,12 @@ def test_masks_are_predicted_where_the_volume_lies_in_the_order_of_its_axes(stud
     assert 0.5 <= row["confidence"] <= 1
     width, height = Image.open(out / "overlays" / "turned.jpg").size
     assert (width, height) == (512, round(512 * 40 / 48))
-    assert len(list((out / "attention" / "turned").iterdir())) == 4
+    assert len(list((out / "attention" / "turned").iterdir())) == 4 + 2 * 3
+    cut = out / "masks" / "turned.nii.gz"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:-4])  # of the end, where its checksum stands
+    predicted(study, tmp_path / "volumes", out, "--probabilities", "--attention")
+    assert cut.read_bytes() == whole
 
 
 @pytest.mark.slow
@@ -197,7 +216,7 @@ def test_what_is_no_volume_is_skipped_with_a_reason(study, tmp_path):
 @pytest.mark.slow
 def test_an_exported_network_takes_volumes_and_its_card_says_so(study, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra export is not installed")
-    run = study.run_dir("gated_attention", 0, 0)
+    run = study.run_dir("limit_encoder_attention", 0, 0)
     command = [sys.executable, "-m", "pipeline.export", run, "--out", tmp_path / "exported"]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     import onnxruntime
@@ -207,7 +226,7 @@ def test_an_exported_network_takes_volumes_and_its_card_says_so(study, tmp_path)
     volumes = np.array(cases.images[:3])
     (probabilities,) = session.run(None, {"images": volumes})
     model = load_model(
-        study.models["gated_attention"], run / "weights.safetensors", torch.device("cpu")
+        study.models["limit_encoder_attention"], run / "weights.safetensors", torch.device("cpu")
     )
     with torch.no_grad():
         inputs = to_input(torch.from_numpy(volumes), torch.device("cpu"))
@@ -216,6 +235,7 @@ def test_an_exported_network_takes_volumes_and_its_card_says_so(study, tmp_path)
     card = next((tmp_path / "exported").glob("*.md")).read_text()
     assert "uint8, (N, 8, 32, 32, 1), grey, any N" in card
     assert "of each voxel to be lesion" in card
+    assert "hair" not in card.lower()
 
 
 @pytest.mark.slow
@@ -225,8 +245,6 @@ def test_drawn_volumes_are_the_same_bytes_again(study, tmp_path):
     again = tmp_path / "again"
     again.mkdir()
     (again / "params.yaml").write_bytes((study.folder / "params.yaml").read_bytes())
-    from pipeline.data.sources import draw_cases
-
     draw_cases(study.data, again / "raw")
     for path in drawn:
         assert (again / "raw" / path.relative_to(study.raw_dir)).read_bytes() == path.read_bytes()

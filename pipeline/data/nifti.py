@@ -70,6 +70,11 @@ class Volume:
         width, height, depth = map(float, voxel_sizes(self.upright()))
         return depth, height, width
 
+    @property
+    def voxel_ml(self) -> float:
+        """A voxel's size in millilitres; axes need not be at right angles."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
     def upright(self) -> NDArray[np.float64]:
         """(4, 4) from a voxel's W, H and D to millimetres."""
         turn, shape = self._turn(), self.stored(self.voxels).shape

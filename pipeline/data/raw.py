@@ -218,6 +218,8 @@ def _by_id(
                 f"must be a {'volume' if volumes else 'picture'} that ends in "
                 f"{', '.join(suffixes)}, got a {kinds[path]}; convert or remove it"
             )
+            if path.name.lower().endswith(VOLUME_SUFFIXES):
+                detail += ", or set prepare.depth: then cases are volumes"
             findings.append(Finding("", path, "odd file name", detail))
         elif not ID.fullmatch(id):
             detail = f"must have letters, digits, -, _ and . as its id, got {id!r}; rename it"

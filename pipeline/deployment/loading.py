@@ -23,7 +23,7 @@ from pipeline.study.errors import UserError, first_fault
 from pipeline.study.files import sha256
 from pipeline.study.params import Network, needs
 from pipeline.study.run_files import read_metrics, read_run
-from pipeline.study.values import Depth, Name, Resize, Seed, Side
+from pipeline.study.values import Depth, Name, Resize, Seed, Side, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -109,11 +109,6 @@ class _Prepared(BaseModel):
     width: Side
     resize: Resize
 
-    @property
-    def size(self) -> tuple[int, ...]:
-        pixels = (self.height, self.width)
-        return pixels if self.depth is None else (self.depth, *pixels)
-
 
 class _Params(BaseModel):
     prepare: _Prepared
@@ -155,6 +150,7 @@ def open_run(folder: Path) -> TrainedRun:
             f"not know: {', '.join(sorted(unknown))}; use the version that trained it, commit "
             f"{content.get('commit')}"
         )
+    prepared = record.params.prepare
     evaluated = folder / "evaluation" / "metrics.json"
     # runs/<variant>/<seed>/<fold> of a study; of a run that lies elsewhere the one that we are in.
     study = folder.resolve().parents[3] if len(folder.resolve().parents) > 3 else Path()
@@ -166,8 +162,8 @@ def open_run(folder: Path) -> TrainedRun:
         seed=record.seed,
         fold=record.fold,
         config=record.params.model.at(study),
-        size=record.params.prepare.size,
-        resize=record.params.prepare.resize,
+        size=size_of(prepared.depth, prepared.height, prepared.width),
+        resize=prepared.resize,
         record=content,
         metrics=read_metrics(evaluated) if evaluated.is_file() else None,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -60,8 +62,7 @@ COLUMNS_OF_VOLUMES = {
     "sha256": "of the file",
 }
 Row = dict[str, Any]  # of lesions.csv
-# With what a whole file ends; compressed volumes are written whole or not at all.
-ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".gz": b""}
+ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}  # with what a whole file ends
 UNNAMABLE = (  # what the file system does not take, and what another image's results stand in
     *(errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
@@ -116,13 +117,26 @@ def remove(results: Iterable[Path], out: Path) -> None:
 
 
 def is_whole(result: Path) -> bool:
-    """Whether a picture that predict writes is there to its end."""
+    """Whether a picture, or a compressed volume, that predict writes is there to its end."""
+    if result.suffix == ".gz":
+        return result.is_file() and _unpacks(result)
     end = ENDS[result.suffix]
     if not result.is_file() or result.stat().st_size < len(end):
         return False
     with result.open("rb") as file:
         file.seek(-len(end), os.SEEK_END)
         return file.read() == end
+
+
+def _unpacks(result: Path) -> bool:
+    """Whether a gzip file can be read to its end, where its checksum stands."""
+    try:
+        with gzip.open(result) as file:
+            while file.read(2**20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return False
+    return True
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

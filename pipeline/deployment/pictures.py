@@ -169,4 +169,5 @@ def _is_picture(path: Path, suffixes: Sequence[str]) -> bool:
 
 def _without_ending(path: Path, suffixes: Sequence[str]) -> Path:
     ending = next((end for end in suffixes if path.name.lower().endswith(end)), path.suffix)
-    return path.with_name(path.name[: -len(ending)]) if ending else path
+    name = path.name[: len(path.name) - len(ending)]
+    return path.with_name(name) if name else path  # a hidden file's is all there is

@@ -38,7 +38,7 @@ from pipeline.study.files import sha256, write_json
 from pipeline.study.params import Study
 from pipeline.study.values import SPLITS, Resize, cell, printable, shortened
 
-BLOCK = 256  # cases read at a time
+BLOCK = 2**26  # bytes of images read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6
 SIZES = ("width", "height", "depth", "width_mm", "height_mm", "depth_mm")  # of cases.csv
 MOST_PAIRS = 12  # drawn; near_duplicates.csv lists all
@@ -177,8 +177,9 @@ def measure(
     their squares, both (cases, channels), in grey levels 0 to 255."""
     areas, sums, squares = [], [], []
     axes = tuple(range(1, cases.masks.ndim))
-    for start in range(0, len(cases.images), BLOCK):
-        block = slice(start, start + BLOCK)
+    count = max(1, BLOCK // cases.images[0].nbytes)
+    for start in range(0, len(cases.images), count):
+        block = slice(start, start + count)
         images = cases.images[block].astype(np.float64)
         areas.append(cases.masks[block].mean(axis=axes))
         sums.append(images.sum(axis=axes))
@@ -293,9 +294,10 @@ def draw_contact_sheet(
     for ax in axes:
         ax.set_axis_off()
     views = [(place, axis) for place in chosen for axis in range(len(planes))]
+    shown = [proportions(cases, resize, axis) for axis in range(len(planes))]
     for ax, (place, axis) in zip(axes, views, strict=False):
         image, mask = view(cases, place, axis)
-        show_image(ax, image, float(proportions(cases, resize, axis)[place]))
+        show_image(ax, image, float(shown[axis][place]))
         draw_contour(ax, mask, TRUTH_COLOUR)
         id = shortened(cases.table["id"].iloc[place], 18)
         told = f", {planes[axis]}" if planes[axis] else ""

@@ -34,13 +34,18 @@ LIMITS = """\
 - **Not a medical device.** It is a benchmark's network: no diagnosis, no treatment and no decision
   about a patient may rest on it. Nobody has approved it for clinical use.
 - It marks where a lesion is and does not say what it is. All that it learned from show one: what it
-  marks in a picture without any means nothing.
+  marks in an image without any means nothing.
+- It learned from one outline a case; experts' outlines of one lesion differ.
+- Its confidence tells how sure it is, not how right."""
+LIMITS_OF_PICTURES = """\
 - It was tested on pictures from the source that it was trained on. On other cameras, magnifications
   and skins (the public archives are mostly of light skin) it may do worse, and by how much is
   unknown.
 - Hairs, rulers, ink, gel bubbles, colour patches and lesions that reach the picture's edge mislead
-  it. Its confidence tells how sure it is, not how right.
-- It learned from one outline a case; experts' outlines of one lesion differ."""
+  it."""
+LIMITS_OF_VOLUMES = """\
+- It was tested on volumes from the source that it was trained on. On other scanners, sequences,
+  spacings and regions of the body it may do worse, and by how much is unknown."""
 
 
 def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> str:
@@ -116,6 +121,7 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         "## Limits",
         "",
         LIMITS,
+        LIMITS_OF_VOLUMES if volumes else LIMITS_OF_PICTURES,
         "",
     ]
     return "\n".join(lines)

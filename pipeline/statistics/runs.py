@@ -251,8 +251,11 @@ def read_predictions(
     missing or of another shape.
     """
     place = {id: index for index, id in enumerate(ids)}
-    position = {id: index for index, id in enumerate(cases.table["id"])}
     *sides, width = cases.masks.shape[1:]
+    shown = {}  # of a volume, its slice
+    if len(sides) > 1:
+        position = {id: index for index, id in enumerate(cases.table["id"])}
+        shown = {id: slices.largest(cases.masks[position[id]]) for id in ids}
     of_seed = [run for run in study.runs() if run.seed == seed]
     shape = (len(ids), sides[-1], width // 8)
     packed = {run.variant: np.zeros(shape, np.uint8) for run in of_seed}
@@ -263,7 +266,5 @@ def read_predictions(
         rows = [row for row, id in enumerate(tested) if id in place]
         for row in rows:
             found, id = predicted[row], tested[row]
-            if len(sides) > 1:
-                found = slices.cut(found, slices.largest(cases.masks[position[id]]))
-            packed[run.variant][place[id]] = found
+            packed[run.variant][place[id]] = slices.cut(found, shown[id]) if shown else found
     return packed

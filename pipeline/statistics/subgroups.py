@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.geometry import place
+from pipeline.data.slices import AXES
 from pipeline.engine.prepared import PreparedCases
 from pipeline.study.values import Resize
 
@@ -51,7 +52,7 @@ def group_cases(
     without groups that have no case."""
     masks = [cases.masks[place] > 0 for place in places]
     rows = cases.table.iloc[list(places)]
-    axes = [axis for axis in ("width", "height", "depth") if axis in rows]
+    axes = [axis for axis in reversed(AXES) if axis in rows]
     sizes = list(rows[axes].itertuples(index=False, name=None))
     borders = [
         "touches it" if touches_border(mask, size[::-1], resize) else "within the picture"

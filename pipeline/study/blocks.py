@@ -30,6 +30,7 @@ from pipeline.study.values import (
     Side,
     expect,
     shown,
+    size_of,
     unique,
 )
 
@@ -190,8 +191,7 @@ class Prepare(Block):
     @property
     def size(self) -> tuple[int, ...]:
         """Of what a network sees: height and width in pixels, of volumes depth before them."""
-        pixels = (self.height, self.width)
-        return pixels if self.depth is None else (self.depth, *pixels)
+        return size_of(self.depth, self.height, self.width)
 
     @property
     def channels(self) -> int:

@@ -137,6 +137,22 @@ class Study(Block):
                 content["models"][name]["train"] = train
         return content
 
+    @field_validator("prepare")
+    @classmethod
+    def _of_the_datas_kind(cls, prepare: Prepare, fields: ValidationInfo) -> Prepare:
+        data = fields.data.get("data")  # absent if it has errors of its own
+        if isinstance(data, Synthetic) and (data.depth is None) != (prepare.depth is None):
+            raise ValueError(
+                "must have a depth where data has one, and only there, got prepare.depth "
+                f"{prepare.depth or 'null'} with data.depth {data.depth or 'null'}"
+            )
+        if isinstance(data, Isic2018) and prepare.depth is not None:
+            raise ValueError(
+                "must have no depth with data.source isic2018, whose cases are pictures, got "
+                f"prepare.depth {prepare.depth}"
+            )
+        return prepare
+
     @field_validator("folds")
     @classmethod
     def _of_the_split(cls, folds: list[int], fields: ValidationInfo) -> list[int]:

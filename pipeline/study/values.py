@@ -98,6 +98,11 @@ def unique(values: list[Any]) -> list[Any]:
     return values
 
 
+def size_of(depth: int | None, height: int, width: int) -> tuple[int, ...]:
+    """Of what a network sees: height and width in pixels, of volumes depth before them."""
+    return (height, width) if depth is None else (depth, height, width)
+
+
 Count = Annotated[int, Field(ge=1), expect("a whole number of at least 1")]
 Seed = Annotated[int, Field(ge=0, lt=2**32), expect("a whole number from 0 to 4294967295")]
 Side = Annotated[  # five halvings; a network on more pixels fits no machine

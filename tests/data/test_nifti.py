@@ -228,6 +228,14 @@ def volume(voxels, affine=None):
     return decode_volume(file_of(np.asarray(voxels, np.float32), affine))
 
 
+def test_a_voxels_size_is_that_of_its_parallelepiped():
+    """A tilted gantry's slices are moved against each other: no voxel grows by that."""
+    tilted = np.array([[0.5, 0, 0, 0], [0, 0.5, 1.0, 0], [0, 0, 3.0, 0], [0, 0, 0, 1]])
+    volume = Volume(np.zeros((2, 2, 2), np.float32), tilted)
+    assert volume.voxel_ml == pytest.approx(0.5 * 0.5 * 3.0 / 1000)
+    assert np.prod(volume.spacing) > 1.05 * 1000 * volume.voxel_ml
+
+
 def test_a_mask_lies_where_its_image_lies():
     image = volume(numbers(4, 5, 6))
     turned = np.diag([1.0, 2.0, -3.0, 1.0])  # the same place, stored upside down

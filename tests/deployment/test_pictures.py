@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.raw import VOLUME_SUFFIXES
 from pipeline.deployment.pictures import find_pictures
 
 
@@ -31,6 +32,24 @@ def test_folders_are_searched_to_the_bottom_and_what_is_no_picture_is_counted(fo
     assert [picture.shown for picture in found.pictures] == ["a.jpg", "b.PNG", "deep/er/a.jpeg"]
     assert [picture.name for picture in found.pictures] == ["a", "b", "deep/er/a"]
     assert (found.passed_over, found.skipped) == (3, [])
+
+
+def test_a_hidden_file_that_is_named_keeps_its_whole_name(tmp_path):
+    (tmp_path / ".png").write_bytes(b"")
+    (picture,) = find_pictures([tmp_path / ".png"]).pictures
+    assert picture.name == ".png"
+
+
+def test_volumes_are_called_without_both_of_their_endings(tmp_path):
+    for name in ("a.nii.gz", "b.NII", "c.png", "d.gz"):
+        (tmp_path / name).write_bytes(b"")
+    found = find_pictures([tmp_path], VOLUME_SUFFIXES)
+    assert [picture.name for picture in found.pictures] == ["a", "b"]
+    assert found.passed_over == 2
+    (tmp_path / "a.nii").write_bytes(b"")
+    assert [one.name for one in find_pictures([tmp_path], VOLUME_SUFFIXES).pictures] == [
+        "a.nii", "a.nii.gz", "b.NII"
+    ]  # fmt: skip
 
 
 def test_names_are_paths_below_the_named_folder_unless_two_would_be_one(folder, tmp_path):

@@ -539,6 +539,21 @@ def test_a_mistake_is_told_in_one_line_of_key_expectation_and_value(tmp_path, ke
     assert told(tmp_path, **{key: value}) == f"{tmp_path}/params.yaml: {message}"
 
 
+def test_pictures_have_no_depth_and_volumes_have_one(tmp_path):
+    deep = {"prepare.depth": 32, "prepare.foreground": "nonzero", "prepare.near_duplicates": None}
+    where = f"{tmp_path}/params.yaml: prepare must have"
+    of_data = f"{where} a depth where data has one, and only there"
+    assert told(tmp_path, **deep) == f"{of_data}, got prepare.depth 32 with data.depth null"
+    drawn = told(tmp_path, **{"data.depth": 16})
+    assert drawn == f"{of_data}, got prepare.depth null with data.depth 16"
+    data = {"source": "isic2018", "raw": "data/raw", "on_problem": "stop"}
+    data |= {"archives": None, "keep_archives": False}
+    assert told(tmp_path, data=data, **deep) == (
+        f"{where} no depth with data.source isic2018, whose cases are pictures, "
+        "got prepare.depth 32"
+    )
+
+
 @pytest.mark.parametrize("name", ["random", "synthetic", "int", "test"])
 def test_a_model_named_like_a_kind_of_block_keeps_its_name_in_the_message(tmp_path, name):
     message = told(tmp_path, **{f"models.{name}": {"encoder": "vgg"}})
