@@ -20,7 +20,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.evaluation.calibration import bin_pixels, expected_calibration_error
 from pipeline.evaluation.inference import forward, pixels, score
-from pipeline.evaluation.metrics import METRICS, score_cases, summarise
+from pipeline.evaluation.metrics import METRICS, summarise
 from pipeline.evaluation.native import NativeScorer
 from pipeline.evaluation.surface import score_surfaces
 from pipeline.evaluation.thresholds import THRESHOLDS, dice_by_threshold
@@ -38,8 +38,7 @@ class Evaluation(NamedTuple):
     """What is kept of a run's test cases.
 
     table: evaluation/cases.csv: id, the columns of metrics.METRICS, the counts; with
-        evaluate.resolution native also the thresholded metrics and the counts at the originals'
-        size, each named native_.
+        evaluate.resolution native also NativeScorer's, each named native_.
     predictions: the masks, bits packed along the width: (cases, height, width / 8) uint8.
     binned: pixels by their probability: (cases, bins, 3), as calibration.bin_pixels gives them.
     """
@@ -68,8 +67,7 @@ def evaluate(model: nn.Module, cases: PreparedCases, study: Study) -> Evaluation
     table.insert(0, "id", rows["id"].to_numpy())
     table = table[["id", *METRICS, *COUNTS]]
     if native is not None:
-        own = score_cases(native.collect(), jaccard_threshold=settings.jaccard_threshold)
-        table = pd.concat([table, own.add_prefix("native_")], axis="columns")
+        table = table.join(native.collect().add_prefix("native_"))
     return Evaluation(table, np.concatenate(predictions), np.concatenate(binned))
 
 

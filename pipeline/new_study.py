@@ -10,18 +10,31 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nibabel.filebasedimages import ImageFileError
+from nibabel.loadsave import load
+from nibabel.nifti1 import Nifti1Image
+from nibabel.orientations import io_orientation
 from PIL import Image
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import ROOT
-from pipeline.data.raw import RawCase, find_cases, mask_names
+from pipeline.data.nifti import WRONG
+from pipeline.data.raw import (
+    IMAGE_SUFFIXES,
+    VOLUME_SUFFIXES,
+    Finding,
+    RawCase,
+    find_cases,
+    mask_names,
+)
+from pipeline.data.slices import AXES
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.files import replacing
 from pipeline.study.locks import owning
@@ -34,6 +47,8 @@ SMALLEST = 3  # cases of a split that tell anything apart
 FEW = 10  # cases of a split below which its figures say little
 RUNS = 10  # of a variant, over seeds and folds: fewer settle little (docs/verdict.md)
 LONGEST = 256  # pixels of a prepared side: the paper's
+LONGEST_OF_VOLUME = 128  # voxels: four such volumes are as many as 128 of the paper's pictures
+BATCH_OF_VOLUMES = 4
 CONFIG = """[core]
     analytics = false
     check_update = false
@@ -48,17 +63,22 @@ CONFIG = """[core]
 
 class Counted(NamedTuple):
     """What was counted of a folder of cases: `official`, cases of each official split, none where
-    the layout has no splits or one has next to no cases; height and width, medians in pixels."""
+    the layout has no splits or one has next to no cases; `size`, the medians of height and width in
+    pixels, or of depth, height and width in voxels."""
 
     cases: int
     official: dict[Split, int]
-    height: int
-    width: int
+    size: tuple[int, ...]
+
+    @property
+    def of_volumes(self) -> bool:
+        return len(self.size) == 3
 
 
 def count_cases(folder: Path) -> Counted:
-    """Raises UserError for a folder with too few cases to be divided."""
-    cases, findings = find_cases(folder)
+    """Raises UserError for a folder with too few cases to be divided, or with pictures and volumes
+    in it."""
+    cases, findings, measure = _find(folder)
     if len(cases) < FEWEST:
         told = ""
         if findings:
@@ -69,27 +89,64 @@ def count_cases(folder: Path) -> Counted:
             f"{folder} must hold at least {FEWEST} cases, in images/ and masks/ or in the folders "
             f"of the official archives, got {len(cases)}{told}"
         )
-    sizes = sorted(size for case in cases if (size := _size(case)) is not None)
+    sizes = [size for case in cases if (size := measure(case.image)) is not None]
     if not sizes:
         raise UserError(f"{folder}: none of its images can be read, such as {cases[0].image}")
-    heights, widths = (sorted(side) for side in zip(*sizes, strict=True))
+    medians = (sorted(side)[len(sizes) // 2] for side in zip(*sizes, strict=True))
     counts = Counter(case.split for case in cases)
     official = {split: counts[split] for split in SPLITS if counts[split]}
     if counts[None] or len(official) < len(SPLITS) or min(official.values()) < SMALLEST:
         official = {}
-    return Counted(len(cases), official, heights[len(sizes) // 2], widths[len(sizes) // 2])
+    return Counted(len(cases), official, tuple(medians))
 
 
-def _size(case: RawCase) -> tuple[int, int] | None:
+Measure = Callable[[Path], tuple[int, ...] | None]  # what is None, preprocess tells of
+
+
+def _find(folder: Path) -> tuple[list[RawCase], list[Finding], Measure]:
+    """The folder's cases, of pictures or of volumes, as find_cases has them, and what measures
+    their images."""
+    cases, findings = find_cases(folder)
+    volumes = _ending_in(VOLUME_SUFFIXES, findings)
+    if not volumes:
+        return cases, findings, _picture_size
+    pictures = [case.image for case in cases] + _ending_in(IMAGE_SUFFIXES, findings)
+    if pictures:
+        raise UserError(
+            f"{folder} must hold pictures or volumes, got both, such as {pictures[0]} and "
+            f"{volumes[0]}; put one kind into another folder"
+        )
+    return *find_cases(folder, volumes=True), _volume_size
+
+
+def _ending_in(suffixes: tuple[str, ...], findings: Sequence[Finding]) -> list[Path]:
+    files = (finding.file for finding in findings)
+    return [file for file in files if file.name.lower().endswith(suffixes)]
+
+
+def _picture_size(path: Path) -> tuple[int, int] | None:
+    """Height and width."""
     try:
-        with Image.open(case.image) as image:  # its header alone
+        with Image.open(path) as image:  # its header alone
             return image.height, image.width
     except (OSError, SyntaxError, ValueError):
-        return None  # preprocess tells of it
+        return None
+
+
+def _volume_size(path: Path) -> tuple[int, ...] | None:
+    """Depth, height and width, as pipeline/data/nifti.py turns them."""
+    try:
+        image = load(path)  # its header alone
+        if not isinstance(image, Nifti1Image) or len(image.shape) < 3:
+            return None
+        axes = [int(axis) for axis in io_orientation(image.affine)[:, 0]]
+    except (*WRONG, ImageFileError):
+        return None
+    return tuple(image.shape[axes.index(axis)] for axis in (2, 1, 0))
 
 
 def suit(counted: Counted) -> dict[str, Any]:
-    """The split, its folds, the seeds, the size and the batch size that suit the cases.
+    """The split, its folds, the seeds and the batch size that suit the cases.
 
     The official split where the folders have one; else a random one, or folds where a random one
     would leave few cases to test on. As many seeds as give each variant RUNS runs, two at least.
@@ -110,13 +167,16 @@ def suit(counted: Counted) -> dict[str, Any]:
         folds = list(range(k))
         smallest, largest = counted.cases // k, -(-counted.cases // k)
         sizes, least = list(range((k - 2) * smallest, (k - 2) * largest + 1)), smallest
-    side = min(LONGEST, 32 * max(1, min(counted.height, counted.width) // 32))
     return {
         "split": split,
         "folds": folds,
         "seeds": list(range(max(2, RUNS // len(folds)))),
-        "side": side,
-        "batch_size": batch_size(sizes),
+        "batch_size": (
+            # A last batch of one is no harm: two slices of a volume are left at the bottom.
+            max(1, min(BATCH_OF_VOLUMES, min(sizes) // 2))
+            if counted.of_volumes
+            else batch_size(sizes)
+        ),
         "least": least,
     }
 
@@ -138,10 +198,14 @@ def make_for(folder: Path, data: Path) -> str:
     chosen = suit(counted)
     params = _read(ROOT / "params.yaml")
     params["data"] = {"source": "directory", "raw": _seen(data, folder), "on_problem": "stop"}
-    params["prepare"] |= {"height": chosen["side"], "width": chosen["side"]}
     params["prepare"]["split"] = chosen["split"]
     params["train"]["batch_size"] = chosen["batch_size"]
     params["evaluate"] |= {"batch_size": chosen["batch_size"], "external": []}
+    if counted.of_volumes:
+        suit_volumes(params, counted.size)
+    else:
+        side = min(LONGEST, 32 * max(1, min(counted.size) // 32))
+        params["prepare"] |= {"height": side, "width": side}
     params["paper"] = None  # its figures are of other cases
     params["seeds"], params["folds"] = _flow(chosen["seeds"]), _flow(chosen["folds"])
     study = _make(folder, params, f"The suite's seven variants on the cases of {data.name}.")
@@ -151,9 +215,54 @@ def make_for(folder: Path, data: Path) -> str:
             f"{'fold' if len(chosen['folds']) > 1 else 'split'}: below {FEW} its figures say little"
         )
     return (
-        f"{counted.cases} cases of about {counted.width}x{counted.height} pixels, "
-        f"split {study.prepare.split.method}"
+        f"{counted.cases} cases of about {_told(counted.size)}, split {study.prepare.split.method}"
     )
+
+
+def suit_volumes(params: Any, medians: Sequence[int]) -> None:
+    """Make `params` those of volumes whose depth, height and width are about `medians`.
+
+    Volumes get the nearest size that the networks take. Depth is halved as often as leaves two
+    slices, five times at most: so its rounding is by a quarter at most.
+    """
+    nearly = [min(median, LONGEST_OF_VOLUME) for median in medians]
+    halvings = min(5, max(0, nearly[0].bit_length() - 2))
+    prepare, steps = params["prepare"], (2**halvings, 32, 32)
+    for axis, median, length, step in zip(AXES, medians, nearly, steps, strict=True):
+        prepare[axis] = step * max(1, (2 * length + step) // (2 * step))
+        told = f"voxels: the volumes' median is {median}, this the nearest multiple of {step}"
+        _say(prepare, axis, told if length == median else f"{told} up to {LONGEST_OF_VOLUME}")
+    prepare["foreground"] = "nonzero"
+    _say(prepare, "foreground", "all labels but 0; or which of a mask are lesion, such as [1, 2]")
+    _say(prepare, "resize", "as volumes need it")
+    prepare["near_duplicates"] = None
+    _say(prepare, "near_duplicates", "not looked for: scans of one region of the body are alike")
+    _say(params["train"], "batch_size", f"of volumes at most {BATCH_OF_VOLUMES}")
+    params["evaluate"]["surface_tolerance"] = 1.0
+    _say(
+        params["evaluate"],
+        "surface_tolerance",
+        "voxels that a surface may be off; at the volumes' own size millimetres",
+    )
+    params["train"]["augmentation"].insert(0, _yaml().load("DepthFlip: {p: 0.5}"))
+    for network in params["models"].values():
+        network |= {"dimensions": 3, "depth_halvings": halvings}
+    first = next(iter(params["models"].values()))
+    told = (
+        f"in every network: as often as leaves two of {prepare['depth']} slices, five times at most"
+    )
+    _say(first, "depth_halvings", told)
+
+
+def _say(block: Any, key: str, comment: str) -> None:
+    """Put a comment after a key's value, in place of the one that is there."""
+    block.ca.items.pop(key, None)
+    block.yaml_add_eol_comment(comment, key, column=0)
+
+
+def _told(size: Sequence[int]) -> str:
+    """A size as 400x300 pixels, or as 32x64x24 voxels."""
+    return f"{'x'.join(map(str, size[::-1]))} {'pixels' if len(size) == 2 else 'voxels'}"
 
 
 def make_like(folder: Path, other: Path) -> str:
@@ -371,7 +480,7 @@ def main() -> None:
         made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
     study = load_study(folder)
     print(
-        f"new_study: {folder}: {made}; {study.prepare.width}x{study.prepare.height} pixels, "
+        f"new_study: {folder}: {made}; {_told(study.prepare.size)}, "
         f"{quantity(len(study.variants), 'variant')}, {quantity(len(study.seeds), 'seed')}, "
         f"{quantity(len(study.folds), 'fold')}: {quantity(len(study.runs()), 'run')}\n"
         f"next: look at {folder / 'params.yaml'}, then: cd {folder} && dvc repro"

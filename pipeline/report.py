@@ -24,7 +24,6 @@ from pipeline.reporting.modelcard import write_card
 from pipeline.reporting.protocol import LOSSES, readings
 from pipeline.reporting.run_chart import colours_of, run_chart
 from pipeline.reporting.sections import sections
-from pipeline.reporting.style import as_pictures
 from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note
 from pipeline.reporting.writers import all_definitions, csv, latex, markdown
 from pipeline.statistics.results import Results, open_results
@@ -173,8 +172,8 @@ def page(study: Study, cases: PreparedCases, results: Results, tables: Sequence[
             attention_caption=f"{CAPTION} {attention_seeds(study, results)}",
             explorer=explorer(
                 results,
-                as_pictures(cases),
-                lambda seed: read_predictions(study, cases, results.cases.ids, seed),
+                cases,
+                lambda ids, seed, at: read_predictions(study, cases, ids, seed, at),
                 study.prepare.resize,
             ),
             examples=[*example_cases(scores), *disputed_cases(scores)],
@@ -256,9 +255,9 @@ CARD_PICTURES = {
     "contact_sheet.png": (
         "Contact sheet",
         "Cases from the smallest lesion to the largest, at even steps, with their true borders. "
-        "Under the id: the split, and the lesion's share of the picture.",
+        "Under the id: the split, and the lesion's share of the image.",
     ),
-    "lesion_areas.png": ("Lesion areas", "The lesion's share of the picture, by split."),
+    "lesion_areas.png": ("Lesion areas", "The lesion's share of the image, by split."),
     "near_duplicates.png": (
         "Near-duplicates",
         "Pairs that show one photograph twice; those across splits first. All pairs: "

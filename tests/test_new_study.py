@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import yaml
 from clones import copy_project
 from PIL import Image
+from test_preprocess import add_volumes, draw_volumes
 
 from pipeline import new_study
+from pipeline.engine.prepared import PreparedCases
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study
 
@@ -44,6 +49,18 @@ def make_cases(folder: Path, count: int, *, height: int = 300, width: int = 400)
     for number in range(count):
         Image.new("RGB", (width, height)).save(folder / "images" / f"{number}.jpg")
         Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    return folder
+
+
+def make_volumes(folder: Path, shapes: Sequence[tuple[int, int, int]]) -> Path:
+    """A flat case of each depth, height and width, black, in files whose axes are height, depth and
+    width."""
+    affine = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+        for number, (depth, height, width) in enumerate(shapes):
+            voxels = np.zeros((height, depth, width), np.uint8)
+            nibabel.save(nibabel.Nifti1Image(voxels, affine), folder / kind / f"{number}.nii.gz")
     return folder
 
 
@@ -97,6 +114,103 @@ def test_few_cases_are_all_tested_in_folds(tmp_path, capsys, count, folds, seeds
     assert study.seeds == list(range(seeds))
     assert (study.prepare.height, study.prepare.width) == (64, 64)
     assert ("its figures say little" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ("median", "prepared", "halvings"),
+    [
+        ((36, 50, 35), (32, 64, 32), 4),
+        ((12, 40, 48), (12, 32, 64), 2),
+        ((20, 200, 100), (24, 128, 96), 3),
+        ((150, 64, 20), (128, 64, 32), 5),
+        ((1, 32, 33), (1, 32, 32), 0),
+    ],
+)
+def test_a_study_of_volumes_has_the_nearest_size_that_networks_take(
+    tmp_path, capsys, median, prepared, halvings
+):
+    shapes = [(5, 10, 9)] * 4 + [median] * 10 + [(180, 220, 210)] * 3
+    make("studies/mine", "--data", make_volumes(tmp_path / "cases", shapes))
+    study = load_study(Path("studies/mine"))
+    study.check_inputs()
+    assert study.prepare.size == prepared
+    assert {model.dimensions for model in study.models.values()} == {3}
+    assert {model.depth_halvings for model in study.models.values()} == {halvings}
+    sizes = ["x".join(map(str, size[::-1])) for size in (median, prepared)]
+    told = capsys.readouterr().out
+    assert f"17 cases of about {sizes[0]} voxels, split folds; {sizes[1]} voxels, 7 var" in told
+
+
+def test_a_study_of_volumes_says_what_was_chosen_from_what(tmp_path):
+    cases = make_volumes(tmp_path / "cases", [(36, 50, 140)] * 9)
+    (cases / "images" / "3.nii.gz").write_bytes(b"no volume")  # preprocess tells of it
+    make("studies/mine", "--data", cases)
+    study = load_study(Path("studies/mine"))
+    assert (study.prepare.foreground, study.prepare.resize) == ("nonzero", "stretch")
+    assert study.prepare.near_duplicates is None
+    assert {"DepthFlip": {"p": 0.5}} in study.train.augmentation
+    assert len(study.train.augmentation) == 3
+    text = Path("studies/mine/params.yaml").read_text()
+    assert (
+        "  depth: 32 # voxels: the volumes' median is 36, this the nearest multiple of 16\n" in text
+    )
+    assert (
+        "  width: 128 # voxels: the volumes' median is 140, this the nearest multiple of 32 up"
+        in text
+    )
+    assert "    depth_halvings: 4 # in every network: as often as leaves two of 32 slices" in text
+
+
+@pytest.mark.parametrize(("count", "size"), [(9, 1), (40, 4), (101, 4)])
+def test_a_batch_of_volumes_is_small(tmp_path, count, size):
+    make("studies/mine", "--data", make_volumes(tmp_path / "cases", [(8, 32, 32)] * count))
+    study = load_study(Path("studies/mine"))
+    assert (study.train.batch_size, study.evaluate.batch_size) == (size, size)
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_pictures_and_volumes_in_one_folder_are_told(tmp_path, kind):
+    cases = make_volumes(tmp_path / "cases", [(8, 32, 32)] * 9)
+    Image.new("RGB", (40, 40)).save(cases / kind / "photograph.JPG")
+    told = (
+        r"cases must hold pictures or volumes, got both, such as .*photograph\.JPG and .*\.nii\.gz"
+    )
+    with pytest.raises(UserError, match=told):
+        make("studies/mine", "--data", cases)
+    cases = make_cases(tmp_path / "pictures", 9)
+    (cases / kind / "scan.NII").touch()
+    with pytest.raises(UserError, match=r"got both, such as .*0\.jpg and .*scan\.NII; put one"):
+        make("studies/mine", "--data", cases)
+
+
+def test_volumes_of_which_none_can_be_read_are_told(tmp_path):
+    cases = make_volumes(tmp_path / "cases", [(8, 32, 32)] * 9)
+    plane = nibabel.Nifti1Image(np.zeros((32, 32), np.uint8), np.eye(4))
+    nowhere = plane.header.copy()
+    for number, path in enumerate(sorted((cases / "images").iterdir())):
+        if number < 3:
+            path.write_bytes(path.read_bytes()[:60])
+        elif number < 6:
+            nibabel.save(plane, path)
+        else:
+            nowhere["vox_offset"] = np.inf
+            path.write_bytes(nowhere.binaryblock)
+    with pytest.raises(UserError, match=r"none of its images can be read, such as .*0\.nii\.gz"):
+        make("studies/mine", "--data", cases)
+
+
+@pytest.mark.slow
+def test_a_study_of_volumes_runs_as_it_is_made(project, tmp_path):
+    for number in range(15):
+        add_volumes(tmp_path / "cases", f"case{number}", *draw_volumes(number, (13, 40, 50)))
+    make("studies/mine", "--data", tmp_path / "cases")
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": tools, "DVC_NO_ANALYTICS": "1"}
+    command = ["dvc", "repro", "preprocess"]
+    subprocess.run(command, cwd="studies/mine", env=environment, check=True)
+    cases = PreparedCases.open(project / "studies" / "mine" / "data" / "prepared")
+    assert cases.images.shape == (15, 12, 32, 64, 1)
+    assert cases.masks.any(axis=(1, 2, 3)).all()
 
 
 @pytest.mark.parametrize(("validation", "method"), [(4, "official"), (2, "folds")])
@@ -154,7 +268,7 @@ def test_a_study_like_another_is_the_other_under_its_own_name():
 def test_null_stays_written_out():
     make("studies/mine", "--like", "studies/demo")
     written = Path("studies/mine/params.yaml").read_text()
-    assert "gradient_clip: null # the largest" in written
+    assert "early_stopping: null # epochs without" in written
     assert written.count(": null") == Path("studies/demo/params.yaml").read_text().count(": null")
 
 

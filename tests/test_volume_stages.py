@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,15 @@ import torch
 import yaml
 from conftest import REPOSITORY
 from PIL import Image
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import binary_erosion, map_coordinates
+from scipy.spatial.distance import cdist
 
+from pipeline.data.blobs import SPACING
 from pipeline.data.sources import draw_cases
 from pipeline.engine.compute import to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
+from pipeline.reporting.explorer import border
 from pipeline.study.blocks import Synthetic
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
@@ -91,6 +97,15 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
     return 2 * (found & truth).sum() / total if total else 1.0
 
 
+def distances(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """In millimetres between all voxels of two surfaces: the 95th percentile, the larger of the two
+    ways; and the share within 1 mm."""
+    surfaces = [np.argwhere(mask & ~binary_erosion(mask)) * SPACING for mask in (found, truth)]
+    apart = cdist(*surfaces)
+    ways = apart.min(axis=1), apart.min(axis=0)
+    return max(np.percentile(way, 95) for way in ways), (np.concatenate(ways) <= 1).mean()
+
+
 @pytest.mark.slow
 def test_scores_are_of_all_voxels_at_the_prepared_and_at_the_original_size(study):
     cases = PreparedCases.open(study.prepared_dir)
@@ -103,6 +118,7 @@ def test_scores_are_of_all_voxels_at_the_prepared_and_at_the_original_size(study
     whole = originals(study, list(table.index))
     packed = np.load(study.evaluation_dir(*run) / "predictions.npy")
     predictions = np.unpackbits(packed, axis=-1)
+    outlined = 0
     for row, place in enumerate(cases.indices("test")):
         id = cases.table["id"].iloc[place]
         with torch.no_grad():
@@ -115,8 +131,14 @@ def test_scores_are_of_all_voxels_at_the_prepared_and_at_the_original_size(study
         assert table.loc[id, "dice"] == pytest.approx(dice(found, cases.masks[place] > 0))
         laid = linear(probabilities, (12, 40, 48)) > 0.5
         assert table.loc[id, "native_dice"] == pytest.approx(dice(laid, whole[id]), abs=1e-3)
+        if laid.any():
+            outlined += 1
+            farthest, within = distances(laid, whole[id])
+            assert table.loc[id, "native_hausdorff_95"] == pytest.approx(farthest, abs=0.05)
+            assert table.loc[id, "native_surface_dice"] == pytest.approx(within, abs=1e-3)
         counts = table.loc[id, ["true_positives", "false_positives"]]
         assert counts.sum() == found.sum()
+    assert outlined
 
 
 @pytest.mark.slow
@@ -135,6 +157,30 @@ def test_the_report_shows_slices_and_tells_sizes_and_spacings(study):
     assert (study.reports_dir / "attention" / "limit_encoder_attention.png").is_file()
     sheet = study.prepared_dir / "card" / "contact_sheet.png"
     assert Image.open(sheet).size[0] > 600
+
+
+@pytest.mark.slow
+def test_the_reports_explorer_has_each_runs_borders_in_several_slices(study):
+    page = (study.reports_dir / "index.html").read_text()
+    found = re.search(r'id="explorer-data">(.*?)</script>', page, re.DOTALL)
+    data = json.loads(found[1])
+    cases = PreparedCases.open(study.prepared_dir)
+    test = cases.indices("test")
+    assert data["ids"] == cases.table["id"].iloc[test].tolist()
+    assert data["depth"] == 8
+    assert len(data["images"]) == len(data["slices"]) > 3 * len(test)
+    drawn = 0
+    for seed in study.seeds:
+        borders = json.loads(zlib.decompress(base64.b64decode(data["borders"][str(seed)])))
+        for variant, of_frames in zip(data["variants"], borders, strict=True):
+            path = study.evaluation_dir(variant["name"], seed) / "predictions.npy"
+            predictions = np.unpackbits(np.load(path), axis=-1)
+            for row, (first, _, last) in enumerate(data["frames"]):
+                places = np.array(data["slices"][first : last + 1]) - 1
+                upright = predictions[row, places, ::-1]
+                assert of_frames[first : last + 1] == [border(mask, 1 / 8) for mask in upright]
+            drawn += len(set(of_frames) - {""})
+    assert drawn > len(data["slices"]) / 2
 
 
 @pytest.mark.slow

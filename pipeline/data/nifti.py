@@ -50,7 +50,10 @@ CANONICAL = io_orientation(np.eye(4))
 PERCENTILES = (0.5, 99.5)  # of a volume's intensities, black and white
 APART = 0.01  # voxels by which corners of an image and of its mask may lie apart: what is rounded
 WHOLE = 1e-3  # from a whole number to a label that was scaled and rounded
-WRONG = (OSError, EOFError, ValueError, KeyError, zlib.error, HeaderDataError, WrapStructError)
+WRONG = (  # what reading a damaged file raises
+    *(OSError, EOFError, ValueError, KeyError, OverflowError),
+    *(zlib.error, HeaderDataError, WrapStructError),
+)
 
 
 @dataclass(frozen=True)

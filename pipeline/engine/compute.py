@@ -64,18 +64,22 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose_dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """What autocast computes in. `auto` is bfloat16 where the hardware multiplies in it faster.
+def choose_dtype(device: torch.device, precision: Precision, dimensions: int = 2) -> torch.dtype:
+    """What autocast computes in, on pictures or volumes. `auto` is bfloat16 where the hardware
+    multiplies in it faster.
 
     Not on a processor with AMX that is kept off it: there the limit variant's training step took
-    1.2 times float32's processor time, at 128x128 and at 256x256.
+    1.2 times float32's processor time, at 128x128 and at 256x256. And not for volumes on any
+    processor: with AMX a loss became NaN within an epoch, on one without it stayed finite, and why
+    is not known.
     """
     if precision == "auto":
         if device.type == "cuda":
             good = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             kept_off = os.environ.get("ONEDNN_MAX_CPU_ISA", "").startswith("AVX")
-            good = cpu_has("avx512_bf16") and not (cpu_has("amx_bf16") and kept_off)
+            able = cpu_has("avx512_bf16") and dimensions == 2
+            good = able and not (cpu_has("amx_bf16") and kept_off)
         precision = "bfloat16" if good else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 

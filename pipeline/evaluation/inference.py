@@ -31,7 +31,7 @@ def forward(
     """The split's cases in their order: logits and targets, float32 (N, 1, ...). Raises UserError
     where a GPU's memory is too small, and for logits that are NaN or infinite."""
     device = next(model.parameters()).device
-    dtype = choose_dtype(device, settings.precision)
+    dtype = choose_dtype(device, settings.precision, cases.masks.ndim - 1)
     for images, masks in split_batches(cases, split, settings.batch_size):
         try:
             with autocast(device, dtype):

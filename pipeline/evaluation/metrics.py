@@ -42,7 +42,7 @@ def summarise(cases: pd.DataFrame) -> dict[str, Any]:
     mask are both empty."""
     counts = cases[list(COUNTS)].to_numpy()
     pooled = counts.sum(axis=0)
-    native = [f"native_{name}" for name in OVERLAP if f"native_{name}" in cases]
+    native = [f"native_{name}" for name in METRICS if f"native_{name}" in cases]
     return {
         **{name: float(cases[name].mean()) for name in (*METRICS, *native)},
         "pooled_dice": float(overlap.dice(pooled)),

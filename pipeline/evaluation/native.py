@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
+from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import cv2
@@ -20,11 +21,14 @@ from pipeline.data.geometry import Size, place
 from pipeline.data.integrity import UnusableError, decode_mask
 from pipeline.data.nifti import decode_volume, to_lesion
 from pipeline.engine.prepared import NATIVE_MASKS
+from pipeline.evaluation.metrics import score_cases
+from pipeline.evaluation.surface import score_distances
 from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
 from pipeline.study.values import Resize
 
+Spacing = tuple[float, float, float]  # millimetres along depth, height and width
 LONGEST = 2**15 - 2  # pixels of a side that cv2 can warp to
 WAITING = 4  # batches whose probabilities are kept until threads are free
 
@@ -84,8 +88,16 @@ def lay_back_volume(
     return np.asarray(laid[0, 0])
 
 
+class Native(NamedTuple):
+    """A case at its original's size. counts (4,): overlap.COUNTS; distances: of a volume
+    surface.DISTANCES in millimetres, of a picture, whose pixels have no known size, none."""
+
+    counts: NDArray[np.int64]
+    distances: dict[str, float]
+
+
 class NativeScorer:
-    """Counts predictions against the masks at the originals' size, in threads beside the network.
+    """Scores predictions by the masks at the originals' size, in threads beside the network.
 
     Each mask's sha256 is held against that of cases.csv.
     """
@@ -100,57 +112,66 @@ class NativeScorer:
                 f"{self.path} is missing or unusable ({error}); run the stage {study.preparing}"
             ) from None
         self.pool = ThreadPoolExecutor(usable_cores())
-        self.waiting: deque[Iterator[NDArray[np.int64]]] = deque()
-        self.counts: list[NDArray[np.int64]] = []
+        self.waiting: deque[Iterator[Native]] = deque()
+        self.scored: list[Native] = []
 
     def submit(self, probabilities: NDArray[np.float32], rows: pd.DataFrame) -> None:
-        """Score a batch (N, h, w) of the cases `rows` of cases.csv.
+        """Score a batch (N, h, w), or (N, d, h, w), of the cases `rows` of cases.csv.
 
         Raises UserError for a mask that is not there or is not the one that was prepared.
         """
         cases = rows[["id", "mask_sha256"]].itertuples(index=False)
-        self.waiting.append(self.pool.map(self._count, probabilities, cases))
+        self.waiting.append(self.pool.map(self._score, probabilities, cases))
         if len(self.waiting) > WAITING:
-            self.counts.extend(self.waiting.popleft())
+            self.scored.extend(self.waiting.popleft())
 
-    def collect(self) -> NDArray[np.int64]:
-        """Pixels of each kind of all cases that were submitted, in their order: (cases, 4)."""
+    def collect(self) -> pd.DataFrame:
+        """The thresholded metrics, distances and counts of all cases that were submitted, in their
+        order, a row a case."""
         for batch in self.waiting:
-            self.counts.extend(batch)
+            self.scored.extend(batch)
         self.pool.shutdown()
         self.masks.close()
-        return np.stack(self.counts)
+        table = score_cases(
+            np.stack([case.counts for case in self.scored]),
+            jaccard_threshold=self.study.evaluate.jaccard_threshold,
+        )
+        return table.join(pd.DataFrame([case.distances for case in self.scored]))
 
-    def _count(
-        self, probabilities: NDArray[np.float32], case: tuple[str, str]
-    ) -> NDArray[np.int64]:
+    def _score(self, probabilities: NDArray[np.float32], case: tuple[str, str]) -> Native:
         id, sha256 = case
-        mask = self._read(id, sha256)
+        mask, spacing = self._read(id, sha256)
+        settings = self.study.evaluate
+        if spacing is not None:
+            found = lay_back_volume(probabilities, mask.shape) > settings.threshold
+            distances = score_distances(
+                found[None], mask[None], tolerance=settings.surface_tolerance, spacing=spacing
+            )
+            measured = {name: float(value) for name, (value,) in distances.items()}
+            return Native(count(found, mask), measured)
         try:
-            if self.study.prepare.depth is not None:
-                laid = lay_back_volume(probabilities, mask.shape)
-            else:
-                laid = lay_back(probabilities, mask.shape, self.study.prepare.resize)
+            laid = lay_back(probabilities, mask.shape, self.study.prepare.resize)
         except TooLongError as problem:
             raise UserError(f"{id} {problem}, or set evaluate.resolution to network") from None
-        return count(laid > self.study.evaluate.threshold, mask)
+        return Native(count(laid > settings.threshold, mask), {})
 
-    def _read(self, id: str, sha256: str) -> NDArray[np.bool_]:
-        """The case's mask (H, W), or (D, H, W), as it was prepared from."""
+    def _read(self, id: str, sha256: str) -> tuple[NDArray[np.bool_], Spacing | None]:
+        """The case's mask (H, W), or (D, H, W) with its spacing, as it was prepared from."""
         prepare = self.study.prepare
         try:
             content = self.masks.read(id)
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise BadZipFile("its sha256 is not that of cases.csv")
             if prepare.depth is not None:
-                return to_lesion(decode_volume(content), prepare.foreground or "nonzero")
+                volume = decode_volume(content)
+                return to_lesion(volume, prepare.foreground or "nonzero"), volume.spacing
             mask = decode_mask(id, self.path, content, [])
         except (KeyError, BadZipFile, UnusableError) as problem:
             raise UserError(
                 f"{self.path} has no usable mask of {id} ({problem}); run the stage "
                 f"{self.study.preparing} again, or set evaluate.resolution to network"
             ) from None
-        return np.asarray(mask) > 0
+        return np.asarray(mask) > 0, None
 
 
 def count(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.int64]:

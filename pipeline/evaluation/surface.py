@@ -17,26 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
-SURFACE_METRICS = ("hausdorff_95", "surface_dice", "boundary_iou")
+DISTANCES = ("hausdorff_95", "surface_dice")
+SURFACE_METRICS = (*DISTANCES, "boundary_iou")
 BOUNDARY_SHARE = 0.02  # of the diagonal: Cheng et al.'s width of a boundary
 
 
 def score_surfaces(
+    predicted: NDArray[np.bool_], masks: NDArray[np.bool_], *, tolerance: float
+) -> dict[str, NDArray[np.float64]]:
+    """SURFACE_METRICS of masks (N, H, W), or (N, D, H, W), each (N,), in pixels: score_distances
+    and boundary_iou."""
+    overlap = [boundary_iou(*pair) for pair in zip(predicted, masks, strict=True)]
+    distances = score_distances(predicted, masks, tolerance=tolerance)
+    return distances | {"boundary_iou": np.array(overlap)}
+
+
+def score_distances(
     predicted: NDArray[np.bool_],
     masks: NDArray[np.bool_],
     *,
     tolerance: float,
     spacing: Sequence[float] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """SURFACE_METRICS of masks (N, H, W), or (N, D, H, W), each (N,).
+    """DISTANCES of masks (N, H, W), or (N, D, H, W), each (N,).
 
     spacing: from a pixel's centre to the next along each axis, in the unit of distances and of
     `tolerance`, such as millimetres; None: they are in pixels.
 
     hausdorff_95: the larger of the 95th percentiles of the distances from each outline's pixels to
     the other outline; the diagonal where one mask is empty. surface_dice (normalised, in [0, 1]):
-    the share of both outlines' pixels that lie within `tolerance` of the other. boundary_iou in
-    [0, 1]: see there. An outline is the lesion's pixels beside background or the picture's edge.
+    the share of both outlines' pixels that lie within `tolerance` of the other. An outline is the
+    lesion's pixels beside background or the picture's edge.
     """
     steps = (1.0,) * (masks.ndim - 1) if spacing is None else tuple(spacing)
     sides = zip(masks.shape[1:], steps, strict=True)
@@ -49,8 +60,7 @@ def score_surfaces(
         distances[outlined], within[outlined] = _outlines(
             predicted[outlined], masks[outlined], tolerance, steps
         )
-    overlap = [boundary_iou(*pair) for pair in zip(predicted, masks, strict=True)]
-    return dict(zip(SURFACE_METRICS, (distances, within, np.array(overlap)), strict=True))
+    return dict(zip(DISTANCES, (distances, within), strict=True))
 
 
 def _outlines(

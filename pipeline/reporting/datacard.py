@@ -306,7 +306,7 @@ def draw_contact_sheet(
 
 
 def draw_lesion_areas(areas: NDArray[np.float64], parts: NDArray[np.str_]) -> Figure:
-    """Histograms of the lesions' share of the picture, one for each split or fold."""
+    """Histograms of the lesions' share of the image, one for each split or fold."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     ax = figure.subplots()
     names = [str(name) for name in SPLITS if name in parts]
@@ -327,7 +327,7 @@ def draw_lesion_areas(areas: NDArray[np.float64], parts: NDArray[np.str_]) -> Fi
     )
     sns.move_legend(ax, "upper right", title=None)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set(xlabel="Lesion's share of the picture", ylabel="Cases of the split, %", xlim=(0, 1))
+    ax.set(xlabel="Lesion's share of the image", ylabel="Cases of the split, %", xlim=(0, 1))
     return figure
 
 

@@ -14,7 +14,10 @@
   const view = part("view");
   const several = data.variants.length > 1;
   const ALL = data.seeds.length; // the place of their mean
-  const unpacked = new Map(); // seed -> variant -> case: a border
+  const unpacked = new Map(); // seed -> variant -> frame: a border
+  const slider = part("slice"); // through a case's frames; of pictures, which have one, none
+  const largest = (index) => data.frames[index][1]; // the frame that shows a case at first
+  const current = data.ids.map((_, index) => largest(index)); // case -> the frame that is shown
 
   let found = []; // indices of the cases that pass the filters, in order
   let listed = PAGE; // how many of them the list shows
@@ -152,7 +155,7 @@
     const button = make(
       "button",
       { type: "button", "data-index": index, "aria-current": index === chosen },
-      picture(index, truth(index)),
+      picture(index, largest(index), truth(largest(index))),
       make("strong", {}, `Dice ${decimals(valueOf(index, "dice"))}`),
       make("span", { class: "id" }, data.ids[index]),
       make("span", { class: "quiet" }, line),
@@ -164,22 +167,22 @@
   // ---- pictures
 
   const border = (kind, d) => make("path", { class: kind, d });
-  const truth = (index) => ["rim", "truth"].map((kind) => border(kind, data.truth[index]));
+  const truth = (frame) => ["rim", "truth"].map((kind) => border(kind, data.truth[frame]));
 
-  // The image with what is drawn over it, the later above the earlier.
-  function picture(index, drawn, kind = "") {
+  // A case's frame with what is drawn over it, the later above the earlier.
+  function picture(index, frame, drawn, kind = "") {
     // A unit's centre is at whole numbers: the picture begins half a unit before 0.
-    const frame = { x: -0.5, y: -0.5, width: data.width, height: data.height };
+    const box = { x: -0.5, y: -0.5, width: data.width, height: data.height };
     const image = make("image", {
-      ...frame,
+      ...box,
       preserveAspectRatio: "none",
-      href: `data:image/webp;base64,${data.images[index]}`,
+      href: `data:image/webp;base64,${data.images[frame]}`,
     });
     const svg = make(
       "svg",
       {
         class: `picture ${kind}`,
-        viewBox: Object.values(frame).join(" "),
+        viewBox: Object.values(box).join(" "),
         preserveAspectRatio: "none",
         "aria-hidden": "true",
       },
@@ -206,10 +209,10 @@
   const drawnSeeds = () =>
     (oneSeed() === null ? data.seeds : [oneSeed()]).filter((seed) => seed in data.borders);
 
-  // A variant's borders on a case, one of each drawn seed with a run of it that is unpacked.
-  const predicted = (variant, index) =>
+  // A variant's borders on a frame, one of each drawn seed with a run of it that is unpacked.
+  const predicted = (variant, frame) =>
     drawnSeeds()
-      .map((seed) => unpacked.get(seed)?.[variant]?.[index])
+      .map((seed) => unpacked.get(seed)?.[variant]?.[frame])
       .filter((d) => d !== undefined);
 
   async function unpack(seed) {
@@ -225,6 +228,7 @@
     if (chosen === null) return;
     const missing = drawnSeeds().filter((seed) => !unpacked.has(seed));
     part("case").setAttribute("aria-busy", missing.length > 0);
+    showSlice();
     const panels = comparing() ? compared(chosen) : each(chosen);
     part("panels").classList.toggle("compared", comparing());
     part("panels").replaceChildren(...panels);
@@ -236,23 +240,35 @@
     });
   }
 
+  // Which of a volume's slices is shown; of one slice alone there is nothing to choose.
+  function showSlice() {
+    if (!slider) return;
+    const [first, , last] = data.frames[chosen];
+    Object.assign(slider, { min: first, max: last, value: current[chosen], hidden: first === last });
+    const place = `${data.slices[current[chosen]]} of ${data.depth}`;
+    slider.setAttribute("aria-valuetext", place);
+    part("slice-told").textContent = `Slice ${place}`;
+  }
+
   const shownVariants = () =>
     several
       ? [...part("variants").querySelectorAll(":checked")].map((input) => Number(input.value))
       : [0];
 
   function each(index) {
+    const frame = current[index];
     return [
-      panel(picture(index, []), ["Image"]),
-      panel(picture(index, truth(index)), ["Truth"], data.truth[index] ? "" : "no lesion"),
+      panel(picture(index, frame, []), ["Image"]),
+      panel(picture(index, frame, truth(frame)), ["Truth"], data.truth[frame] ? "" : "no lesion"),
       ...shownVariants().map((variant) => prediction(index, variant)),
     ];
   }
 
   function prediction(index, variant) {
-    const lines = predicted(variant, index);
+    const frame = current[index];
+    const lines = predicted(variant, frame);
     const kind = lines.length > 1 ? "predicted many" : "predicted";
-    const svg = picture(index, [border(kind, lines.join("")), ...truth(index)]);
+    const svg = picture(index, frame, [border(kind, lines.join("")), ...truth(frame)]);
     return panel(svg, [marker(variant), ...broken(data.variants[variant].name)], told(index, variant, lines));
   }
 
@@ -261,11 +277,12 @@
     const { failed } = data.variants[variant];
     const seed = oneSeed();
     const empty = lines.filter((d) => d === "").length;
+    const nothing = slider ? "nothing predicted in this slice" : "nothing predicted";
     if (seed === null) {
       return (
         `mean Dice ${decimals(dice(variant, index))}` +
         (failed.length > 0 ? `, with the failed run of ${numbers("seed", failed)}` : "") +
-        (empty > 0 ? `; nothing predicted by ${empty} of ${lines.length} runs` : "")
+        (empty > 0 ? `; ${nothing} by ${empty} of ${lines.length} runs` : "")
       );
     }
     if (!data.dice[variant][place()]) return `no run of seed ${seed}`;
@@ -273,11 +290,12 @@
       `Dice ${decimals(dice(variant, index))}` +
       (failed.includes(seed) ? " of a run that failed" : "") +
       (ALL > 1 ? `, mean over seeds ${decimals(dice(variant, index, ALL))}` : "") +
-      (empty > 0 ? "; nothing predicted" : "")
+      (empty > 0 ? `; ${nothing}` : "")
     );
   }
 
   function compared(index) {
+    const frame = current[index];
     const [first, second] = pair();
     const alone = pair().map((variant) =>
       make("span", {}, marker(variant), ...broken(data.variants[variant].name), " alone"),
@@ -286,7 +304,7 @@
       prediction(index, first),
       prediction(index, second),
       panel(
-        picture(index, [...differing(index, first, second), ...truth(index)], "dim"),
+        picture(index, frame, [...differing(frame, first, second), ...truth(frame)], "dim"),
         ["Where they differ"],
         `difference ${signed(difference(index))}; found by`,
         ...alone,
@@ -296,13 +314,13 @@
 
   // The areas that one variant alone predicts, by seed one over the other. Both masks' paths
   // together fill, by evenodd, where just one of them is; clipped by a mask: where that one is.
-  function differing(index, first, second) {
+  function differing(frame, first, second) {
     const seeds = drawnSeeds().filter((seed) =>
       [first, second].every((variant) => unpacked.get(seed)?.[variant]),
     );
     const opacity = 1 - 0.15 ** (1 / seeds.length); // all together: 0.85
     return seeds.flatMap((seed) => {
-      const paths = [first, second].map((variant) => unpacked.get(seed)[variant][index]);
+      const paths = [first, second].map((variant) => unpacked.get(seed)[variant][frame]);
       return [first, second].flatMap((variant, at) => {
         const id = `explorer-clip-${seed}-${at}`;
         const mask = make("path", { d: paths[at], "clip-rule": "evenodd" });
@@ -502,6 +520,10 @@
   part("compare").addEventListener("click", () => {
     part("compare").setAttribute("aria-pressed", !comparing());
     showControls();
+    draw();
+  });
+  slider?.addEventListener("input", () => {
+    current[chosen] = slider.valueAsNumber;
     draw();
   });
   // Keys that a field or another part of the page has a use for are left to it.

@@ -1,7 +1,8 @@
 """The case explorer of the report's page: the test cases to sort, filter and look at.
 
 An HTML fragment with its own style, script (explorer.js) and data; it needs no network. Images are
-small WebPs, masks are their borders as SVG paths, deflated by seed.
+small WebPs, masks are their borders as SVG paths, deflated by seed. What is drawn are frames: a
+picture is one, and of a volume a few slices are.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,24 +25,36 @@ from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.data import slices
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.result_figures import Look, looks
-from pipeline.reporting.style import proportions
+from pipeline.reporting.style import proportions, view
 from pipeline.statistics.results import Cases, Results
 from pipeline.study.values import Resize, quantity
 
 # Bytes of borders and images. A page can be mailed up to some 8 MB: its figures take up to 2, and
 # what is left is the Dice of 70 runs on 1,000 cases.
 BUDGET = 5_200_000
-MOST_CASES = 1000  # that one page holds
-FEW_CASES = 250  # up to here images are larger, borders finer, and all seeds have theirs
+MOST_CASES = 1000  # that one page holds; or slices of volumes
+FEW_CASES = (
+    250  # up to here images are larger, borders finer, and all seeds have theirs of pictures
+)
+SLICES = 7  # of a volume at most; so many show where a border leaves the truth's
 SIDE, FEW_SIDE = 160, 256  # pixels of an image's longer side
 QUALITY = 60  # of WebP
 STEPS, FEW_STEPS = 128, 256  # of a mask's longer side: a border strays by no more than one
 LARGEST = 30  # contours of a mask: an untrained network's can be specks by the thousand
 
-# seed -> variant -> the masks of results.cases.ids, still packed: (ids, height, width / 8)
-Predictions = Callable[[int], Mapping[str, NDArray[np.uint8]]]
+# ids, seed, the slice of each -> variant -> their masks, still packed: (ids, height, width / 8)
+Predictions = Callable[[Sequence[str], int, Sequence[int]], Mapping[str, NDArray[np.uint8]]]
+
+
+class Frame(NamedTuple):
+    """A picture, or a slice of a volume."""
+
+    id: str
+    place: int  # of its case among the prepared ones
+    slice: int  # across depth; of a picture 0
 
 
 def templates() -> Environment:
@@ -63,17 +77,23 @@ def explorer(
     """The section `explorer` of the page: HTML with all text from data escaped, so that a template
     takes it in as it is (`| safe`).
 
-    predictions: of each seed what read_predictions reads. Of more than MOST_CASES cases those are
-    shown that variants disagree on most; of more than FEW_CASES the borders of as many seeds as
-    BUDGET allows. In the address `#case=ID&seed=3` opens a case, `#run=VARIANT,3` sorts the cases
-    by the Dice of a run; both are URI-encoded.
+    predictions: what read_predictions reads. Of more than MOST_CASES cases those are shown that
+    variants disagree on most; of more than FEW_CASES the borders of as many seeds as BUDGET allows.
+    Of volumes as many slices up to SLICES as it allows with the borders of all seeds. In the
+    address `#case=ID&seed=3` opens a case, `#run=VARIANT,3` sorts the cases by the Dice of a run;
+    both are URI-encoded.
     """
     script = Path(__file__).with_name("explorer.js").read_text(encoding="utf-8")
     data = collect(results, cases, predictions, resize)
     return (
         templates()
         .get_template("explorer.html")
-        .render(data=data, script=script, total=len(results.cases.ids))
+        .render(
+            data=data,
+            script=script,
+            total=len(results.cases.ids),
+            fewer=data["most"] < min(SLICES, data["depth"]),
+        )
     )
 
 
@@ -87,44 +107,22 @@ def collect(
     """
     chosen = _choose(results.cases)
     ids = [results.cases.ids[index] for index in chosen]
-    position = {id: place for place, id in enumerate(cases.table["id"])}
-    places = [position[id] for id in ids]
-    shown = proportions(cases, resize)[places]
-    _, height, width = cases.masks.shape
-    few = len(ids) <= FEW_CASES
     variants = list(results.cases.dice)
     seeds = sorted({int(seed) for runs in results.cases.dice.values() for seed in runs})
-    # A border's unit, in pixels; never finer than one.
-    tolerance = max(height, width) / (FEW_STEPS if few else STEPS)
-    step = max(1.0, tolerance)
-    images = [
-        webp(cases.images[place], float(proportion), FEW_SIDE if few else SIDE)
-        for place, proportion in zip(places, shown, strict=True)
-    ]
-
-    def deflated(seed: int) -> str:
-        masks = predictions(seed)
-        lines = [
-            [border(np.unpackbits(masks[name][index], axis=-1), tolerance) for index in chosen]
-            if name in masks
-            else None
-            for name in variants
-        ]
-        return base64.b64encode(zlib.compress(json.dumps(lines).encode(), 9)).decode()
-
-    left = np.inf if few else BUDGET - sum(map(len, images))
-    borders = {}
-    for seed in seeds:
-        text = deflated(seed)
-        left -= len(text)
-        if left < 0:
+    position = {id: place for place, id in enumerate(cases.table["id"])}
+    places = [position[id] for id in ids]
+    shown = proportions(cases, resize)
+    depth = math.prod(cases.masks.shape[1:-2])  # of a picture, 1
+    most = min(SLICES, depth, MOST_CASES // len(ids))
+    while True:
+        frames, spans = _frames(cases, places, most)
+        drawn = _images_and_borders(cases, frames, shown, predictions, variants, seeds)
+        if most == 1 or len(drawn["borders"]) == len(seeds):
             break
-        borders[seed] = text
+        most = max(1, most - 2)
     look = looks(results.study.variants)
     failed = {found.variant: found.failed for found in results.failures}
     return {
-        "width": width / step,
-        "height": height / step,
         "variants": [
             {"name": name, "failed": failed.get(name, []), **_drawn(look[name])}
             for name in variants
@@ -134,9 +132,75 @@ def collect(
         "lesion": _rounded((100 * results.cases.lesion_share[index] for index in chosen), 1),
         "disagreement": _rounded(results.cases.disagreement[index] for index in chosen),
         "dice": _dice(results, variants, seeds, ids),
-        "proportions": shown.round(4).tolist(),
+        "proportions": shown[places].round(4).tolist(),
+        "depth": depth,
+        "most": most,
+        "frames": spans,
+        "slices": [frame.slice + 1 for frame in frames],
+        **drawn,
+    }
+
+
+def _frames(
+    cases: PreparedCases, places: Sequence[int], most: int
+) -> tuple[list[Frame], list[list[int]]]:
+    """The frames of the cases at `places`, at most `most` of each, one case's after the other's;
+    and of each case where in them its first stands, the one that shows it, and its last."""
+    masks = cases.masks.reshape(len(cases.masks), -1, *cases.masks.shape[-2:])  # a picture: 1 deep
+    frames: list[Frame] = []
+    spans = []
+    for place in places:
+        found, first = slices.spread(masks[place], most), len(frames)
+        shown = found.index(slices.largest(masks[place]))
+        spans.append([first, first + shown, first + len(found) - 1])
+        frames += [Frame(cases.table["id"].iloc[place], place, slice) for slice in found]
+    return frames, spans
+
+
+def _images_and_borders(
+    cases: PreparedCases,
+    frames: Sequence[Frame],
+    shown: NDArray[np.float64],
+    predictions: Predictions,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """The frames' images and borders, of as many seeds as fit; shown: of all cases' proportions."""
+    height, width = cases.masks.shape[-2:]
+    few = len(frames) <= FEW_CASES
+    # A border's unit, in pixels; never finer than one.
+    tolerance = max(height, width) / (FEW_STEPS if few else STEPS)
+    step = max(1.0, tolerance)
+    images, truth = [], []
+    for frame in frames:
+        image, mask = view(cases, frame.place, at=frame.slice)
+        images.append(webp(image, float(shown[frame.place]), FEW_SIDE if few else SIDE))
+        truth.append(border(mask, tolerance))
+
+    def deflated(seed: int) -> str:
+        masks = predictions([frame.id for frame in frames], seed, [frame.slice for frame in frames])
+        lines = [
+            [border(np.unpackbits(mask, axis=-1), tolerance) for mask in masks[name]]
+            if name in masks
+            else None
+            for name in variants
+        ]
+        return base64.b64encode(zlib.compress(json.dumps(lines).encode(), 9)).decode()
+
+    pictures = cases.masks.ndim == 3
+    left = np.inf if few and pictures else BUDGET - sum(map(len, images))
+    borders = {}
+    for seed in seeds:
+        text = deflated(seed)
+        left -= len(text)
+        if left < 0:
+            break
+        borders[seed] = text
+    return {
+        "width": width / step,
+        "height": height / step,
         "images": images,
-        "truth": [border(cases.masks[place], tolerance) for place in places],
+        "truth": truth,
         "borders": borders,
     }
 

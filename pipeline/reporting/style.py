@@ -113,14 +113,15 @@ def proportions(cases: PreparedCases, resize: Resize, axis: int = 0) -> NDArray[
 
 
 def view(
-    cases: PreparedCases, place: int, axis: int = 0
+    cases: PreparedCases, place: int, axis: int = 0, at: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The picture (height, width, 3) that shows a case, and its mask (height, width): of a volume
-    the slice across `axis` with the largest lesion."""
+    the slice `at` across `axis`, or the one with the largest lesion."""
     image, mask = cases.images[place], cases.masks[place]
     if mask.ndim == 2:
         return image, mask
-    at = slices.largest(mask, axis)
+    if at is None:
+        at = slices.largest(mask, axis)
     return slices.in_colour(slices.cut(image, at, axis)), slices.cut(mask, at, axis)
 
 

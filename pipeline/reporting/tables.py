@@ -35,6 +35,7 @@ BOUNDARY_METRICS = (
     "hausdorff_95", "surface_dice", "boundary_iou", "brier", "expected_calibration_error",
 )  # fmt: skip
 NATIVE_METRICS = ("native_dice", "native_iou", "native_thresholded_jaccard")
+NATIVE_DISTANCES = ("native_hausdorff_95", "native_surface_dice")  # of volumes
 OTHER_METRICS = ("sensitivity", "specificity", "thresholded_jaccard", "pooled_dice")
 
 AVERAGINGS: dict[Averaging, str] = {  # averaging in params.yaml -> what a reader calls it
@@ -366,11 +367,19 @@ def native_table(results: Results) -> Table:
     scored = {found.metric for found in results.estimates}
     variants = results.study.variants if scored >= set(NATIVE_METRICS) else []
     metrics = [m for native in NATIVE_METRICS for m in (native, native.removeprefix("native_"))]
+    volumes = scored >= set(NATIVE_DISTANCES)
+    metrics += NATIVE_DISTANCES if volumes else ()
+    as_where = "" if volumes else ", as the ISIC 2018 challenge scores"
     caption = (
-        "At the originals' size, as the ISIC 2018 challenge scores (native), beside the network's "
-        f"own size, on {_cases(results)}: {_over_seeds(results)}."
+        f"At the originals' size{as_where} (native), beside the network's own size, on "
+        f"{_cases(results)}: {_over_seeds(results)}."
     )
-    columns = _metrics(results, metrics, {}) if variants else []
+    tolerance = results.params["evaluate"]["surface_tolerance"]
+    meanings = {
+        "native_hausdorff_95": "In millimetres; lower is better.",
+        "native_surface_dice": f"Within {tolerance:g} mm.",
+    }
+    columns = _metrics(results, metrics, meanings) if variants else []
     return _table("native", caption, variants, columns, bold=True)
 
 

@@ -112,7 +112,7 @@ METRICS: dict[str, Metric] = {
         "Native Dice",
         "higher",
         "Mean per-case Dice at the original's size, as the challenge scores: probabilities laid "
-        "back bilinearly, what preparing did undone, then thresholded, against the raw mask.",
+        "back {laid_back}, what preparing did undone, then thresholded, against the raw mask.",
     ),
     "native_iou": Metric("Native IoU", "higher", "The same of IoU."),
     "native_thresholded_jaccard": Metric(
@@ -120,7 +120,19 @@ METRICS: dict[str, Metric] = {
         "higher",
         "The same of thresholded Jaccard: what the ISIC 2018 challenge ranked by.",
     ),
+    "native_hausdorff_95": Metric(
+        "Native Hausdorff distance 95 %",
+        "lower",
+        "Hausdorff distance 95 % at the original's size, in millimetres by the volume's spacing.",
+        AMOUNT,
+    ),
+    "native_surface_dice": Metric(
+        "Native normalised surface Dice",
+        "higher",
+        "Normalised surface Dice at the original's size, within {surface_tolerance_mm:g} mm.",
+    ),
 }
+IN_MILLIMETRES = ("native_hausdorff_95", "native_surface_dice")  # of volumes alone
 POOLED = ("pooled_dice", "expected_calibration_error")  # of all cases' pixels together
 CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
 AVERAGED = (*HEADLINES, "thresholded_jaccard", "brier")  # of averaged probabilities
@@ -162,8 +174,13 @@ def names_dice(name: str) -> bool:
 
 def metrics_of(study: Study) -> list[str]:
     """The names of METRICS that the study's runs are scored by."""
+    left_out = () if study.prepare.depth is not None else IN_MILLIMETRES
     native = study.evaluate.resolution == "native"
-    return [name for name in METRICS if native or not name.startswith("native_")]
+    return [
+        name
+        for name in METRICS
+        if name not in left_out and (native or not name.startswith("native_"))
+    ]
 
 
 def state(study: Study) -> list[tuple[str, str]]:
@@ -174,6 +191,8 @@ def state(study: Study) -> list[tuple[str, str]]:
         "alpha": study.focal.alpha,
         "gamma": study.focal.gamma,
         "surface_tolerance": f"{tolerance:g} pixel{'' if tolerance == 1 else 's'}",
+        "surface_tolerance_mm": tolerance,
+        "laid_back": "bilinearly" if study.prepare.depth is None else "trilinearly",
         "calibration_bins": study.evaluate.calibration_bins,
     }
     metrics = [METRICS[name] for name in metrics_of(study)]

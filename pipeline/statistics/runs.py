@@ -242,29 +242,33 @@ def _median_times(study: Study, run: Run, cases: PreparedCases) -> dict[str, flo
 
 
 def read_predictions(
-    study: Study, cases: PreparedCases, ids: Sequence[str], seed: int
+    study: Study,
+    cases: PreparedCases,
+    ids: Sequence[str],
+    seed: int,
+    at: Sequence[int] | None = None,
 ) -> dict[str, NDArray[np.uint8]]:
     """variant -> the masks that `seed` predicted for the test cases `ids`, in their order and
-    still packed: (ids, height, width / 8); of volumes the slice that shows each case.
+    still packed: (ids, height, width / 8).
 
-    Each case's is of the fold that tested it. Raises UserError if a run's predictions.npy is
-    missing or of another shape.
+    at: (ids,), which slice of each, of volumes; an id may come several times, once for each of its
+    slices. Without it the slice that shows a case. Each case's is of the fold that tested it.
+    Raises UserError if a run's predictions.npy is missing or of another shape.
     """
-    place = {id: index for index, id in enumerate(ids)}
     *sides, width = cases.masks.shape[1:]
-    shown = {}  # of a volume, its slice
-    if len(sides) > 1:
-        position = {id: index for index, id in enumerate(cases.table["id"])}
-        shown = {id: slices.largest(cases.masks[position[id]]) for id in ids}
+    volumes = len(sides) > 1
+    if at is None:
+        position = {id: place for place, id in enumerate(cases.table["id"])}
+        at = [slices.largest(cases.masks[position[id]]) if volumes else 0 for id in ids]
     of_seed = [run for run in study.runs() if run.seed == seed]
     shape = (len(ids), sides[-1], width // 8)
     packed = {run.variant: np.zeros(shape, np.uint8) for run in of_seed}
     for run in of_seed:
         path = study.evaluation_dir(*run) / "predictions.npy"
-        tested = test_ids(cases, run.fold)
-        predicted = read_array(path, "evaluate", np.uint8, (len(tested), *sides, width // 8))
-        rows = [row for row, id in enumerate(tested) if id in place]
-        for row in rows:
-            found, id = predicted[row], tested[row]
-            packed[run.variant][place[id]] = slices.cut(found, shown[id]) if shown else found
+        rows = {id: row for row, id in enumerate(test_ids(cases, run.fold))}
+        predicted = read_array(path, "evaluate", np.uint8, (len(rows), *sides, width // 8))
+        for mask, id, slice in zip(packed[run.variant], ids, at, strict=True):
+            if id in rows:
+                found = predicted[rows[id]]
+                mask[:] = slices.cut(found, slice) if volumes else found
     return packed

@@ -388,8 +388,9 @@ class Evaluate(Block):
 
     `resolution`: at the network's size, or beside that at the original image's too, against the raw
     masks, as the challenge scores. `surface_tolerance`: pixels of the network's size by which an
-    outline may be off in the normalised surface Dice. `calibration_bins`: of the probability, for
-    reliability and its error. `external`: other test sets that each trained network is scored on.
+    outline may be off in the normalised surface Dice, and millimetres at a volume's original size.
+    `calibration_bins`: of the probability, for reliability and its error. `external`: other test
+    sets that each trained network is scored on.
     """
 
     batch_size: Count

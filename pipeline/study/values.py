@@ -144,4 +144,5 @@ METRIC_NAMES = (  # what a run is scored by: statistics/definitions.py says what
     "dice", "iou", "focal_loss", "sensitivity", "specificity", "thresholded_jaccard",
     "pooled_dice", "hausdorff_95", "surface_dice", "boundary_iou", "brier",
     "expected_calibration_error", "native_dice", "native_iou", "native_thresholded_jaccard",
+    "native_hausdorff_95", "native_surface_dice",
 )  # fmt: skip

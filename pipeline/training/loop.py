@@ -171,7 +171,7 @@ def fit(
     """
     train = study.train
     device = next(model.parameters()).device
-    dtype = choose_dtype(device, train.precision)
+    dtype = choose_dtype(device, train.precision, len(study.prepare.size))
     batches = TrainingBatches(
         cases,
         train.augmentation,

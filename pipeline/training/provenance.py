@@ -145,7 +145,7 @@ def describe_training(study: Study, run: Run, device: torch.device) -> dict[str,
         "encoder_weights_sha256": weights_file_sha256(config),
         **describe_machine(
             device,
-            choose_dtype(device, study.train.precision),
+            choose_dtype(device, study.train.precision, len(study.prepare.size)),
             config.packages,
         ),
     }

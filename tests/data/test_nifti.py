@@ -160,6 +160,15 @@ def holes(value):
             "cannot be decoded",
             "9999",
         ),
+        *(
+            (
+                with_header(file_of(numbers(4, 5, 6), packed=packed), vox_offset=offset),
+                "cannot be decoded",
+                "it may be cut short",
+            )
+            for offset in (np.inf, 1e30)
+            for packed in (True, False)
+        ),
         (
             with_header(
                 file_of(numbers(4, 5, 6), kind=nibabel.Nifti2Image),

@@ -72,6 +72,13 @@ def test_precision_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypat
     assert compute.choose_dtype(CPU, "bfloat16") == torch.bfloat16
 
 
+def test_precision_auto_is_float32_for_volumes_on_a_processor(monkeypatch):
+    monkeypatch.setattr(compute, "cpu_has", lambda feature: True)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert compute.choose_dtype(CPU, "auto", 3) == torch.float32
+    assert compute.choose_dtype(CPU, "bfloat16", 3) == torch.bfloat16
+
+
 def test_precision_auto_is_float32_where_amx_is_broken(monkeypatch):
     monkeypatch.setattr(compute, "cpu_has", lambda feature: True)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")

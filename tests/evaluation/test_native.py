@@ -17,11 +17,10 @@ from test_metrics import challenge_score
 
 from models import build_model
 from pipeline.data.geometry import lay_mask, place
-from pipeline.engine.overlap import confusion, dice
+from pipeline.engine.overlap import COUNTS, confusion, dice
 from pipeline.engine.prepared import PreparedCases
 from pipeline.evaluate import evaluate
 from pipeline.evaluation import native
-from pipeline.evaluation.metrics import score_cases
 from pipeline.evaluation.native import (
     NativeScorer,
     TooLongError,
@@ -29,6 +28,7 @@ from pipeline.evaluation.native import (
     lay_back,
     lay_back_volume,
 )
+from pipeline.evaluation.surface import DISTANCES
 from pipeline.study.errors import UserError
 
 RESIZES = ("stretch", "center_crop", "pad")
@@ -109,7 +109,7 @@ def test_every_batch_is_counted_in_order_by_the_studys_threshold_and_resize(raw_
     scorer = NativeScorer(study)
     for start in range(0, len(rows), 5):  # 30 cases: more batches than may wait
         scorer.submit(said[start : start + 5], rows[start : start + 5])
-    counts = scorer.collect()
+    table = scorer.collect()
 
     raw = study.raw_dir.glob("*_GroundTruth/*_segmentation.png")
     masks = {path.stem.removesuffix("_segmentation"): np.asarray(Image.open(path)) for path in raw}
@@ -117,7 +117,8 @@ def test_every_batch_is_counted_in_order_by_the_studys_threshold_and_resize(raw_
         counted(lay_back(own, (48, 64), resize) > 0.3, masks[id] > 0)[0]
         for own, id in zip(said, rows["id"], strict=True)
     ]
-    np.testing.assert_array_equal(counts, expected)
+    np.testing.assert_array_equal(table[list(COUNTS)], expected)
+    assert not set(DISTANCES) & set(table)  # in which unit?
 
 
 def test_a_probability_of_the_threshold_itself_is_no_lesion(raw_study):
@@ -125,7 +126,7 @@ def test_a_probability_of_the_threshold_itself_is_no_lesion(raw_study):
     rows = PreparedCases.open(study.prepared_dir).table[:1]
     scorer = NativeScorer(study)
     scorer.submit(np.full((1, 32, 64), 0.5, np.float32), rows)
-    (counts,) = scorer.collect()
+    (counts,) = scorer.collect()[list(COUNTS)].to_numpy()
     true_positives, false_positives, false_negatives, true_negatives = counts
     assert (true_positives, false_positives) == (0, 0)
     assert false_negatives + true_negatives == 48 * 64
@@ -148,7 +149,7 @@ def test_native_scores_are_the_challenges_own_of_masks_at_the_originals_size(raw
     scorer = NativeScorer(raw_study)
     scorer.submit(said[:4], rows[:4])
     scorer.submit(said[4:], rows[4:])
-    scores = score_cases(scorer.collect(), jaccard_threshold=0.65)
+    scores = scorer.collect()
 
     folder = raw_study.raw_dir / "ISIC2018_Task1_Test_GroundTruth"
     masks = [np.asarray(Image.open(folder / f"{id}_segmentation.png")) > 0 for id in rows["id"]]

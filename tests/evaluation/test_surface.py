@@ -10,7 +10,12 @@ import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
-from pipeline.evaluation.surface import SURFACE_METRICS, boundary_iou, score_surfaces
+from pipeline.evaluation.surface import (
+    SURFACE_METRICS,
+    boundary_iou,
+    score_distances,
+    score_surfaces,
+)
 
 SIDES = (40, 56)
 
@@ -155,7 +160,7 @@ def test_distances_between_surfaces_of_volumes_are_in_the_spacings_unit():
     noise = [gaussian_filter(np.random.default_rng(n).normal(size=sides), 2) for n in range(4)]
     masks = np.stack([each > np.quantile(each, 0.7) for each in noise])
     predicted = masks | np.roll(masks, (1, 2, 1), axis=(1, 2, 3))
-    scores = score_surfaces(predicted, masks, tolerance=1.5, spacing=SPACING)
+    scores = score_distances(predicted, masks, tolerance=1.5, spacing=SPACING)
     for case, pair in enumerate(zip(predicted, masks, strict=True)):
         apart = cdist(*map(surfaces, pair))
         ways = apart.min(axis=1), apart.min(axis=0)
@@ -181,7 +186,7 @@ def test_the_boundary_of_a_volume_is_a_layer_of_voxels():
 def test_of_volumes_that_are_empty_the_worst_distance_is_the_diagonal():
     empty = np.zeros((2, 5, 7, 9), bool)
     full = ~empty
-    scores = score_surfaces(empty, full, tolerance=2, spacing=SPACING)
+    scores = score_distances(empty, full, tolerance=2, spacing=SPACING)
     diagonal = math.hypot(4 * 3.0, 6 * 0.5, 8 * 1.25)
     assert scores["hausdorff_95"].tolist() == pytest.approx([diagonal] * 2)
     assert scores["surface_dice"].tolist() == [0, 0]

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -73,13 +74,56 @@ def make(ids=IDS, variants=TWO, *, seeds=2, side=32, failed=None):
         np.concatenate([images[:1], images]), np.concatenate([masks[:1], masks]), table, ""
     )
 
-    def predictions(seed):
+    def predictions(asked, seed, at):
+        found = masks[[ids.index(id) for id in asked]]
         return {
-            name: np.packbits(np.roll(masks, 2 + seed, axis=1 + (name == variants[0])), axis=-1)
+            name: np.packbits(np.roll(found, 2 + seed, axis=1 + (name == variants[0])), axis=-1)
             for name in variants
         }
 
     return results, cases, predictions, "stretch"
+
+
+VOLUMES = ("long", "thin", "none")
+DEPTH = 12
+
+
+def make_volumes():
+    """Arguments of `explorer`: volumes of 12 slices. Of "long" 2 to 10 have a lesion, a disc that
+    is largest in 5; of "thin" 7 alone, of "none" none. Predictions as of `make`, but of seed 1
+    empty in slice 9. Slice k has the grey 10 k, and 100 more in its front half, the later rows."""
+    results = make_results(TWO, seeds=2, ids=VOLUMES)
+    masks = np.zeros((len(VOLUMES), DEPTH, 32, 32), np.uint8)
+    for place in range(2, 11):
+        masks[0, place] = np.roll(disc(32, 10 - abs(place - 5)), -3, axis=0)
+    masks[1, 7] = disc(32, 5)
+    share = [round(float(mask.mean()), 6) for mask in masks]
+    images = np.zeros((*masks.shape, 1), np.uint8)
+    images += 10 * np.arange(DEPTH, dtype=np.uint8)[:, None, None, None]
+    images[:, :, 16:] += 100
+    sides = {"depth": 24, "height": 40, "width": 48}
+    spacing = {f"{name}_mm": 1.0 for name in sides}
+    cases = PreparedCases(images, masks, pd.DataFrame({"id": VOLUMES, **sides, **spacing}), "")
+
+    def predictions(asked, seed, at):
+        return {
+            name: np.packbits(
+                [
+                    predicted(masks, id, place, seed, name)
+                    for id, place in zip(asked, at, strict=True)
+                ],
+                axis=-1,
+            )
+            for name in TWO
+        }
+
+    return with_cases(results, lesion_share=share), cases, predictions, "stretch"
+
+
+def predicted(masks, id, place, seed, name):
+    """What a run predicts in a slice of one of `make_volumes`, the front at the top."""
+    mask = np.roll(masks[VOLUMES.index(id), place], 2 + seed, axis=int(name == TWO[0]))
+    return mask[::-1] * (not (seed == 1 and place == 9))
 
 
 def with_cases(results, **changes):
@@ -193,6 +237,79 @@ def test_the_data_is_that_of_the_test_cases_in_their_order():
     assert data["truth"][-1] == first[-1] == ""
 
 
+def test_a_picture_is_its_cases_only_frame_and_has_no_slider():
+    arguments = make()
+    data = collect(*arguments)
+    assert data["frames"] == [[place] * 3 for place in range(len(IDS))]
+    assert (data["depth"], data["most"], data["slices"]) == (1, 1, [1] * len(IDS))
+    assert len(data["images"]) == len(data["truth"]) == len(IDS)
+    fragment = explorer(*arguments)
+    assert not re.search(r'<input[^>]*type="range"|Of each volume|the\s+volume', fragment)
+
+
+def test_a_volume_has_a_frame_for_each_of_a_few_slices():
+    data = collect(*make_volumes())
+    assert data["slices"] == [3, 4, 6, 7, 8, 10, 11, 8, 1, 3, 5, 7, 8, 10, 12]
+    assert data["frames"] == [[0, 2, 6], [7, 7, 7], [8, 11, 14]]  # shown at first: 6, 8 and 7
+    assert (data["depth"], data["most"]) == (DEPTH, 7)
+    assert data["proportions"] == [1.2] * 3
+
+
+def frames_of(data):
+    """Of each frame its place, its case's id and its slice, counted from 0."""
+    for id, (first, _, last) in zip(data["ids"], data["frames"], strict=True):
+        for frame in range(first, last + 1):
+            yield frame, id, data["slices"][frame] - 1
+
+
+def test_each_frame_of_a_volume_has_its_own_image_and_borders():
+    results, cases, *others = make_volumes()
+    data = collect(results, cases, *others)
+    runs = {
+        (seed, name): unpacked(data, seed)[at] for seed in (0, 1) for at, name in enumerate(TWO)
+    }
+    for frame, id, place in frames_of(data):
+        truth = cases.masks[VOLUMES.index(id), place][::-1]
+        assert data["truth"][frame] == fine(truth)
+        for (seed, name), borders in runs.items():
+            assert borders[frame] == fine(predicted(cases.masks, id, place, seed, name))
+        with Image.open(io.BytesIO(base64.b64decode(data["images"][frame]))) as image:
+            grey = np.asarray(image.convert("L"), dtype=float)
+        halves = grey[:12].mean(), grey[-12:].mean()
+        assert halves == pytest.approx((100 + 10 * place, 10 * place), abs=5)
+    assert sum(border != "" for border in runs[0, "unet"]) == 8
+    assert sum(border != "" for border in runs[1, "unet"]) == 7
+
+
+def size_of(data):
+    return sum(map(len, data["images"])) + sum(map(len, data["borders"].values()))
+
+
+def test_of_volumes_slices_are_left_out_before_seeds_are_and_the_page_says_so(monkeypatch):
+    arguments = make_volumes()
+    told = "with more the page would be too large to mail"
+    sizes = []
+    for most, seeds in [(7, [0, 1]), (5, [0, 1]), (3, [0, 1]), (1, [0, 1]), (1, [0]), (1, [])]:
+        data = collect(*arguments)
+        assert data["most"] == most
+        assert list(data["borders"]) == seeds
+        assert max(last - first for first, _, last in data["frames"]) == most - 1
+        assert [data["slices"][shown] for _, shown, _ in data["frames"]] == [6, 8, 7]
+        text = " ".join(explorer(*arguments).split())
+        assert "volume the slice with the largest true area is shown" in text
+        assert (f"and up to {most - 1} more across its lesion" in text) == (most > 1)
+        assert (told in text) == (most < 7)
+        sizes.append(size_of(data))
+        monkeypatch.setattr(explorer_module, "BUDGET", sizes[-1] - 1)
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_of_many_volumes_fewer_slices_are_shown(monkeypatch):
+    monkeypatch.setattr(explorer_module, "MOST_CASES", 6)
+    data = collect(*make_volumes())
+    assert (data["most"], len(data["images"])) == (2, 5)
+
+
 def test_every_figure_is_rounded_once_from_its_full_value():
     results, *others = make()
     exact = [0.783496, 0.0625, 0.9995, 0.2, 0.7835, 0.5]
@@ -235,8 +352,8 @@ def test_a_run_that_is_not_there_has_neither_dice_nor_borders():
         results, dice={"resunet": dice["resunet"], "unet": {"1": dice["unet"]["1"]}}
     )
 
-    def found(seed):
-        masks = predictions(seed)
+    def found(ids, seed, at):
+        masks = predictions(ids, seed, at)
         return masks if seed == 1 else {"resunet": masks["resunet"]}
 
     data = collect(results, cases, found, resize)
@@ -292,6 +409,29 @@ def test_each_case_has_the_prediction_of_the_fold_that_tested_it(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folds", [0, 3])
+def test_predictions_of_volumes_are_the_slices_that_are_asked_for(tmp_path, folds):
+    study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=folds)
+    cases = PreparedCases.open(study.prepared_dir)
+    rng = np.random.default_rng(0)
+    cases = replace(cases, masks=rng.integers(0, 2, (len(cases.masks), 5, 32, 32), np.uint8))
+    ids = cases.table["id"].tolist()
+    volumes = {id: rng.integers(0, 256, (5, 32, 4), np.uint8) for id in ids}
+    for fold in study.folds:
+        tested = [ids[place] for place in replace(cases, fold=fold).indices("test")]
+        path = study.evaluation_dir("resunet", 1, fold) / "predictions.npy"
+        for other in (path, study.evaluation_dir("gated_attention", 1, fold) / path.name):
+            np.save(other, np.stack([volumes[id] for id in tested]))
+    packed = read_predictions(study, cases, ["c", "a", "c", "c"], 1, [4, 0, 1, 2])
+    assert list(packed) == study.variants
+    upright = [volumes[id][place][::-1] for id, place in [("c", 4), ("a", 0), ("c", 1), ("c", 2)]]
+    np.testing.assert_array_equal(packed["resunet"], upright)
+    shown = cases.masks[ids.index("b")].sum(axis=(1, 2)).argmax()
+    (of_largest,) = read_predictions(study, cases, ["b"], 1)["resunet"]
+    np.testing.assert_array_equal(of_largest, volumes["b"][shown][::-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, np.zeros((2, 8, 1), np.uint8)])
 def test_predictions_that_are_missing_or_of_another_size_are_refused(tmp_path, content):
     study = make_study(tmp_path, test_ids=["a", "b"])
@@ -327,7 +467,7 @@ def test_a_thousand_cases_and_seventy_runs_leave_room_on_a_page_of_8_mb_and_open
     turned = [np.rot90(mask, turn) for mask in ragged for turn in range(4)]
     packed = np.packbits(np.stack([*turned, *(mask.T for mask in turned)]), axis=-1)
 
-    def predictions(seed):
+    def predictions(ids, seed, at):
         return {name: packed[rng.integers(len(packed), size=1000)] for name in SEVEN}
 
     table = pd.DataFrame({"id": ids, "width": 1024, "height": 768})
@@ -613,7 +753,7 @@ def test_two_variants_stand_side_by_side_with_the_pixels_that_one_alone_found(tm
     other[24:56, 24:56] = 1
     results, cases, _, resize = make(seeds=1, side=side)
     packed = [np.packbits(np.stack([mask] * len(IDS)), axis=-1) for mask in (one, other)]
-    fragment = explorer(results, cases, lambda seed: dict(zip(TWO, packed, strict=True)), resize)
+    fragment = explorer(results, cases, lambda *_: dict(zip(TWO, packed, strict=True)), resize)
     script = """
     click("ISIC_0000003");
     part("compare").click();
@@ -848,3 +988,73 @@ def test_a_long_list_grows_on_demand_and_by_leafing_through(tmp_path):
     assert seen["leafed"] == [30, "case-24"]
     assert seen["grown"] == 30
     assert seen["hidden"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_slider_goes_through_a_volumes_slices(tmp_path, width):
+    script = """
+    set("sort", "id"); set("order", "-1"); // thin, none, long
+    const slider = part("slice");
+    const state = () => ({
+      title: part("title").textContent,
+      told: [slider.labels[0].innerText.trim(), slider.getAttribute("aria-valuetext")],
+      visible: slider.checkVisibility(),
+      value: slider.valueAsNumber,
+      images: [...new Set([...document.querySelectorAll("#explorer-panels image")].map(
+        (image) => image.getAttribute("href").split(",")[1]))],
+      truth: panels()[1].querySelector(".truth").getAttribute("d"),
+      predicted: panels().slice(2).map(
+        (panel) => panel.querySelector(".predicted").getAttribute("d")),
+      captions: captions(),
+    });
+    const slide = (by) => {
+      slider.focus();
+      slider.valueAsNumber += by;
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    const thumbnails = () => [...document.querySelectorAll("#explorer-cases image")].map(
+      (image) => image.getAttribute("href").split(",")[1]);
+    click("long"); await drawn();
+    const seen = [state()];
+    slide(-2); seen.push(state());
+    const focused = document.activeElement === slider;
+    press("ArrowRight"); press("ArrowLeft"); // the slider's own
+    slide(9); seen.push(state()); // no further than to the last
+    slide(-1); set("seed", "1"); await drawn(); seen.push(state());
+    part("previous").click(); seen.push(state());
+    part("previous").click(); seen.push(state());
+    part("next").click(); part("next").click(); seen.push(state());
+    return { seen, focused, thumbnails: thumbnails(), ids: listed(),
+      overflow: document.documentElement.scrollWidth - innerWidth };
+    """
+    arguments = make_volumes()
+    data, masks = collect(*arguments), arguments[1].masks
+    found = visit(page(explorer(*arguments)), tmp_path, PARTS + script, width=width)
+    assert found["focused"]
+    assert found["overflow"] <= 0
+    expected = [  # case, slice counted from 1, whether there are others, seeds
+        *(("long", place, True, [0, 1]) for place in (6, 3, 11)),
+        ("long", 10, True, [1]),
+        ("none", 7, True, [1]),
+        ("thin", 8, False, [1]),
+        ("long", 10, True, [1]),
+    ]
+    slices = {(id, place + 1): frame for frame, id, place in frames_of(data)}
+    for state, (id, place, visible, seeds) in zip(found["seen"], expected, strict=True):
+        frame = slices[id, place]
+        assert (state["title"], state["value"], state["visible"]) == (id, frame, visible)
+        assert state["told"] == [f"Slice {place} of 12", f"{place} of 12"]
+        assert state["images"] == [data["images"][frame]]
+        assert state["truth"] == data["truth"][frame]
+        assert state["predicted"] == [
+            "".join(fine(predicted(masks, id, place - 1, seed, name)) for seed in seeds)
+            for name in TWO
+        ]
+    empty = "; nothing predicted in this slice"
+    assert ["no lesion" in state["captions"][1] for state in found["seen"]].count(True) == 1
+    assert [state["captions"][2].endswith(empty) for state in found["seen"]] == [
+        *([False] * 3), True, True, False, True,
+    ]  # fmt: skip
+    of_case = dict(zip(VOLUMES, data["frames"], strict=True))
+    assert found["thumbnails"] == [data["images"][of_case[id][1]] for id in found["ids"]]

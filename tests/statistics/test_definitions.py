@@ -5,28 +5,49 @@ from __future__ import annotations
 import pytest
 from conftest import REPOSITORY
 
-from pipeline.statistics.definitions import METRICS, metric_of, metrics_of, state
+from pipeline.statistics.definitions import (
+    IN_MILLIMETRES,
+    METRICS,
+    metric_of,
+    metrics_of,
+    state,
+)
 from pipeline.study.blocks import Focal
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
 from pipeline.study.run_files import MOST, range_of
 
 
-def with_constants(resolution: str) -> Study:
+def with_constants(resolution: str, depth: int | None = None) -> Study:
     study = load_study(REPOSITORY)
     changes = {
         "resolution": resolution, "threshold": 0.4, "jaccard_threshold": 0.61,
         "surface_tolerance": 3.5, "calibration_bins": 17,
     }  # fmt: skip
     evaluate = study.evaluate.model_copy(update=changes)
-    return study.model_copy(update={"evaluate": evaluate, "focal": Focal(alpha=0.3, gamma=1.5)})
+    return study.model_copy(
+        update={
+            "evaluate": evaluate,
+            "focal": Focal(alpha=0.3, gamma=1.5),
+            "prepare": study.prepare.model_copy(update={"depth": depth}),
+        }
+    )
 
 
 def test_native_metrics_are_a_studys_that_scores_at_the_originals_size():
-    assert metrics_of(with_constants("native")) == list(METRICS)
+    native = metrics_of(with_constants("native"))
+    assert native == [name for name in METRICS if name not in IN_MILLIMETRES]
     network = metrics_of(with_constants("network"))
     assert network == [name for name in METRICS if not name.startswith("native_")]
     assert len(network) < len(METRICS)
+
+
+def test_distances_in_millimetres_are_of_volumes_whose_spacing_is_known():
+    assert metrics_of(with_constants("native", 32)) == list(METRICS)
+    told = dict(state(with_constants("native", 32)))
+    assert "within 3.5 mm" in told[METRICS["native_surface_dice"].label]
+    assert "laid back trilinearly" in told[METRICS["native_dice"].label]
+    assert not set(IN_MILLIMETRES) & set(metrics_of(with_constants("network", 32)))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,10 @@ from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study, parse_run
 from pipeline.study.values import METRIC_NAMES as METRICS
 
-COMMITTED = [Path(), Path("studies/demo"), Path("studies/isic-sample")]
+COMMITTED = [
+    *(Path(), Path("studies/demo"), Path("studies/isic-sample")),
+    *(Path("studies/volumes-demo"), Path("studies/hippocampus")),
+]
 VARIANTS = (
     "limit_encoder_attention, encoder_attention, gated_attention, encoder_and_gated_attention, "
     "resunet, attention_unet, unet"
@@ -482,13 +485,13 @@ TRAIN = demo_params()["train"]
         ),
         (
             "train.schedule.warmup_epochs",
-            4,  # the demo's epochs
-            "train.schedule.warmup_epochs must be less than train.epochs, 4, got 4",
+            6,  # the demo's epochs
+            "train.schedule.warmup_epochs must be less than train.epochs, 6, got 6",
         ),
         (
             "train.early_stopping",
-            4,
-            "train.early_stopping must be less than train.epochs, 4, or null, got 4",
+            6,
+            "train.early_stopping must be less than train.epochs, 6, or null, got 6",
         ),
         (
             "train.optimizer",

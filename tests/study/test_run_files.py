@@ -117,4 +117,4 @@ def test_metrics_that_cannot_be_are_told(tmp_path: Path, metrics, told):
 
 def test_the_metrics_that_are_no_share_are_losses_and_distances():
     unbounded = {name for name in METRICS if range_of(name)[1] > 1}
-    assert unbounded == {"focal_loss", "hausdorff_95"}
+    assert unbounded == {"focal_loss", "hausdorff_95", "native_hausdorff_95"}
