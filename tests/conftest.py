@@ -101,7 +101,8 @@ def drawn_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["data"] |= {"height": 48, "width": 64, "training": 20, "validation": 4, "test": 6}
     params["prepare"] |= {"height": 32, "width": 64}
     schedule = {"method": "constant", "warmup_epochs": 0}
-    params["train"] |= {"epochs": 1, "batch_size": 8, "schedule": schedule}  # not the demo's
+    params["train"] |= {"schedule": schedule, "gradient_clip": None}  # not the demo's
+    params["train"] |= {"epochs": 1, "batch_size": 8}
     params["train"]["optimizer"]["learning_rate"] = 0.001
     params["seeds"] = [0]
     params["averaging"] = []

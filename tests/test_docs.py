@@ -176,6 +176,7 @@ def shrink(params_file: Path) -> None:
     params["data"] |= {"height": 32, "width": 32, "training": 12, "validation": 4, "test": 8}
     params["prepare"] |= {"height": 32, "width": 32}
     params["train"] |= {"epochs": 1}
+    params["train"]["schedule"]["warmup_epochs"] = 0
     params["train"]["optimizer"]["learning_rate"] = 0.001  # YAML 1.1 reads 1e-3 as text
     params["compare"] |= {"draws": 1000}
     for network in params["models"].values():

@@ -136,6 +136,7 @@ class LightStudy:
         params["compare"]["baseline"] = None
         params["averaging"] = []
         params["train"] |= {"epochs": epochs, "batch_size": milliseconds}
+        params["train"]["schedule"]["warmup_epochs"] = 0  # not the demo's: one epoch may do
         params["train"]["optimizer"]["learning_rate"] = 0.001
         self.params = params
         self.write_params()
