@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import shutil
@@ -47,8 +48,9 @@ SMALLEST = 3  # cases of a split that tell anything apart
 FEW = 10  # cases of a split below which its figures say little
 RUNS = 10  # of a variant, over seeds and folds: fewer settle little (docs/verdict.md)
 LONGEST = 256  # pixels of a prepared side: the paper's
-LONGEST_OF_VOLUME = 128  # voxels: four such volumes are as many as 128 of the paper's pictures
+LONGEST_OF_VOLUME = 128  # voxels
 BATCH_OF_VOLUMES = 4
+BATCH_VOXELS = 2**20  # as many as pixels in a batch of the paper's pictures; one volume has to fit
 CONFIG = """[core]
     analytics = false
     check_update = false
@@ -167,13 +169,14 @@ def suit(counted: Counted) -> dict[str, Any]:
         folds = list(range(k))
         smallest, largest = counted.cases // k, -(-counted.cases // k)
         sizes, least = list(range((k - 2) * smallest, (k - 2) * largest + 1)), smallest
+    voxels = math.prod(min(side, LONGEST_OF_VOLUME) for side in counted.size)
     return {
         "split": split,
         "folds": folds,
         "seeds": list(range(max(2, RUNS // len(folds)))),
         "batch_size": (
             # A last batch of one is no harm: two slices of a volume are left at the bottom.
-            max(1, min(BATCH_OF_VOLUMES, min(sizes) // 2))
+            max(1, min(BATCH_OF_VOLUMES, min(sizes) // 2, BATCH_VOXELS // voxels))
             if counted.of_volumes
             else batch_size(sizes)
         ),
@@ -237,7 +240,8 @@ def suit_volumes(params: Any, medians: Sequence[int]) -> None:
     _say(prepare, "resize", "as volumes need it")
     prepare["near_duplicates"] = None
     _say(prepare, "near_duplicates", "not looked for: scans of one region of the body are alike")
-    _say(params["train"], "batch_size", f"of volumes at most {BATCH_OF_VOLUMES}")
+    told = f"of volumes at most {BATCH_OF_VOLUMES}, and {BATCH_VOXELS:,} voxels"
+    _say(params["train"], "batch_size", told)
     params["evaluate"]["surface_tolerance"] = 1.0
     _say(
         params["evaluate"],

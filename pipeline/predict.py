@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ from pipeline.study.cores import usable_cores
 from pipeline.study.errors import UserError, run_command, warn
 from pipeline.study.values import Count, Fraction, Resize, cell, option, quantity
 
+BATCH, BATCH_OF_VOLUMES = 16, 1  # a volume may be as large as all pictures of a batch
 PLANE = 512  # pixels of the longer side of a volume's slice
 TOLD = 20  # skipped images that are named on the screen; skipped.csv has all
 
@@ -89,7 +90,7 @@ class Wanted:
     size: tuple[int, ...]
     resize: Resize
     threshold: float = 0.5
-    batch_size: int = 16
+    batch_size: int = BATCH
     probabilities: bool = False
     attention: nn.Module | None = None
     heat_maps: Sequence[str] = ()
@@ -101,14 +102,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ReadVolume:
-    """A volume as the network takes it, (d, h, w, 1) uint8, and to be looked at, (D, H, W) uint8.
+    """A volume as the network takes it, (d, h, w, 1) uint8, and to be looked at, with voxels
+    (D, H, W) uint8.
 
     file: the columns of lesions.csv that tell of its file.
     """
 
     picture: Picture
     input: NDArray[np.uint8]
-    shown: NDArray[np.uint8]
     volume: Volume
     file: Row
 
@@ -240,7 +241,8 @@ def read_volume(picture: Picture, wanted: Wanted) -> ReadVolume | Skipped:
         return Skipped(picture.shown, str(problem))
     laid = nifti.lay_grey(grey, wanted.size)[..., None]
     file = {"sha256": checksums[picture.path].sha256}
-    return ReadVolume(picture, laid, np.rint(grey).astype(np.uint8), volume, file)
+    shown = replace(volume, voxels=np.rint(grey).astype(np.uint8))
+    return ReadVolume(picture, laid, shown, file)
 
 
 @torch.no_grad()
@@ -334,7 +336,7 @@ def _write_volume(
     files: dict[str, Path],
 ) -> Row | Skipped:
     """The pictures are of the slice with the largest lesion found, in its proportions."""
-    laid = lay_back_volume(probabilities, one.shown.shape)
+    laid = lay_back_volume(probabilities, one.volume.voxels.shape)
     mask = laid > wanted.threshold
     at = slices.largest(mask)
     _, height, width = np.multiply(mask.shape, one.volume.spacing)
@@ -345,7 +347,9 @@ def _write_volume(
         save(files["mask"], nifti.encode(one.volume, mask.astype(np.uint8)))
         if wanted.probabilities:
             save(files["probabilities"], nifti.encode(one.volume, laid))
-        picture = Image.fromarray(slices.cut(one.shown, at)).convert("RGB").resize(shown[::-1])
+        picture = (
+            Image.fromarray(slices.cut(one.volume.voxels, at)).convert("RGB").resize(shown[::-1])
+        )
         drawn = overlay(picture, plane, wanted.threshold, wanted.resize)
         save(files["overlay"], encode(drawn, "JPEG"))
         for file, stage in zip(wanted.heat_maps, stages, strict=True):
@@ -421,7 +425,7 @@ def segment(
         size=run.size,
         resize=run.resize,
         threshold=arguments.threshold,
-        batch_size=arguments.batch_size,
+        batch_size=arguments.batch_size or (BATCH_OF_VOLUMES if len(run.size) == 3 else BATCH),
         probabilities=arguments.probabilities,
         attention=attention,
         heat_maps=() if attention is None else _heat_maps(attention, run.size),
@@ -529,7 +533,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
     parser.add_argument(
-        "--probabilities", action="store_true", help="write p as 16-bit PNGs: p = value / 65535"
+        "--probabilities",
+        action="store_true",
+        help="write p as 16-bit PNGs, p = value / 65535; of volumes as NIfTI files",
     )
     parser.add_argument(
         "--attention",
@@ -555,7 +561,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="a pixel is lesion where p is above; default: %(default)s",
     )
     parser.add_argument(
-        "--batch-size", type=option(Count), default=16, help="images at once; default: %(default)s"
+        "--batch-size",
+        type=option(Count),
+        help=f"images at once; default: {BATCH}, of volumes {BATCH_OF_VOLUMES}",
     )
     return parser.parse_args(arguments)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -28,7 +29,7 @@ from multiprocessing import connection
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import pandas as pd
@@ -249,7 +250,7 @@ def write_arrays(
     with (
         ArrayWriter(folder / "images.npy", (*size, study.prepare.channels)) as images,
         ArrayWriter(folder / "masks.npy", size) as masks,
-        ZipFile(folder / NATIVE_MASKS, "w") as native_masks,  # stored: they are compressed
+        ZipFile(folder / NATIVE_MASKS, "w") as native_masks,
         (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as manifest,
     ):
         listed = csv.writer(manifest, lineterminator="\n")
@@ -263,16 +264,21 @@ def write_arrays(
             if arrays is None or image is None or mask is None:
                 kept.findings.extend(decoded.findings)
                 continue
-            first = first_with.setdefault(image.sha256, case.image)
+            # Equal volumes are compressed into other bytes under each name and time.
+            of_volume = study.prepare.depth is not None
+            same = hashlib.sha256(arrays.image.tobytes()).hexdigest() if of_volume else image.sha256
+            first = first_with.setdefault(same, case.image)
             if first is not case.image:
-                kind = "photograph" if study.prepare.depth is None else "volume"
-                detail = f"has the bytes of {first}: one {kind} under two ids"
+                kind, has = ("volume", "voxels") if of_volume else ("photograph", "bytes")
+                detail = f"has the {has} of {first}: one {kind} under two ids"
                 kept.findings.append(Finding(case.id, case.image, "identical images", detail))
                 continue
             kept.findings.extend(decoded.findings)
             images.append(arrays.image)
             masks.append(arrays.mask)
-            native_masks.writestr(ZipInfo(case.id), case.mask.read_bytes())  # of no time
+            # Of no time; packed what no format of pictures, nor gzip, has packed.
+            packed = ZIP_DEFLATED if case.mask.suffix.lower() == ".nii" else ZIP_STORED
+            native_masks.writestr(ZipInfo(case.id), case.mask.read_bytes(), packed)
             if arrays.look is not None:
                 lookalikes.append(*arrays.look)
             kept.ids.append(case.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import hashlib
 import json
 import multiprocessing
@@ -193,22 +194,32 @@ def test_every_volume_that_cannot_be_used_is_told_at_once(tmp_path):
     speck = np.zeros((24, 80, 96), np.uint8)
     speck[5, 30, 20] = 1
     add_volumes(raw, "speck", draw_volumes(0, speck.shape)[0], speck)
-    add_volumes(raw, "twin", *draw_volumes(1))
+    for number, id in enumerate(("good1", "twin")):  # compressed at two times
+        file = raw / "images" / f"{id}.nii.gz"
+        add_volumes(raw, id, *draw_volumes(1))
+        file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()), mtime=number))
     cut = raw / "images" / "cut.nii.gz"
     add_volumes(raw, "cut", image, mask)
     cut.write_bytes(cut.read_bytes()[:-2000])
     (raw / "images" / "picture.png").touch()
+    add_volumes(raw, "overlaid", *draw_volumes(9))
+    packed = raw / "images" / "overlaid.nii.gz"
+    whole = bytearray(gzip.decompress(packed.read_bytes()))
+    whole[108:112] = np.float32(348).tobytes()  # where the header says that voxels begin
+    packed.with_suffix("").write_bytes(whole)
+    packed.unlink()
     told = {
         "masks/apart.nii.gz": "must lie where its image lies, its corners are up to 4 mm apart",
         "masks/empty.nii.gz": "has no label other than 0",
         "masks/full.nii.gz": "has nothing but labels other than 0",
         "masks/half.nii.gz": "must hold whole numbers as labels, got 0.5",
         "masks/larger.nii.gz": "must have its image's size, 48x40x12, got 48x40x13",
+        "images/overlaid.nii": "cannot be decoded, it may be cut short: its voxels begin at",
         "images/nan.nii.gz": "must hold numbers, got NaN or infinity in 4,480 voxels",
         "images/series.nii.gz": "must be one volume of three axes, got",
         "masks/speck.nii.gz": "holds no lesion at 32x32x8 after resize: stretch; lesion in the "
         "original: 1 of 184320 voxels",
-        "images/twin.nii.gz": f"has the bytes of {raw}/images/good1.nii.gz: one volume",
+        "images/twin.nii.gz": f"has the voxels of {raw}/images/good1.nii.gz: one volume",
         "images/cut.nii.gz": "cannot be decoded, it may be cut short",
         "images/picture.png": "must be a volume that ends in .nii, .nii.gz, got a file",
     }

@@ -22,7 +22,7 @@ from report_pages import write_reports
 from pipeline import compare, report
 from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting import writers
-from pipeline.statistics.definitions import CASE_METRICS, METRICS
+from pipeline.statistics.definitions import CASE_METRICS, METRICS, metrics_of
 from pipeline.statistics.runs import read_scores
 from pipeline.study.errors import UserError
 from pipeline.study.reading import load_study
@@ -99,10 +99,11 @@ def test_csv_has_the_means_and_deviations_over_seeds(study, monkeypatch):
     text = write_reports(study, monkeypatch)["table.csv"]
     rows = list(csv.DictReader(io.StringIO(text)))
     scores = read_scores(study, PreparedCases.open(study.prepared_dir))
-    runs = scores.groupby(["variant", "seed"])[list(CASE_METRICS)].mean()
+    metrics = [name for name in metrics_of(study) if name in CASE_METRICS]
+    runs = scores.groupby(["variant", "seed"])[metrics].mean()
     assert [row["variant"] for row in rows] == study.variants
     for row in rows:
-        for metric in CASE_METRICS:
+        for metric in metrics:
             seeds = runs.loc[row["variant"], metric]
             mean, deviation = float(row[f"{metric}_mean"]), row[f"{metric}_standard_deviation"]
             assert mean == pytest.approx(seeds.mean(), abs=1e-6)
@@ -209,8 +210,8 @@ def test_the_page_escapes_ids_and_facts_and_shows_them_whole(study, monkeypatch)
 def test_the_page_holds_protocol_definitions_readings_environment_and_commands(study, monkeypatch):
     words = " ".join(Page(write_reports(study, monkeypatch)["index.html"]).words)
     assert (study.folder / "params.yaml").read_text() in words
-    for metric in METRICS.values():
-        assert metric.label in words
+    for name in metrics_of(study):
+        assert METRICS[name].label in words
     assert "below 0.65" in words
     assert "a run more than 0.03 Dice below its variant's upper quartile has failed" in words
     assert "head: logits" in words

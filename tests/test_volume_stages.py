@@ -31,6 +31,7 @@ from pipeline.engine.compute import to_input
 from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.reporting.explorer import border
+from pipeline.reporting.protocol import CHOICES
 from pipeline.study.blocks import Synthetic
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
@@ -147,6 +148,11 @@ def test_the_report_shows_slices_and_tells_sizes_and_spacings(study):
     assert "48 &times; 40 &times; 12 voxels of 1 &times; 1 &times; 2 mm (22)" in page
     assert "8 deep &times; 32 high &times; 32 wide, stretch, grey" in page
     assert "skin tone" not in page
+    assert "8 \N{MULTIPLICATION SIGN} 32 \N{MULTIPLICATION SIGN} 32 voxels" in page
+    assert '<th scope="col" class="number">Grey</th>' in page
+    assert ">Red<" not in page
+    used, _ = CHOICES["resize"](study)
+    assert used == "resize: stretch, to 8 deep x 32 high x 32 wide"
     results = json.loads(study.results_file.read_text())
     (elsewhere,) = results["external"]
     assert elsewhere["name"] == "elsewhere"
@@ -238,6 +244,18 @@ def test_masks_are_predicted_where_the_volume_lies_in_the_order_of_its_axes(stud
     cut.write_bytes(whole[:-4])  # of the end, where its checksum stands
     predicted(study, tmp_path / "volumes", out, "--probabilities", "--attention")
     assert cut.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_attention_is_shown_of_a_volume_that_is_smaller_than_the_network_sees(study, tmp_path):
+    small = np.random.default_rng(0).integers(0, 999, (13, 21, 6)).astype(np.int16)
+    (tmp_path / "volumes").mkdir()
+    nibabel.Nifti1Image(small, np.eye(4)).to_filename(tmp_path / "volumes" / "small.nii.gz")
+    row = predicted(study, tmp_path / "volumes", tmp_path / "out", "--attention").iloc[0]
+    assert (row["depth"], row["height"], row["width"]) == (6, 21, 13)
+    maps = list((tmp_path / "out" / "attention" / "small").iterdir())
+    assert len(maps) == 4 + 2 * 3
+    assert {Image.open(path).size for path in maps} == {(round(512 * 13 / 21), 512)}
 
 
 @pytest.mark.slow

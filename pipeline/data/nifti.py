@@ -48,7 +48,7 @@ KINDS: dict[int, tuple[Any, int, bytes]] = {  # by the size of the header, where
 MILLIMETRES = (0, 2)  # of the header's units of space; 0 tells none
 CANONICAL = io_orientation(np.eye(4))
 PERCENTILES = (0.5, 99.5)  # of a volume's intensities, black and white
-APART = 0.01  # voxels by which corners of an image and of its mask may lie apart: what is rounded
+APART = 0.1  # voxels by which corners of an image and of its mask may lie apart: what is rounded
 WHOLE = 1e-3  # from a whole number to a label that was scaled and rounded
 WRONG = (  # what reading a damaged file raises
     *(OSError, EOFError, ValueError, KeyError, OverflowError),
@@ -60,11 +60,11 @@ WRONG = (  # what reading a damaged file raises
 class Volume:
     """A NIfTI file's volume.
 
-    voxels: (D, H, W) float32, as the file scales them. affine: (4, 4) from the file's own indices
-    to millimetres.
+    voxels: (D, H, W), as decode_volume gives them float32 and as the file scales them. affine:
+    (4, 4) from the file's own indices to millimetres.
     """
 
-    voxels: NDArray[np.float32]
+    voxels: NDArray[Any]
     affine: NDArray[np.float64]
 
     @property
@@ -185,7 +185,10 @@ def _voxels(file: BinaryIO, header: Nifti1Header, shape: tuple[int, ...]) -> NDA
     """Along the file's own axes, as the file scales them."""
     dtype = header.get_data_dtype()
     size = math.prod(shape) * dtype.itemsize
-    file.seek(int(header["vox_offset"]))
+    begin = header["vox_offset"]
+    if begin < header.single_vox_offset:
+        raise EOFError(f"its voxels begin at byte {begin:g}, within its header")
+    file.seek(int(begin))
     content = file.read(size)
     if len(content) < size:
         raise EOFError(f"{len(content)} bytes of {size}")

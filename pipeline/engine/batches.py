@@ -64,8 +64,9 @@ class AugmentedCases(Dataset[Batch]):
             except UserError:
                 raise
             except Exception as error:  # whatever a transform raises of an input it cannot take
+                # Some that albumentations says are for volumes fail on one.
                 raise UserError(
-                    f"params.yaml: {key} must work on an image and its mask alone, got {name} "
+                    f"params.yaml: {key} must work on one {target} and its mask alone, got {name} "
                     f"with {arguments}: {' '.join(str(error).split())}; take it out"
                 ) from None
 

@@ -69,17 +69,18 @@ def choose_dtype(device: torch.device, precision: Precision, dimensions: int = 2
     multiplies in it faster.
 
     Not on a processor with AMX that is kept off it: there the limit variant's training step took
-    1.2 times float32's processor time, at 128x128 and at 256x256. And not for volumes on any
-    processor: with AMX a loss became NaN within an epoch, on one without it stayed finite, and why
+    1.2 times float32's processor time, at 128x128 and at 256x256. And not for volumes: on a
+    processor with AMX a loss became NaN within an epoch, on one without it stayed finite, and why
     is not known.
     """
     if precision == "auto":
-        if device.type == "cuda":
+        if dimensions > 2:
+            good = False
+        elif device.type == "cuda":
             good = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             kept_off = os.environ.get("ONEDNN_MAX_CPU_ISA", "").startswith("AVX")
-            able = cpu_has("avx512_bf16") and dimensions == 2
-            good = able and not (cpu_has("amx_bf16") and kept_off)
+            good = cpu_has("avx512_bf16") and not (cpu_has("amx_bf16") and kept_off)
         precision = "bfloat16" if good else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 

@@ -299,7 +299,7 @@ def _metrics_of_run(run: TrainedRun) -> list[str]:
 def _costs(exported: Exported) -> list[str]:
     latency = exported.latency_milliseconds
     return [
-        f"One picture on one core of {escape_markdown(exported.processor)}, float32, median:",
+        f"One image on one core of {escape_markdown(exported.processor)}, float32, median:",
         "",
         "| File | Megabytes | Milliseconds | Largest difference from PyTorch |",
         "| --- | ---: | ---: | ---: |",

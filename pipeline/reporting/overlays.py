@@ -55,8 +55,11 @@ def heat_map(
     with the border of where probabilities (h, w) are above the threshold."""
     from pipeline.reporting.heatmaps import SCALES
 
-    height, width = probabilities.shape
-    blocks = np.repeat(np.repeat(small, height // small.shape[0], 0), width // small.shape[1], 1)
+    # A whole number of times, so that a cell stays a square; a small original has fewer pixels.
+    down, across = (
+        -(-side // cells) for side, cells in zip(probabilities.shape, small.shape, strict=True)
+    )
+    blocks = np.repeat(np.repeat(small, down, 0), across, 1)
     laid = lay_back(np.ascontiguousarray(blocks), shown, resize)
     colours = SCALES[stage.kind].to_rgba(laid, bytes=True)[..., :3]
     seen = lay_back(np.ones_like(probabilities), shown, resize) > 0

@@ -92,6 +92,12 @@ def _weights(study: Study) -> Made:
     )
 
 
+def _size(study: Study) -> str:
+    prepare = study.prepare
+    deep = "" if prepare.depth is None else f"{prepare.depth} deep x "
+    return f"{deep}{prepare.height} high x {prepare.width} wide"
+
+
 CHOICES: dict[str, Callable[[Study], Made]] = {
     "weights": _weights,
     "optimisation": lambda study: (
@@ -107,9 +113,10 @@ CHOICES: dict[str, Callable[[Study], Made]] = {
         "official (the challenge's folders), random, folds or lists",
     ),
     "resize": lambda study: (
-        f"resize: {study.prepare.resize}, to {study.prepare.height} high x "
-        f"{study.prepare.width} wide",
-        "stretch, center_crop or pad; many ISIC papers use 192 high x 256 wide",
+        f"resize: {study.prepare.resize}, to {_size(study)}",
+        "stretch, center_crop or pad; many ISIC papers use 192 high x 256 wide"
+        if study.prepare.depth is None
+        else "stretch, to any depth, height and width",
     ),
     "focal": lambda study: (
         f"alpha {study.focal.alpha:g}, gamma {study.focal.gamma:g}",

@@ -166,7 +166,7 @@ def holes(value):
                 "cannot be decoded",
                 "it may be cut short",
             )
-            for offset in (np.inf, 1e30)
+            for offset in (np.inf, 1e30, 0, 100, 351)
             for packed in (True, False)
         ),
         (

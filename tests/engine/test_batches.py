@@ -350,10 +350,10 @@ def test_arguments_that_a_transform_does_not_take_are_told(name, arguments, reas
             {"limit": [45, 45], "border_mode": 0, "fill_mask": 255},
             "must leave a mask of 0 and 1, got 255 in",
         ),
-        ("FDA", {}, "must work on an image and its mask alone, got FDA with"),
-        ("HistogramMatching", {}, "must work on an image and its mask alone, got HistogramM"),
+        ("FDA", {}, "must work on one image and its mask alone, got FDA with"),
+        ("HistogramMatching", {}, "must work on one image and its mask alone, got HistogramM"),
         ("Mosaic", {}, "must"),
-        ("RandomCrop", {"height": 64, "width": 64}, "must work on an image and its mask alone"),
+        ("RandomCrop", {"height": 64, "width": 64}, "must work on one image and its mask alone"),
     ],
 )
 def test_a_transform_that_cannot_be_used_is_told_before_work_starts_however_rare(

@@ -99,7 +99,8 @@ def _write_params(
         params["prepare"]["split"] = {"method": "folds", "k": folds, "seed": 0}
         params["folds"] = list(range(folds))
     schedule = {"method": "constant", "warmup_epochs": 0}
-    params["train"] |= {"epochs": epochs, "batch_size": 8, "schedule": schedule}  # not the demo's
+    params["train"] |= {"schedule": schedule, "gradient_clip": None}  # not the demo's
+    params["train"] |= {"epochs": epochs, "batch_size": 8}
     params["train"]["optimizer"]["learning_rate"] = 0.001
     if source == "directory":
         params["data"] = {"source": "directory", "raw": "data/raw", "on_problem": "stop"}
