@@ -12,6 +12,7 @@ import sys
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlflow
 import nibabel
@@ -25,6 +26,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion, map_coordinates
 from scipy.spatial.distance import cdist
 
+from pipeline import predict
 from pipeline.data.blobs import SPACING
 from pipeline.data.sources import draw_cases
 from pipeline.engine.compute import to_input
@@ -199,8 +201,10 @@ def test_thumbnails_are_of_the_slice_with_the_largest_lesion_in_its_proportions(
 
 def predicted(study: Study, images: Path, out: Path, *options: str) -> pd.DataFrame:
     run = study.run_dir("limit_encoder_attention", 0, 0)
-    command = [sys.executable, "-m", "pipeline.predict", run, images, "--out", out, *options]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    command = ["predict", str(run), str(images), "--out", str(out), *options]
+    with patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+        predict.main()
+    assert ended.value.code == 0
     return pd.read_csv(out / "lesions.csv").set_index("image")
 
 

@@ -187,7 +187,7 @@ def fit(
         raise UserError(
             f"params.yaml: {study.train_key}.batch_size {train.batch_size} leaves a batch of one "
             f"case, in which a BatchNorm of this network would have a single value at "
-            f"{'x'.join(map(str, size))}: choose another"
+            f"{'x'.join(map(str, size))} {'pixels' if len(size) == 2 else 'voxels'}: choose another"
         )
     training = Training.start(model, train, len(batches))
     if resume_file is not None:

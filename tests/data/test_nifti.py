@@ -13,6 +13,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from pipeline.data import nifti
 from pipeline.data.integrity import UnusableError
 from pipeline.data.nifti import Volume, decode_volume
+from pipeline.data.raw import RawCase
 
 
 def numbers(*shape):
@@ -330,3 +331,25 @@ def test_a_volume_of_that_size_already_stays_as_it_is():
     assert np.array_equal(nifti.lay_grey(grey, grey.shape), grey)
     lesion = grey > 100
     assert np.array_equal(nifti.lay_lesion(lesion, grey.shape), lesion)
+
+
+def test_a_case_is_decoded_and_checked_in_one_and_its_prediction_lies_where_it_lies(tmp_path):
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    labels = (np.arange(120).reshape(4, 5, 6) % 3).astype(np.float32)
+    for folder, voxels in (("images", numbers(4, 5, 6)), ("masks", labels)):
+        (tmp_path / folder).mkdir()
+        content = file_of(voxels.astype(np.float32), affine)
+        (tmp_path / folder / "a.nii.gz").write_bytes(content)
+    case = RawCase("a", None, tmp_path / "images" / "a.nii.gz", tmp_path / "masks" / "a.nii.gz")
+    found = nifti.check_case(case, [2])
+    assert found.findings == []
+    assert [found.original[f"{axis}_mm"] for axis in ("depth", "height", "width")] == [3, 2, 1]
+    assert np.array_equal(found.lesion.transpose(), labels == 2)
+    assert (found.grey.min(), found.grey.max()) == (0, 255)
+    image = decode_volume(case.image.read_bytes())
+    again = decode_volume(nifti.encode(image, found.lesion.astype(np.uint8)))
+    assert np.array_equal(again.voxels > 0, found.lesion)
+    assert np.allclose(again.affine, affine)
+    empty = nifti.check_case(case, [7])
+    assert empty.lesion is None
+    assert [finding.defect for finding in empty.findings] == ["empty mask"]
