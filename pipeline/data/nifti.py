@@ -48,7 +48,9 @@ KINDS: dict[int, tuple[Any, int, bytes]] = {  # by the size of the header, where
 MILLIMETRES = (0, 2)  # of the header's units of space; 0 tells none
 CANONICAL = io_orientation(np.eye(4))
 PERCENTILES = (0.5, 99.5)  # of a volume's intensities, black and white
-APART = 0.1  # voxels by which corners of an image and of its mask may lie apart: what is rounded
+# Voxels by which corners of an image and of its mask may lie apart. A spacing that was rounded to
+# four decimals moves the far corner of 512 voxels by 0.03.
+APART = 0.1
 WHOLE = 1e-3  # from a whole number to a label that was scaled and rounded
 WRONG = (  # what reading a damaged file raises
     *(OSError, EOFError, ValueError, KeyError, OverflowError),

@@ -333,6 +333,18 @@ def test_a_volume_of_that_size_already_stays_as_it_is():
     assert np.array_equal(nifti.lay_lesion(lesion, grey.shape), lesion)
 
 
+def test_a_spacing_that_one_tool_rounded_is_the_same_place():
+    whole, rounded = (
+        Volume(np.zeros((2, 512, 512), np.float32), np.diag([spacing, spacing, 3.0, 1.0]))
+        for spacing in (0.703125, 0.7031)
+    )
+    nifti.check_aligned(whole, rounded)
+    moved = Volume(whole.voxels, whole.affine.copy())
+    moved.affine[0, 3] = 0.1  # a seventh of a voxel
+    with pytest.raises(UnusableError, match=r"0\.1 mm apart"):
+        nifti.check_aligned(whole, moved)
+
+
 def test_a_case_is_decoded_and_checked_in_one_and_its_prediction_lies_where_it_lies(tmp_path):
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
     labels = (np.arange(120).reshape(4, 5, 6) % 3).astype(np.float32)
