@@ -212,7 +212,10 @@ def protocol_of(bench: Bench, epochs: int = 1) -> SimpleNamespace:
     train = PROTOCOL.model_copy(
         update={"epochs": epochs, "batch_size": bench.batch, "augmentation": FLIPS}
     )
-    return SimpleNamespace(train=train, train_key="train", focal=FOCAL, loader_workers=0)
+    pictures = SimpleNamespace(size=(bench.side, bench.side))
+    return SimpleNamespace(
+        train=train, train_key="train", focal=FOCAL, loader_workers=0, prepare=pictures
+    )
 
 
 @contextmanager
