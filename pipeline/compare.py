@@ -161,6 +161,7 @@ def collect(study: Study, cases: PreparedCases) -> Results:
     tuning = None
     if any(len(names) > 1 for names in study.settings.values()) and not study.is_part:
         tuning = tune(of_settings, read_validation(study), study.settings, protocol, failed_runs)
+    subgroups = _subgroups(study, cases, scores, failed_runs, groups)
     return Results(
         schema_version=SCHEMA_VERSION,
         study=_study(study, cases, scores),
@@ -176,8 +177,8 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         external=external,
         tuning=tuning,
         tails=_tails(study, scores),
-        groupings=GROUPINGS,
-        subgroups=_subgroups(study, cases, scores, failed_runs, groups),
+        groupings={each.grouping: GROUPINGS[each.grouping] for each in subgroups},
+        subgroups=subgroups,
         calibration=_calibration(study, binned, estimates),
         thresholds=_thresholds(study),
         runs=_runs(study, runs, facts),

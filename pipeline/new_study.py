@@ -41,7 +41,7 @@ from pipeline.study.files import replacing
 from pipeline.study.locks import owning
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study
-from pipeline.study.values import SPLITS, Split, quantity
+from pipeline.study.values import SPLITS, Split, extent, quantity
 
 FEWEST = 9  # cases: three folds of three
 SMALLEST = 3  # cases of a split that tell anything apart
@@ -218,7 +218,7 @@ def make_for(folder: Path, data: Path) -> str:
             f"{'fold' if len(chosen['folds']) > 1 else 'split'}: below {FEW} its figures say little"
         )
     return (
-        f"{counted.cases} cases of about {_told(counted.size)}, split {study.prepare.split.method}"
+        f"{counted.cases} cases of about {extent(counted.size)}, split {study.prepare.split.method}"
     )
 
 
@@ -262,11 +262,6 @@ def _say(block: Any, key: str, comment: str) -> None:
     """Put a comment after a key's value, in place of the one that is there."""
     block.ca.items.pop(key, None)
     block.yaml_add_eol_comment(comment, key, column=0)
-
-
-def _told(size: Sequence[int]) -> str:
-    """A size as 400x300 pixels, or as 32x64x24 voxels."""
-    return f"{'x'.join(map(str, size[::-1]))} {'pixels' if len(size) == 2 else 'voxels'}"
 
 
 def make_like(folder: Path, other: Path) -> str:
@@ -484,7 +479,7 @@ def main() -> None:
         made = make_for(folder, given.data) if given.data else make_like(folder, given.like)
     study = load_study(folder)
     print(
-        f"new_study: {folder}: {made}; {_told(study.prepare.size)}, "
+        f"new_study: {folder}: {made}; {extent(study.prepare.size)}, "
         f"{quantity(len(study.variants), 'variant')}, {quantity(len(study.seeds), 'seed')}, "
         f"{quantity(len(study.folds), 'fold')}: {quantity(len(study.runs()), 'run')}\n"
         f"next: look at {folder / 'params.yaml'}, then: cd {folder} && dvc repro"

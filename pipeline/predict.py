@@ -24,7 +24,7 @@ import argparse
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -515,11 +515,14 @@ def tell(
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    def told(columns: Mapping[str, str]) -> str:
+        return "; ".join(f"{name}: {what}" for name, what in columns.items())
+
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.predict",
         description="Segment images with a trained network. "
         "Exit status 0: every image is segmented; 1: some were skipped (skipped.csv says why).",
-        epilog="lesions.csv: " + "; ".join(f"{name}: {what}" for name, what in COLUMNS.items()),
+        epilog=f"lesions.csv: {told(COLUMNS)}. Of volumes: {told(COLUMNS_OF_VOLUMES)}.",
     )
     parser.add_argument(
         "run",

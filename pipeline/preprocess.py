@@ -50,7 +50,7 @@ from pipeline.study.files import read_json, replacing, writing
 from pipeline.study.params import Study
 from pipeline.study.reading import load_study, parse_external
 from pipeline.study.stages import at_stage
-from pipeline.study.values import Split, quantity
+from pipeline.study.values import Split, extent, quantity
 
 CHUNK = 8  # cases that a process is given at a time
 
@@ -118,9 +118,8 @@ def _lost_in_preparation(
     case: RawCase, lesion: NDArray[np.bool_], mask: NDArray[np.uint8], prepare: Prepare
 ) -> Finding:
     """What to say of a mask that is empty or full at the prepared size, and was not before."""
-    made = f"at {'x'.join(map(str, prepare.size[::-1]))} after resize: {prepare.resize}"
-    pixels = "pixels" if prepare.depth is None else "voxels"
-    share = f"lesion in the original: {np.count_nonzero(lesion)} of {lesion.size} {pixels}"
+    made = f"at {extent(prepare.size)} after resize: {prepare.resize}"
+    share = f"lesion in the original: {np.count_nonzero(lesion)} of {lesion.size}"
     if mask.any():
         return Finding(case.id, case.mask, "full mask", f"holds nothing but lesion {made}; {share}")
     return Finding(case.id, case.mask, "empty mask", f"holds no lesion {made}; {share}")
@@ -226,6 +225,7 @@ class Kept:
     """The usable cases, in the order of the arrays, and what was found on the way."""
 
     ids: list[str] = field(default_factory=list)
+    identities: list[str] = field(default_factory=list)  # by _identity
     splits: list[Split | None] = field(default_factory=list)  # the cases' own
     rows: list[dict[str, float | str]] = field(default_factory=list)  # of cases.csv
     findings: list[Finding] = field(default_factory=list)
@@ -264,12 +264,11 @@ def write_arrays(
             if arrays is None or image is None or mask is None:
                 kept.findings.extend(decoded.findings)
                 continue
-            # Equal volumes are compressed into other bytes under each name and time.
-            of_volume = study.prepare.depth is not None
-            same = hashlib.sha256(arrays.image.tobytes()).hexdigest() if of_volume else image.sha256
-            first = first_with.setdefault(same, case.image)
+            identity = _identity(arrays.image, image.sha256)
+            first = first_with.setdefault(identity, case.image)
             if first is not case.image:
-                kind, has = ("volume", "voxels") if of_volume else ("photograph", "bytes")
+                of_volumes = study.prepare.depth is not None
+                kind, has = ("volume", "voxels") if of_volumes else ("photograph", "bytes")
                 detail = f"has the {has} of {first}: one {kind} under two ids"
                 kept.findings.append(Finding(case.id, case.image, "identical images", detail))
                 continue
@@ -282,10 +281,18 @@ def write_arrays(
             if arrays.look is not None:
                 lookalikes.append(*arrays.look)
             kept.ids.append(case.id)
+            kept.identities.append(identity)
             kept.splits.append(case.split)
             sums = {"image_sha256": image.sha256, "mask_sha256": mask.sha256}
             kept.rows.append({**decoded.original, **sums})
     return kept
+
+
+def _identity(image: NDArray[np.uint8], sha256: str) -> str:
+    """What is the same of equal images: of a picture its file's sha256, of a prepared volume
+    (D, H, W, channels) that of its voxels, for each name and time compresses equal volumes into
+    other bytes."""
+    return sha256 if image.ndim == 3 else hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def prepare_cases(study: Study, folder: Path) -> PreparedCases:
@@ -327,11 +334,12 @@ def prepare_external(study: Study, on: Study, folder: Path) -> PreparedCases:
     """Write arrays, native masks, cases.csv, prepared.json, card.json, problems.csv and
     manifest.csv of an external test set into `folder`.
 
-    on: the study on that set (Study.on). A case that the study has as well, by its bytes or as a
+    on: the study on that set (Study.on). A case that the study has as well, by _identity or as a
     near-duplicate, is of the split training: it is not scored. Raises UserError listing it and
     every raw file that cannot be used, unless the set's on_problem is skip.
     """
-    own = PreparedCases.open(study.prepared_dir).table
+    studied = PreparedCases.open(study.prepared_dir)
+    own = studied.table
     cases, findings = _cases_in(on)
     near = study.prepare.near_duplicates
     folder.mkdir()
@@ -344,10 +352,11 @@ def prepare_external(study: Study, on: Study, folder: Path) -> PreparedCases:
     pairs = lookalikes.find(near) if near is not None else []
     del lookalikes
     image_of = {case.id: case.image for case in cases}
-    ids_of = dict(zip(own["image_sha256"], own["id"], strict=True))
+    ids_of = dict(zip(map(_identity, studied.images, own["image_sha256"]), own["id"], strict=True))
+    has = "bytes" if study.prepare.depth is None else "voxels"
     shared = {
-        id: Finding(id, image_of[id], "of the study", f"has the bytes of the study's {ids_of[sum]}")
-        for id, sum in zip(kept.ids, (row["image_sha256"] for row in kept.rows), strict=True)
+        id: Finding(id, image_of[id], "of the study", f"has the {has} of the study's {ids_of[sum]}")
+        for id, sum in zip(kept.ids, kept.identities, strict=True)
         if sum in ids_of
     }
     for pair in pairs:

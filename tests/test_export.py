@@ -195,7 +195,7 @@ def test_the_card_has_the_runs_own_metrics_and_no_interval(exported):
     assert card.count("Not a medical device") == 2
     assert "| Dice | 0.8125 |" in card
     assert "On 24 test cases, this network alone: one run, no interval" in card
-    assert "these figures say nothing about skin" in card
+    assert "these figures say nothing about real ones" in card
     assert "encoder_attention:\n- 3" in card
 
 

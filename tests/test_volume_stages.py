@@ -34,6 +34,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.reporting.explorer import border
 from pipeline.reporting.protocol import CHOICES
+from pipeline.statistics.subgroups import BORDER, SIZE, SPACING
 from pipeline.study.blocks import Synthetic
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
@@ -62,10 +63,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     params["data"] |= {"training": 12, "validation": 4, "test": 6}
     params["prepare"] |= {"depth": 8, "height": 32, "width": 32, "foreground": "nonzero"}
     params["prepare"]["near_duplicates"] = None
-    external = {"name": "elsewhere", "raw": "../elsewhere", "on_problem": "stop"}
+    external = {"name": "elsewhere", "raw": "../elsewhere", "on_problem": "skip"}
     params["evaluate"]["external"] = [external]
     other = params["data"] | {"training": 1, "validation": 1, "test": 3, "seed": 7}
     draw_cases(Synthetic(**other), folder.parent / "elsewhere")
+    draw_cases(Synthetic(**params["data"]), folder.parent / "own")
+    for path in sorted((folder.parent / "own").glob("*Training*/SYNTHETIC_0000000*.nii.gz")):
+        copy = folder.parent / "elsewhere" / path.parent.name / path.name.replace("000000", "copied")
+        copy.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=1))
     params["train"]["epochs"] = 2
     params["train"]["optimizer"]["learning_rate"] = 0.001
     params["train"]["augmentation"].append({"DepthFlip": {"p": 0.5}})
@@ -189,6 +194,26 @@ def test_the_reports_explorer_has_each_runs_borders_in_several_slices(study):
                 assert of_frames[first : last + 1] == [border(mask, 1 / 8) for mask in upright]
             drawn += len(set(of_frames) - {""})
     assert drawn > len(data["slices"]) / 2
+
+
+@pytest.mark.slow
+def test_a_volume_that_the_study_has_in_other_bytes_is_no_external_test_case(study):
+    card = json.loads((study.on("elsewhere").prepared_dir / "card.json").read_text())
+    assert (card["cases"], card["of_the_study"], card["unusable"]) == (5, 1, 0)
+    problems = pd.read_csv(study.on("elsewhere").prepared_dir / "problems.csv")
+    assert "has the voxels of the study's SYNTHETIC_0000000" in problems["problem"].item()
+
+
+@pytest.mark.slow
+def test_what_is_said_of_volumes_names_voxels_and_millilitres(study):
+    results = json.loads(study.results_file.read_text())
+    definitions = " ".join(results["study"]["definitions"].values())
+    assert "in voxels of the prepared size" in definitions
+    assert "the volume's diagonal" in definitions
+    assert not re.search("pixel|picture|outline", definitions)
+    assert list(results["groupings"]) == [SIZE, BORDER, SPACING]
+    of_sizes = [row["group"] for row in results["subgroups"] if row["grouping"] == SIZE]
+    assert all(re.search(r" [0-9.]+ ml\)$", group) for group in of_sizes)
 
 
 @pytest.mark.slow

@@ -76,14 +76,14 @@ def _outlines(
     from monai.metrics.surface_dice import compute_surface_dice
 
     found, truth = (torch.from_numpy(some)[:, None] for some in (predicted, masks))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of what MONAI asks of itself
-        distances = compute_hausdorff_distance(
-            found, truth, include_background=True, percentile=95, spacing=list(spacing)
-        )
-        within = compute_surface_dice(
-            found, truth, [tolerance], include_background=True, spacing=list(spacing)
-        )
+    # Of what MONAI asks of itself. For good: catch_warnings is of all threads, and these are several.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
+    distances = compute_hausdorff_distance(
+        found, truth, include_background=True, percentile=95, spacing=list(spacing)
+    )
+    within = compute_surface_dice(
+        found, truth, [tolerance], include_background=True, spacing=list(spacing)
+    )
     return distances[:, 0].double().numpy(), within[:, 0].double().numpy()
 
 

@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pipeline.reporting.result_figures import GREY, INK, looks
 from pipeline.reporting.style import legend_columns
+from pipeline.statistics.definitions import say
 from pipeline.statistics.results import Results
 from pipeline.statistics.rounding import decimals_of
 
@@ -46,7 +47,8 @@ def draw_reliability(results: Results) -> Figure | None:
             linewidth=1,
         )
     curves.set(ylabel="Observed share of lesion", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    pixels.set(xlabel="Mean probability of lesion in a bin", ylabel="Pixels, %", yscale="log")
+    counted = say("Pixels, %", results.params["prepare"]["depth"])
+    pixels.set(xlabel="Mean probability of lesion in a bin", ylabel=counted, yscale="log")
     pixels.yaxis.set_major_locator(LogLocator(numticks=5))
     pixels.yaxis.set_major_formatter("{x:g}")
     pixels.yaxis.set_minor_formatter(NullFormatter())

@@ -27,7 +27,7 @@ RESIZES = {
 SOURCES = {
     "isic2018": "ISIC 2018 task 1, the official archives",
     "directory": "a folder of cases of the user's own",
-    "synthetic": "**drawn lesions, no photographs: the figures say nothing about skin**",
+    "synthetic": "**drawn lesions, of no patient: the figures say nothing about real ones**",
 }
 SKIN_LESION = "the skin lesion in a dermoscopic picture"
 LIMITS = """\
@@ -110,7 +110,7 @@ def write_card(run: TrainedRun, exported: Exported, results: Results | None) -> 
         *_metrics(run, results),
         "",
         *(
-            ["**Synthetic lesions: these figures say nothing about skin.**", ""]
+            ["**Synthetic lesions: these figures say nothing about real ones.**", ""]
             if synthetic
             else []
         ),

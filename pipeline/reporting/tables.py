@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.statistics.definitions import AVERAGED, PRIMARY, Better, metric_of
+from pipeline.statistics.definitions import AVERAGED, PRIMARY, Better, metric_of, say
 from pipeline.statistics.results import (
     AveragedEstimate,
     Comparison,
@@ -49,7 +49,7 @@ DECIDED = (
     "The fewest cases without which the order of the two turns round; a dash where no removal "
     "turns it."
 )
-SYNTHETIC = "Synthetic lesions: the figures say nothing about skin lesions."
+SYNTHETIC = "Synthetic lesions: the figures say nothing about real ones."
 
 
 @dataclass(frozen=True)
@@ -327,9 +327,10 @@ def other_table(results: Results) -> Table:
     variants = results.study.variants
     tails = {tail.variant: tail for tail in results.tails}
     threshold = results.params["evaluate"]["jaccard_threshold"]
+    depth = results.params["prepare"]["depth"]
     meanings = {
         "thresholded_jaccard": f"IoU, where below {threshold:g} counts as 0.",
-        "pooled_dice": "Of the pixels of all cases together.",
+        "pooled_dice": say("Of the pixels of all cases together.", depth),
     }
     columns = [
         *_metrics(results, OTHER_METRICS, meanings),
@@ -351,9 +352,10 @@ def other_table(results: Results) -> Table:
 def boundary_table(results: Results) -> Table:
     """How well outlines are met and probabilities mean what they say."""
     evaluation = results.params["evaluate"]
+    tolerance, depth = evaluation["surface_tolerance"], results.params["prepare"]["depth"]
     meanings = {
-        "hausdorff_95": "In pixels of the prepared size; lower is better.",
-        "surface_dice": f"Within {evaluation['surface_tolerance']:g} px.",
+        "hausdorff_95": say("In pixels of the prepared size; lower is better.", depth),
+        "surface_dice": say(f"Tolerance in pixels: {tolerance:g}.", depth),
         "brier": "Lower is better.",
         "expected_calibration_error": f"In {evaluation['calibration_bins']} bins; lower is better.",
     }

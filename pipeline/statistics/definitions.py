@@ -132,6 +132,7 @@ METRICS: dict[str, Metric] = {
         "Normalised surface Dice at the original's size, within {surface_tolerance_mm:g} mm.",
     ),
 }
+OF_VOLUMES = {"pixel": "voxel", "picture": "volume", "outline": "surface"}  # in what is said
 IN_MILLIMETRES = ("native_hausdorff_95", "native_surface_dice")  # of volumes alone
 POOLED = ("pooled_dice", "expected_calibration_error")  # of all cases' pixels together
 CASE_METRICS = tuple(name for name in METRICS if name not in POOLED)
@@ -202,4 +203,14 @@ def state(study: Study) -> list[tuple[str, str]]:
         "case's pixels at the prepared size, unless a metric says otherwise. A ratio of 0 to 0 is "
         "1: truth and prediction both empty give Dice = IoU = 1."
     )
-    return [("Pixels and empty masks", shared), *stated]
+    stated = [("Pixels and empty masks", shared), *stated]
+    depth = study.prepare.depth
+    return [(say(label, depth), say(definition, depth)) for label, definition in stated]
+
+
+def say(text: str, depth: int | None) -> str:
+    """What is said of pictures, said of volumes where prepare.depth is one's."""
+    if depth is not None:
+        for flat, deep in OF_VOLUMES.items():
+            text = text.replace(flat, deep).replace(flat.capitalize(), deep.capitalize())
+    return text

@@ -1,13 +1,13 @@
 """Whom a network may serve badly: the test cases in groups.
 
-Groups are of what a picture shows, found from the prepared arrays and the original's size. Skin
-tone is an estimate: the colours are not calibrated, and skin is what is left of the picture.
+Groups are of what a case shows, found from the prepared arrays and the original's size. Skin tone
+is an estimate: the colours are not calibrated, and skin is what is left of the picture.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -20,18 +20,19 @@ from pipeline.study.values import Resize
 
 Named = tuple[list[str], list[str]]  # the group of each case, and the groups in order
 
-OTHERS = "other sizes"
 FEWEST_CASES = 10  # below them a group has no interval
 SIZE = "lesion size"
 BORDER = "lesion at the border"
 SOURCE = "image size"
+SPACING = "voxel spacing"
 SKIN = "skin tone (estimate)"
 GROUPINGS = {
-    SIZE: "Terciles of the lesion's share of the picture.",
-    BORDER: "Whether the lesion touches the edge of the picture.",
-    SOURCE: "Width x height of the original, in pixels, and of a volume its depth: which camera or "
-    "scanner and archive it comes from. "
+    SIZE: "Terciles of the lesion's share of the picture, or of its millilitres in a volume.",
+    BORDER: "Whether the lesion touches the edge of the picture, or a side of the volume.",
+    SOURCE: "Width x height of the original, in pixels: which camera and archive it comes from. "
     f"Sizes of fewer than {FEWEST_CASES} cases are put together.",
+    SPACING: "Width x height x depth of a voxel, in millimetres: which scanner and protocol the "
+    f"volume comes from. Spacings of fewer than {FEWEST_CASES} cases are put together.",
     SKIN: "An estimate from photographs whose colours are not calibrated: the individual typology "
     "angle, atan2(L* - 50, b*) in degrees, median over pixels outside of the lesion and of black "
     "borders; very light above 55, light above 41, intermediate above 28, tan above 10, brown "
@@ -52,17 +53,24 @@ def group_cases(
     without groups that have no case."""
     masks = [cases.masks[place] > 0 for place in places]
     rows = cases.table.iloc[list(places)]
-    axes = [axis for axis in reversed(AXES) if axis in rows]
-    sizes = list(rows[axes].itertuples(index=False, name=None))
+    shares = np.array([mask.mean() for mask in masks])
+    if cases.masks.ndim == 4:  # volumes
+        sizes = rows[[*AXES]].to_numpy()
+        spacings = rows[[f"{axis}_mm" for axis in AXES]].to_numpy()
+        millilitres = shares * sizes.prod(axis=1) * spacings.prod(axis=1) / 1000
+        told = [f"{_product(spacing[::-1])} mm" for spacing in spacings]
+        named = {SIZE: terciles(millilitres, "{:.3g} ml"), SPACING: sources(told, "spacings")}
+        inside = "within the volume"
+    else:
+        sizes = rows[["height", "width"]].to_numpy()
+        told = [_product(size[::-1]) for size in sizes]
+        named = {SIZE: terciles(100 * shares, "{:.1f} %"), SOURCE: sources(told, "sizes")}
+        inside = "within the picture"
     borders = [
-        "touches it" if touches_border(mask, size[::-1], resize) else "within the picture"
+        "touches it" if touches_border(mask, tuple(size), resize) else inside
         for mask, size in zip(masks, sizes, strict=True)
     ]
-    named = {
-        SIZE: terciles(np.array([mask.mean() for mask in masks])),
-        BORDER: (borders, ["within the picture", "touches it"]),
-        SOURCE: sources([" x ".join(map(str, size)) for size in sizes]),
-    }
+    named[BORDER] = (borders, [inside, "touches it"])
     if cases.images.shape[-1] == 3:  # in colour
         tones = [
             tone(typology_angle(cases.images[place], mask))
@@ -73,19 +81,20 @@ def group_cases(
         grouping: {
             group: np.flatnonzero(np.array(names) == group) for group in order if group in names
         }
-        for grouping, (names, order) in named.items()
+        for grouping, (names, order) in ((each, named[each]) for each in GROUPINGS if each in named)
     }
 
 
-def terciles(shares: NDArray[np.float64]) -> Named:
-    """Lesions' shares of pictures in three groups, as equal as ties allow, named by bounds."""
-    low, high = np.quantile(shares, [1 / 3, 2 / 3])
+def terciles(sizes: NDArray[np.float64], written: str) -> Named:
+    """Lesions' sizes in three groups, as equal as ties allow, named by bounds in the format
+    `written`."""
+    low, high = np.quantile(sizes, [1 / 3, 2 / 3])
     order = [
-        f"small (up to {100 * low:.1f} %)",
-        f"medium (up to {100 * high:.1f} %)",
-        f"large (above {100 * high:.1f} %)",
+        f"small (up to {written.format(low)})",
+        f"medium (up to {written.format(high)})",
+        f"large (above {written.format(high)})",
     ]
-    return [order[group] for group in np.searchsorted([low, high], shares)], order
+    return [order[group] for group in np.searchsorted([low, high], sizes)], order
 
 
 def touches_border(mask: NDArray[np.bool_], original: tuple[int, ...], resize: Resize) -> bool:
@@ -97,10 +106,15 @@ def touches_border(mask: NDArray[np.bool_], original: tuple[int, ...], resize: R
     return any(mask.take(end, axis).any() for axis in range(mask.ndim) for end in (0, -1))
 
 
-def sources(sizes: list[str]) -> Named:
-    """Sizes as groups, the commonest first; those of few cases together, last."""
+def sources(sizes: list[str], called: str) -> Named:
+    """Sizes, `called` so, as groups, the commonest first; those of few cases together, last."""
     common = [size for size, count in Counter(sizes).most_common() if count >= FEWEST_CASES]
-    return [size if size in common else OTHERS for size in sizes], [*common, OTHERS]
+    others = f"other {called}"
+    return [size if size in common else others for size in sizes], [*common, others]
+
+
+def _product(sides: Iterable[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def typology_angle(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float | None:

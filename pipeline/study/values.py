@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -101,6 +101,11 @@ def unique(values: list[Any]) -> list[Any]:
 def size_of(depth: int | None, height: int, width: int) -> tuple[int, ...]:
     """Of what a network sees: height and width in pixels, of volumes depth before them."""
     return (height, width) if depth is None else (depth, height, width)
+
+
+def extent(size: Sequence[int]) -> str:
+    """A size (H, W) as `400x300 pixels`, (D, H, W) as `32x64x24 voxels`: width first."""
+    return f"{'x'.join(map(str, size[::-1]))} {'pixels' if len(size) == 2 else 'voxels'}"
 
 
 Count = Annotated[int, Field(ge=1), expect("a whole number of at least 1")]

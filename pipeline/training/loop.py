@@ -28,6 +28,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.study.blocks import Focal, Train
 from pipeline.study.errors import UserError
 from pipeline.study.params import Study
+from pipeline.study.values import extent
 from pipeline.training.optimisation import start_training_mode
 from pipeline.training.resume import ResumeFile
 from pipeline.training.state import Row, Training
@@ -187,7 +188,7 @@ def fit(
         raise UserError(
             f"params.yaml: {study.train_key}.batch_size {train.batch_size} leaves a batch of one "
             f"case, in which a BatchNorm of this network would have a single value at "
-            f"{'x'.join(map(str, size))} {'pixels' if len(size) == 2 else 'voxels'}: choose another"
+            f"{extent(size)}: choose another"
         )
     training = Training.start(model, train, len(batches))
     if resume_file is not None:

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from pipeline.engine.prepared import PreparedCases
-from pipeline.statistics import subgroups
 from pipeline.statistics.subgroups import (
     BORDER,
     SIZE,
     SKIN,
     SOURCE,
+    SPACING,
     group_cases,
     sources,
     terciles,
@@ -124,8 +124,8 @@ def test_tones_change_at_the_literatures_bounds():
 
 
 def test_terciles_hold_as_many_cases_each_and_name_their_bounds():
-    shares = np.random.default_rng(0).permutation(np.arange(1, 31) / 100)
-    names, order = terciles(shares)
+    shares = np.random.default_rng(0).permutation(np.arange(1, 31))
+    names, order = terciles(shares, "{:.1f} %")
     assert [names.count(group) for group in order] == [10, 10, 10]
     assert order == ["small (up to 10.7 %)", "medium (up to 20.3 %)", "large (above 20.3 %)"]
     assert names[shares.argmin()] == order[0]
@@ -134,7 +134,7 @@ def test_terciles_hold_as_many_cases_each_and_name_their_bounds():
 
 def test_sizes_of_few_cases_are_put_together():
     sizes = ["600 x 450"] * 10 + ["1022 x 767"] * 12 + ["3024 x 2016"] * 9
-    names, order = sources(sizes)
+    names, order = sources(sizes, "sizes")
     assert order == ["1022 x 767", "600 x 450", "other sizes"]
     assert names[-1] == "other sizes"
     assert names[0] == "600 x 450"
@@ -176,7 +176,7 @@ def test_every_case_is_in_one_group_of_each_grouping():
     )
     places = list(range(2, 24))
     found = group_cases(cases, places, "stretch")
-    assert list(found) == list(subgroups.GROUPINGS) == [SIZE, BORDER, SOURCE, SKIN]
+    assert list(found) == [SIZE, BORDER, SOURCE, SKIN]
     for groups in found.values():
         assert sorted(np.concatenate(list(groups.values())).tolist()) == list(range(22))
     assert found[BORDER]["touches it"].tolist() == [0, 1]
@@ -195,3 +195,28 @@ def test_a_lesion_at_padding_touches_the_border_of_its_group_too():
     cases = PreparedCases(image[None], mask[None].astype(np.uint8), table, fingerprint="")
     assert list(group_cases(cases, [0], "pad")[BORDER]) == ["touches it"]
     assert list(group_cases(cases, [0], "stretch")[BORDER]) == ["within the picture"]
+
+
+def test_volumes_are_grouped_by_millilitres_and_by_spacing():
+    """As large a share of the crop is eight times the lesion where voxels are twice as long."""
+    masks = np.zeros((12, 8, 10, 10), np.uint8)
+    masks[:, 2:4, 2:7, 2:7] = 1  # 50 voxels of 800, 1/16 of the volume
+    masks[0, 0] = 1
+    table = pd.DataFrame({"id": [f"c{n}" for n in range(12)], "split": "test"})
+    table["depth"], table["height"], table["width"] = 16, 20, 30  # 9,600 voxels, lesion 600
+    for axis, spacing in {"depth_mm": 2.0, "height_mm": 1.0, "width_mm": 0.5}.items():
+        table[axis] = [spacing] * 10 + [2 * spacing] * 2
+    cases = PreparedCases(np.zeros((12, 8, 10, 10, 1), np.uint8), masks, table, fingerprint="")
+    found = group_cases(cases, list(range(1, 12)), "stretch")
+    assert list(found) == [SIZE, BORDER, SPACING]
+    # 600 voxels of 1 mm3 are 0.6 ml, of 8 mm3 4.8 ml.
+    assert {group: own.tolist() for group, own in found[SIZE].items()} == {
+        "small (up to 0.6 ml)": list(range(9)),
+        "large (above 0.6 ml)": [9, 10],
+    }
+    assert {group: len(own) for group, own in found[SPACING].items()} == {"other spacings": 11}
+    whole = group_cases(cases, list(range(12)), "stretch")
+    assert whole[BORDER]["touches it"].tolist() == [0]
+    assert whole[BORDER]["within the volume"].tolist() == list(range(1, 12))
+    assert whole[SPACING]["0.5 x 1 x 2 mm"].tolist() == list(range(10))
+    assert whole[SPACING]["other spacings"].tolist() == [10, 11]
