@@ -34,7 +34,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.engine.weights import load_model
 from pipeline.reporting.explorer import border
 from pipeline.reporting.protocol import CHOICES
-from pipeline.statistics.subgroups import BORDER, SIZE, SPACING
+from pipeline.statistics import subgroups
 from pipeline.study.blocks import Synthetic
 from pipeline.study.params import Run, Study
 from pipeline.study.reading import load_study
@@ -69,7 +69,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     draw_cases(Synthetic(**other), folder.parent / "elsewhere")
     draw_cases(Synthetic(**params["data"]), folder.parent / "own")
     for path in sorted((folder.parent / "own").glob("*Training*/SYNTHETIC_0000000*.nii.gz")):
-        copy = folder.parent / "elsewhere" / path.parent.name / path.name.replace("000000", "copied")
+        folder_of_copies = folder.parent / "elsewhere" / path.parent.name
+        copy = folder_of_copies / path.name.replace("000000", "copied")
         copy.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=1))
     params["train"]["epochs"] = 2
     params["train"]["optimizer"]["learning_rate"] = 0.001
@@ -201,7 +202,7 @@ def test_a_volume_that_the_study_has_in_other_bytes_is_no_external_test_case(stu
     card = json.loads((study.on("elsewhere").prepared_dir / "card.json").read_text())
     assert (card["cases"], card["of_the_study"], card["unusable"]) == (5, 1, 0)
     problems = pd.read_csv(study.on("elsewhere").prepared_dir / "problems.csv")
-    assert "has the voxels of the study's SYNTHETIC_0000000" in problems["problem"].item()
+    assert "has the voxels of the study's SYNTHETIC_0000000" in problems["detail"].item()
 
 
 @pytest.mark.slow
@@ -211,8 +212,8 @@ def test_what_is_said_of_volumes_names_voxels_and_millilitres(study):
     assert "in voxels of the prepared size" in definitions
     assert "the volume's diagonal" in definitions
     assert not re.search("pixel|picture|outline", definitions)
-    assert list(results["groupings"]) == [SIZE, BORDER, SPACING]
-    of_sizes = [row["group"] for row in results["subgroups"] if row["grouping"] == SIZE]
+    assert list(results["groupings"]) == [subgroups.SIZE, subgroups.BORDER, subgroups.SPACING]
+    of_sizes = [row["group"] for row in results["subgroups"] if row["grouping"] == subgroups.SIZE]
     assert all(re.search(r" [0-9.]+ ml\)$", group) for group in of_sizes)
 
 

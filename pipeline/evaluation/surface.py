@@ -76,7 +76,7 @@ def _outlines(
     from monai.metrics.surface_dice import compute_surface_dice
 
     found, truth = (torch.from_numpy(some)[:, None] for some in (predicted, masks))
-    # Of what MONAI asks of itself. For good: catch_warnings is of all threads, and these are several.
+    # Of what MONAI asks of itself. For good: catch_warnings is of all threads, which are several.
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     distances = compute_hausdorff_distance(
         found, truth, include_background=True, percentile=95, spacing=list(spacing)
