@@ -28,6 +28,7 @@ from pipeline.statistics.definitions import (
     PRIMARY,
     SHARE,
     metrics_of,
+    say,
     state,
 )
 from pipeline.statistics.external import compare_sets, mean_over_folds
@@ -177,7 +178,9 @@ def collect(study: Study, cases: PreparedCases) -> Results:
         external=external,
         tuning=tuning,
         tails=_tails(study, scores),
-        groupings={each.grouping: GROUPINGS[each.grouping] for each in subgroups},
+        groupings={
+            each.grouping: say(GROUPINGS[each.grouping], study.prepare.depth) for each in subgroups
+        },
         subgroups=subgroups,
         calibration=_calibration(study, binned, estimates),
         thresholds=_thresholds(study),

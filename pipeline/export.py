@@ -44,7 +44,7 @@ def main() -> None:
     milliseconds = exported.latency_milliseconds
     print(
         f"export: {run.label} in {out}: model.onnx {exported.bytes['model.onnx'] / 1e6:.1f} MB, "
-        f"{milliseconds.onnxruntime:.1f} ms a picture (PyTorch {milliseconds.eager:.1f}), at most "
+        f"{milliseconds.onnxruntime:.1f} ms an image (PyTorch {milliseconds.eager:.1f}), at most "
         f"{exported.largest_difference['model.onnx']:.1g} off"
     )
 

@@ -242,6 +242,8 @@ def suit_volumes(params: Any, medians: Sequence[int]) -> None:
     _say(prepare, "near_duplicates", "not looked for: scans of one region of the body are alike")
     told = f"of volumes at most {BATCH_OF_VOLUMES}, and {BATCH_VOXELS:,} voxels"
     _say(params["train"], "batch_size", told)
+    told = "network | native (the original volume's size too)"
+    _say(params["evaluate"], "resolution", told)
     params["evaluate"]["surface_tolerance"] = 1.0
     _say(
         params["evaluate"],

@@ -364,7 +364,7 @@ def _write_volume(
         "image": one.picture.shown,
         "results": one.picture.name,
         **dict(zip(slices.AXES, mask.shape, strict=True)),
-        "lesion_ml": round(voxels * one.volume.voxel_ml, 6),
+        "lesion_ml": nifti.to_millilitres(mask, one.volume),
         "lesion_voxels": voxels,
         "confidence": round(float(np.maximum(probabilities, 1 - probabilities).mean()), 6),
         **one.file,
@@ -518,11 +518,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     def told(columns: Mapping[str, str]) -> str:
         return "; ".join(f"{name}: {what}" for name, what in columns.items())
 
+    own = {name: what for name, what in COLUMNS_OF_VOLUMES.items() if COLUMNS.get(name) != what}
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.predict",
         description="Segment images with a trained network. "
         "Exit status 0: every image is segmented; 1: some were skipped (skipped.csv says why).",
-        epilog=f"lesions.csv: {told(COLUMNS)}. Of volumes: {told(COLUMNS_OF_VOLUMES)}.",
+        epilog=f"lesions.csv: {told(COLUMNS)}. Of volumes otherwise: {told(own)}.",
     )
     parser.add_argument(
         "run",

@@ -26,6 +26,7 @@ from pipeline.reporting.run_chart import colours_of, run_chart
 from pipeline.reporting.sections import sections
 from pipeline.reporting.tables import SYNTHETIC, Table, all_tables, bold_note
 from pipeline.reporting.writers import all_definitions, csv, latex, markdown
+from pipeline.statistics.definitions import say
 from pipeline.statistics.results import Results, open_results
 from pipeline.statistics.runs import read_predictions
 from pipeline.statistics.scores import disputed_cases, example_cases
@@ -213,7 +214,7 @@ def figures(study: Study, over: str) -> dict[str, InlineFigure]:
     for name, (title, caption) in FIGURES.items():
         if name in SOMETIMES and not (study.reports_dir / "figures" / name).is_file():
             continue  # there was nothing to draw
-        caption = caption.format(loss=" or ".join(losses), over=over)
+        caption = say(caption.format(loss=" or ".join(losses), over=over), study.prepare.depth)
         if stops_early and "by epoch" in title:
             caption += " Where a seed's training ended early, the mean is over the others."
         path = study.reports_dir / "figures" / name

@@ -155,6 +155,8 @@ def test_volumes_are_prepared_upright_in_grey_and_their_spacing_is_kept(tmp_path
     assert cases.table["id"].tolist() == sorted(drawn)
     sizes = cases.table[["depth", "height", "width", "depth_mm", "height_mm", "width_mm"]]
     assert sizes.to_numpy().tolist() == [[12, 40, 48, *SPACING]] * 4
+    lesions = [np.count_nonzero(mask) * np.prod(SPACING) / 1000 for _, mask in drawn.values()]
+    assert cases.table["lesion_ml"].tolist() == pytest.approx(lesions)
     for place, (image, mask) in enumerate(drawn.values()):
         low, high = np.percentile(image, (0.5, 99.5))
         grey = np.clip((image - low) / (high - low), 0, 1) * 255
@@ -221,7 +223,7 @@ def test_every_volume_that_cannot_be_used_is_told_at_once(tmp_path):
         "in the original: 1 of 184320",
         "images/twin.nii.gz": f"has the voxels of {raw}/images/good1.nii.gz: one volume",
         "images/cut.nii.gz": "cannot be decoded, it may be cut short",
-        "images/picture.png": "must be a volume that ends in .nii, .nii.gz, got a file",
+        "images/picture.png": "must be a volume that ends in .nii, .nii.gz, got a file that ends",
     }
     with pytest.raises(UserError) as error:
         prepare_cases(study_of_volumes(tmp_path), tmp_path / "prepared")

@@ -450,7 +450,7 @@ def test_memory_that_runs_out_is_one_sentence_with_the_batch_size(tiny_study, mo
     with pytest.raises(UserError) as error:
         train.main()
     assert str(error.value) == (
-        "memory ran out with train.batch_size 8 at 32x64 pixels: set a smaller train.batch_size, "
+        "memory ran out with train.batch_size 8 at 64x32 pixels: set a smaller train.batch_size, "
         "or free memory and run again"
     )
     assert not tiny_study.run_dir("gated_attention", 0).exists()

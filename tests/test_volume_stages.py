@@ -156,7 +156,7 @@ def test_the_report_shows_slices_and_tells_sizes_and_spacings(study):
     assert "48 &times; 40 &times; 12 voxels of 1 &times; 1 &times; 2 mm (22)" in page
     assert "8 deep &times; 32 high &times; 32 wide, stretch, grey" in page
     assert "skin tone" not in page
-    assert "8 \N{MULTIPLICATION SIGN} 32 \N{MULTIPLICATION SIGN} 32 voxels" in page
+    assert "32 \N{MULTIPLICATION SIGN} 32 \N{MULTIPLICATION SIGN} 8 voxels" in page
     assert '<th scope="col" class="number">Grey</th>' in page
     assert ">Red<" not in page
     used, _ = CHOICES["resize"](study)
@@ -212,9 +212,21 @@ def test_what_is_said_of_volumes_names_voxels_and_millilitres(study):
     assert "in voxels of the prepared size" in definitions
     assert "the volume's diagonal" in definitions
     assert not re.search("pixel|picture|outline", definitions)
-    assert list(results["groupings"]) == [subgroups.SIZE, subgroups.BORDER, subgroups.SPACING]
-    of_sizes = [row["group"] for row in results["subgroups"] if row["grouping"] == subgroups.SIZE]
+    assert list(results["groupings"]) == [subgroups.VOLUME, subgroups.BORDER, subgroups.SPACING]
+    of_sizes = [row["group"] for row in results["subgroups"] if row["grouping"] == subgroups.VOLUME]
     assert all(re.search(r" [0-9.]+ ml\)$", group) for group in of_sizes)
+
+
+@pytest.mark.slow
+def test_no_word_of_pictures_is_said_of_volumes(study):
+    """On the page, in its tables and in the model cards; an outline is a rater's there."""
+    page = (study.reports_dir / "index.html").read_text()
+    page = re.sub(r"<(style|script|svg).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    said = [page, *((study.reports_dir / name).read_text() for name in ("table.md", "table.tex"))]
+    cards = (study.reports_dir / "model-cards.md").read_text()
+    said.append(cards.replace("one outline a case; experts' outlines", ""))
+    for text in said:
+        assert re.findall(r".{60}(?:pixel|picture|outline).{30}", text, re.IGNORECASE) == []
 
 
 @pytest.mark.slow

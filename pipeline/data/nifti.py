@@ -9,8 +9,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -63,11 +63,13 @@ class Volume:
     """A NIfTI file's volume.
 
     voxels: (D, H, W), as decode_volume gives them float32 and as the file scales them. affine:
-    (4, 4) from the file's own indices to millimetres.
+    (4, 4) from the file's own indices to millimetres. forms: sform and qform as the file has them,
+    each (4, 4) with its code, or None and 0.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
+    forms: Mapping[str, tuple[NDArray[np.float64] | None, int]] = field(default_factory=dict)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -120,7 +122,7 @@ def decode_volume(content: bytes) -> Volume:
             "not finite", f"must hold numbers, got NaN or infinity in {quantity(lost, 'voxel')}"
         )
     turned = apply_orientation(voxels, io_orientation(affine))
-    return Volume(np.ascontiguousarray(turned.transpose(), np.float32), affine)
+    return Volume(np.ascontiguousarray(turned.transpose(), np.float32), affine, _forms(header))
 
 
 def _header(file: BinaryIO) -> Nifti1Header:
@@ -183,6 +185,19 @@ def _affine(header: Nifti1Header) -> NDArray[np.float64]:
     return affine
 
 
+def _forms(header: Nifti1Header) -> dict[str, tuple[NDArray[np.float64] | None, int]]:
+    """Volume.forms; one that is broken beside a sound one is none."""
+    found = {}
+    for name in ("sform", "qform"):
+        try:
+            form, code = getattr(header, f"get_{name}")(coded=True)
+        except (ValueError, HeaderDataError):
+            form, code = None, 0
+        whole = form is not None and np.isfinite(form).all()
+        found[name] = (form, int(code)) if whole else (None, 0)
+    return found
+
+
 def _voxels(file: BinaryIO, header: Nifti1Header, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Along the file's own axes, as the file scales them."""
     dtype = header.get_data_dtype()
@@ -205,8 +220,8 @@ class CheckedVolumes:
     """A case's volumes (D, H, W), as the file has them in size, and what keeps it from being used.
 
     grey: intensities from 0 to 255; lesion: the mask. Both are None where there is a finding.
-    original: depth, height and width in voxels, and depth_mm, height_mm and width_mm, each's
-    spacing.
+    original: depth, height and width in voxels; depth_mm, height_mm and width_mm, each's spacing;
+    lesion_ml, the lesion's millilitres.
     """
 
     grey: NDArray[np.float32] | None
@@ -232,6 +247,7 @@ def check_case(case: RawCase, foreground: Foreground | None) -> CheckedVolumes:
     try:
         mask = decode_volume(read_content(case.mask, checksums))
         lesion = to_lesion(mask, foreground or "nonzero")
+        original["lesion_ml"] = to_millilitres(lesion, mask)
         if image is not None:
             check_aligned(image, mask)
     except UnusableError as problem:
@@ -241,10 +257,17 @@ def check_case(case: RawCase, foreground: Foreground | None) -> CheckedVolumes:
     return CheckedVolumes(grey, lesion, original, checksums, findings)
 
 
+def to_millilitres(lesion: NDArray[np.bool_], volume: Volume) -> float:
+    """Of a lesion (D, H, W) in voxels of `volume`, to a thousandth of a cubic millimetre."""
+    return round(int(np.count_nonzero(lesion)) * volume.voxel_ml, 6)
+
+
 def encode(volume: Volume, voxels: NDArray[Any]) -> bytes:
     """Voxels (D, H, W) as a compressed NIfTI file that lies where `volume` lies, in the order of
-    its own axes. Equal voxels make equal bytes."""
+    its own axes, by both of its forms and their codes. Equal voxels make equal bytes."""
     image = Nifti1Image(volume.stored(voxels), volume.affine)
+    for name, (form, code) in volume.forms.items():
+        getattr(image, f"set_{name}")(form, code)
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 

@@ -214,9 +214,10 @@ def _by_id(
         if id.endswith("_superpixels"):
             continue
         if kinds[path] not in ("file", "broken link") or suffix.lower() not in suffixes:
+            ending = f" that ends in {path.suffix}" if kinds[path] == "file" else ""
             detail = (
                 f"must be a {'volume' if volumes else 'picture'} that ends in "
-                f"{', '.join(suffixes)}, got a {kinds[path]}; convert or remove it"
+                f"{', '.join(suffixes)}, got a {kinds[path]}{ending}; convert or remove it"
             )
             if path.name.lower().endswith(VOLUME_SUFFIXES):
                 detail += ", or set prepare.depth: then cases are volumes"

@@ -187,7 +187,7 @@ def _alike(runs: list[TrainedRun]) -> list[TrainedRun]:
     for run in runs[1:]:
         if (run.config, run.size, run.resize) != (runs[0].config, runs[0].size, runs[0].resize):
             raise UserError(
-                f"{run.source} has another network or picture size than {runs[0].source}: an "
+                f"{run.source} has another network or image size than {runs[0].source}: an "
                 "ensemble is of one variant and one protocol; name the seeds that are alike"
             )
     return runs

@@ -30,7 +30,7 @@ class Exported(Record):
     seed: int
     fold: int
     depth: int | None = Field(None, description="voxels; null of a network that takes pictures")
-    height: int = Field(description="pixels of the picture that the network takes")
+    height: int = Field(description="pixels, or voxels, that the network takes")
     width: int
     weights_sha256: str
     network_sources: dict[str, str] = Field(

@@ -22,6 +22,10 @@ SURFACE_METRICS = (*DISTANCES, "boundary_iou")
 BOUNDARY_SHARE = 0.02  # of the diagonal: Cheng et al.'s width of a boundary
 
 
+# Of what MONAI asks of itself. For good: catch_warnings is of all threads, which are several.
+warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
+
+
 def score_surfaces(
     predicted: NDArray[np.bool_], masks: NDArray[np.bool_], *, tolerance: float
 ) -> dict[str, NDArray[np.float64]]:
@@ -76,8 +80,6 @@ def _outlines(
     from monai.metrics.surface_dice import compute_surface_dice
 
     found, truth = (torch.from_numpy(some)[:, None] for some in (predicted, masks))
-    # Of what MONAI asks of itself. For good: catch_warnings is of all threads, which are several.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     distances = compute_hausdorff_distance(
         found, truth, include_background=True, percentile=95, spacing=list(spacing)
     )

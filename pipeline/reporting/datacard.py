@@ -36,7 +36,15 @@ from pipeline.reporting.style import (
 )
 from pipeline.study.files import sha256, write_json
 from pipeline.study.params import Study
-from pipeline.study.values import SPLITS, Resize, cell, printable, shortened
+from pipeline.study.values import (
+    SPLITS,
+    Resize,
+    cell,
+    percent,
+    printable,
+    shortened,
+    significant,
+)
 
 BLOCK = 2**26  # bytes of images read at a time
 SHEET_ROWS, SHEET_COLUMNS = 4, 6
@@ -301,7 +309,7 @@ def draw_contact_sheet(
         draw_contour(ax, mask, TRUTH_COLOUR)
         id = shortened(cases.table["id"].iloc[place], 18)
         told = f", {planes[axis]}" if planes[axis] else ""
-        ax.set_title(f"{id}\n{parts[place]}, {areas[place]:.1%}{told}", fontsize=6.5)
+        ax.set_title(f"{id}\n{parts[place]}, {percent(100 * areas[place])}{told}", fontsize=6.5)
     return figure
 
 
@@ -312,13 +320,14 @@ def draw_lesion_areas(areas: NDArray[np.float64], parts: NDArray[np.str_]) -> Fi
     names = [str(name) for name in SPLITS if name in parts]
     if not names:  # folds: alike by their making
         names, parts = ["all folds"], np.full(len(parts), "all folds")
+    most = min(1.0, float(significant(1.5 * areas.max(), 1))) or 1.0  # no less than the largest
     sns.histplot(
         pd.DataFrame({"area": areas, "part": parts}),
         x="area",
         hue="part",
         hue_order=names,
         palette=dict(zip(names, COLOURS, strict=False)),
-        bins=np.linspace(0, 1, 26),
+        bins=np.linspace(0, most, 26),
         stat="percent",
         common_norm=False,
         element="step",
@@ -326,8 +335,8 @@ def draw_lesion_areas(areas: NDArray[np.float64], parts: NDArray[np.str_]) -> Fi
         ax=ax,
     )
     sns.move_legend(ax, "upper right", title=None)
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set(xlabel="Lesion's share of the image", ylabel="Cases of the split, %", xlim=(0, 1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set(xlabel="Lesion's share of the image", ylabel="Cases of the split, %", xlim=(0, most))
     return figure
 
 

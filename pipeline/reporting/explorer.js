@@ -33,7 +33,7 @@
   }
 
   const decimals = (value) => (value === null ? "none" : value.toFixed(3));
-  const percent = (value) => `${value.toFixed(1)} %`;
+  const percent = (value) => `${value >= 0.1 ? value.toFixed(1) : value} %`;
   const signed = (value) =>
     value === null ? "none" : `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(3)}`;
   const numbers = (noun, values) => `${noun}${values.length === 1 ? "" : "s"} ${values.join(", ")}`;

@@ -30,7 +30,7 @@ from pipeline.engine.prepared import PreparedCases
 from pipeline.reporting.result_figures import Look, looks
 from pipeline.reporting.style import proportions, view
 from pipeline.statistics.results import Cases, Results
-from pipeline.study.values import Resize, quantity
+from pipeline.study.values import Resize, percent, quantity
 
 # Bytes of borders and images. A page can be mailed up to some 8 MB: its figures take up to 2, and
 # what is left is the Dice of 70 runs on 1,000 cases.
@@ -67,7 +67,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    environment.filters["quantity"] = quantity
+    environment.filters |= {"quantity": quantity, "percent": percent}
     return environment
 
 
@@ -129,7 +129,7 @@ def collect(
         ],
         "seeds": seeds,
         "ids": ids,
-        "lesion": _rounded((100 * results.cases.lesion_share[index] for index in chosen), 1),
+        "lesion": [_percent(results.cases.lesion_share[index]) for index in chosen],
         "disagreement": _rounded(results.cases.disagreement[index] for index in chosen),
         "dice": _dice(results, variants, seeds, ids),
         "proportions": shown[places].round(4).tolist(),
@@ -245,6 +245,11 @@ def _choose(cases: Cases) -> list[int]:
     disagreement = [-1.0 if value is None else value for value in cases.disagreement]
     by_disagreement = sorted(range(len(cases.ids)), key=lambda index: -disagreement[index])
     return sorted(by_disagreement[:MOST_CASES])
+
+
+def _percent(share: float) -> float:
+    """As it is shown: whoever filters by what stands there finds it."""
+    return float(percent(100 * share).removesuffix(" %"))
 
 
 def _rounded(values: Iterable[float | None], digits: int = 3) -> list[float | None]:

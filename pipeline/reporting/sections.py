@@ -62,7 +62,7 @@ PARTS: dict[str, list[tuple[str, str | None, bool]]] = {
     ],
     "probabilities": [
         ("figure-reliability", None, False),
-        ("table-boundary", "Outlines and probabilities", False),
+        ("table-boundary", "Borders and probabilities", False),
         ("figure-thresholds", None, True),
         ("table-thresholds", "Thresholds, as a table", True),
     ],

@@ -7,7 +7,7 @@ narrowest interval allows; a column without a figure is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -151,7 +151,14 @@ def all_tables(results: Results) -> list[Table]:
         *subgroup_tables(results),
         cost_table(results.costs),
     ]
-    return [table for table in tables if table.rows]
+    depth = results.params["prepare"]["depth"]
+    return [_said(table, depth) for table in tables if table.rows]
+
+
+def _said(table: Table, depth: int | None) -> Table:
+    """A table with its words said of volumes where there are any."""
+    notes = [(title, say(note, depth)) for title, note in table.notes]
+    return replace(table, caption=say(table.caption, depth), notes=notes)
 
 
 def main_table(results: Results, metrics: Sequence[str] = HEADLINES) -> Table:
@@ -327,10 +334,9 @@ def other_table(results: Results) -> Table:
     variants = results.study.variants
     tails = {tail.variant: tail for tail in results.tails}
     threshold = results.params["evaluate"]["jaccard_threshold"]
-    depth = results.params["prepare"]["depth"]
     meanings = {
         "thresholded_jaccard": f"IoU, where below {threshold:g} counts as 0.",
-        "pooled_dice": say("Of the pixels of all cases together.", depth),
+        "pooled_dice": "Of the pixels of all cases together.",
     }
     columns = [
         *_metrics(results, OTHER_METRICS, meanings),
@@ -352,10 +358,9 @@ def other_table(results: Results) -> Table:
 def boundary_table(results: Results) -> Table:
     """How well outlines are met and probabilities mean what they say."""
     evaluation = results.params["evaluate"]
-    tolerance, depth = evaluation["surface_tolerance"], results.params["prepare"]["depth"]
     meanings = {
-        "hausdorff_95": say("In pixels of the prepared size; lower is better.", depth),
-        "surface_dice": say(f"Tolerance in pixels: {tolerance:g}.", depth),
+        "hausdorff_95": "In pixels of the prepared size; lower is better.",
+        "surface_dice": f"Tolerance in pixels: {evaluation['surface_tolerance']:g}.",
         "brier": "Lower is better.",
         "expected_calibration_error": f"In {evaluation['calibration_bins']} bins; lower is better.",
     }
@@ -939,7 +944,7 @@ def cost_table(costs: Sequence[Cost]) -> Table:
         column(
             "CPU, ms/image",
             lambda cost: _figure(cost.cpu_milliseconds, 1, ".1f"),
-            f"One picture in ONNX Runtime on one thread, the median of 20 calls, on {named}.",
+            f"One image in ONNX Runtime on one thread, the median of 20 calls, on {named}.",
         ),
     ]
     caption = "Efficiency, on the devices under Environment. Times are medians."

@@ -111,7 +111,7 @@ METRICS: dict[str, Metric] = {
     "native_dice": Metric(
         "Native Dice",
         "higher",
-        "Mean per-case Dice at the original's size, as the challenge scores: probabilities laid "
+        "Mean per-case Dice at the original's size{as_challenge}: probabilities laid "
         "back {laid_back}, what preparing did undone, then thresholded, against the raw mask.",
     ),
     "native_iou": Metric("Native IoU", "higher", "The same of IoU."),
@@ -193,6 +193,7 @@ def state(study: Study) -> list[tuple[str, str]]:
         "gamma": study.focal.gamma,
         "surface_tolerance": f"{tolerance:g} pixel{'' if tolerance == 1 else 's'}",
         "surface_tolerance_mm": tolerance,
+        "as_challenge": ", as the challenge scores" if study.prepare.depth is None else "",
         "laid_back": "bilinearly" if study.prepare.depth is None else "trilinearly",
         "calibration_bins": study.evaluate.calibration_bins,
     }

@@ -389,7 +389,7 @@ class Cost(Record):
         None, description="of model.onnx, of the first seed and fold; null where it is not exported"
     )
     cpu_milliseconds: float | None = Field(
-        None, description="a picture in ONNX Runtime on one thread, the median; null likewise"
+        None, description="an image in ONNX Runtime on one thread, the median; null likewise"
     )
     cpu: str | None = Field(None, description="the processor that took them; null likewise")
 
@@ -398,7 +398,7 @@ class Cases(Record):
     """The test cases: lists in the order of `ids`."""
 
     ids: list[str]
-    lesion_share: list[float] = Field(description="of the picture's pixels")
+    lesion_share: list[float] = Field(description="of the pixels, or voxels")
     dice: dict[str, dict[str, list[float | None]]] = Field(description="variant -> seed -> a case")
     iou: dict[str, list[float | None]] = Field(description="variant -> a case, mean over seeds")
     focal_loss: dict[str, list[float | None]]

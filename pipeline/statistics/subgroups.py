@@ -7,7 +7,7 @@ is an estimate: the colours are not calibrated, and skin is what is left of the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 from pipeline.data.geometry import place
 from pipeline.data.slices import AXES
 from pipeline.engine.prepared import PreparedCases
-from pipeline.study.values import Resize
+from pipeline.study.values import Resize, percent, significant
 
 Named = tuple[list[str], list[str]]  # the group of each case, and the groups in order
 
 FEWEST_CASES = 10  # below them a group has no interval
 SIZE = "lesion size"
+VOLUME = "lesion volume"
 BORDER = "lesion at the border"
 SOURCE = "image size"
 SPACING = "voxel spacing"
 SKIN = "skin tone (estimate)"
 GROUPINGS = {
-    SIZE: "Terciles of the lesion's share of the picture, or of its millilitres in a volume.",
-    BORDER: "Whether the lesion touches the edge of the picture, or a side of the volume.",
+    SIZE: "Terciles of the lesion's share of the picture.",
+    VOLUME: "Terciles of the lesion's millilitres, at the original's size.",
+    BORDER: "Whether the lesion touches the edge of the picture.",
     SOURCE: "Width x height of the original, in pixels: which camera and archive it comes from. "
     f"Sizes of fewer than {FEWEST_CASES} cases are put together.",
     SPACING: "Width x height x depth of a voxel, in millimetres: which scanner and protocol the "
@@ -53,18 +55,20 @@ def group_cases(
     without groups that have no case."""
     masks = [cases.masks[place] > 0 for place in places]
     rows = cases.table.iloc[list(places)]
-    shares = np.array([mask.mean() for mask in masks])
     if cases.masks.ndim == 4:  # volumes
         sizes = rows[[*AXES]].to_numpy()
-        spacings = rows[[f"{axis}_mm" for axis in AXES]].to_numpy()
-        millilitres = shares * sizes.prod(axis=1) * spacings.prod(axis=1) / 1000
+        spacings = rows[[f"{axis}_mm" for axis in AXES]].to_numpy().round(3)
         told = [f"{_product(spacing[::-1])} mm" for spacing in spacings]
-        named = {SIZE: terciles(millilitres, "{:.3g} ml"), SPACING: sources(told, "spacings")}
+        named = {
+            VOLUME: terciles(rows["lesion_ml"].to_numpy(), lambda ml: f"{significant(ml, 3)} ml"),
+            SPACING: sources(told, "spacings"),
+        }
         inside = "within the volume"
     else:
         sizes = rows[["height", "width"]].to_numpy()
         told = [_product(size[::-1]) for size in sizes]
-        named = {SIZE: terciles(100 * shares, "{:.1f} %"), SOURCE: sources(told, "sizes")}
+        shares = np.array([mask.mean() for mask in masks])
+        named = {SIZE: terciles(100 * shares, percent), SOURCE: sources(told, "sizes")}
         inside = "within the picture"
     borders = [
         "touches it" if touches_border(mask, tuple(size), resize) else inside
@@ -85,15 +89,12 @@ def group_cases(
     }
 
 
-def terciles(sizes: NDArray[np.float64], written: str) -> Named:
-    """Lesions' sizes in three groups, as equal as ties allow, named by bounds in the format
-    `written`."""
+def terciles(sizes: NDArray[np.float64], write: Callable[[float], str]) -> Named:
+    """Lesions' sizes in three groups, as equal as ties allow, named by bounds that `write`
+    writes."""
     low, high = np.quantile(sizes, [1 / 3, 2 / 3])
-    order = [
-        f"small (up to {written.format(low)})",
-        f"medium (up to {written.format(high)})",
-        f"large (above {written.format(high)})",
-    ]
+    lower, upper = write(low), write(high)
+    order = [f"small (up to {lower})", f"medium (up to {upper})", f"large (above {upper})"]
     return [order[group] for group in np.searchsorted([low, high], sizes)], order
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pipeline.study.errors import UserError
 from pipeline.study.limits import MEMORY
 from pipeline.study.params import Study
+from pipeline.study.values import extent
 
 
 @contextmanager
@@ -43,9 +44,9 @@ def _told(error: Exception, study: Study) -> str:
             "again, memory or /dev/shm may be too small: set loader_workers: 0"
         )
     if isinstance(error, MemoryError) or re.search(MEMORY, told):
-        size, key = f"{study.prepare.height}x{study.prepare.width}", f"{study.train_key}.batch_size"
+        size, key = extent(study.prepare.size), f"{study.train_key}.batch_size"
         return (
-            f"memory ran out with {key} {study.train.batch_size} at {size} pixels: set a smaller "
+            f"memory ran out with {key} {study.train.batch_size} at {size}: set a smaller "
             f"{key}, or free memory and run again"
         )
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -57,6 +58,16 @@ def shown(value: Any) -> str:
 def quantity(number: int, noun: str) -> str:
     """`1 case`, `1,200 cases`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def significant(value: float, digits: int) -> str:
+    """`value` with that many significant digits, without an exponent: `1190`, `0.0042`."""
+    return format(Decimal(f"{value:.{digits}g}"), "f")
+
+
+def percent(value: float) -> str:
+    """`12.3 %` of 12.34; below 0.1 one significant digit: `0.004 %`."""
+    return f"{f'{value:.1f}' if value >= 0.1 else significant(value, 1)} %"
 
 
 def printable(name: str) -> str:

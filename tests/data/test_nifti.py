@@ -345,6 +345,38 @@ def test_a_spacing_that_one_tool_rounded_is_the_same_place():
         nifti.check_aligned(whole, moved)
 
 
+@pytest.mark.parametrize(("of_rows", "of_quaternion"), [(4, 1), (1, 1), (2, 0), (0, 3)])
+def test_a_prediction_has_its_images_forms_and_codes(of_rows, of_quaternion):
+    """Some viewers go by the quaternion where a file has both, and they need not agree."""
+    atlas, scanner = np.diag([1.0, 2.0, 3.0, 1.0]), np.diag([1.0, 2.0, 3.0, 1.0])
+    atlas[:3, 3] = -4, 5, 6
+    scanner[:2, :2] = (0, -2), (1, 0)
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((4, 5, 6))
+    header.set_qform(scanner, of_quaternion)
+    header.set_sform(atlas, of_rows)
+    keys = ["sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "pixdim"]
+    keys += [
+        f"{name}_{axis}" for name, axes in (("quatern", "bcd"), ("qoffset", "xyz")) for axis in axes
+    ]
+    content = with_header(file_of(numbers(4, 5, 6)), **{key: header[key] for key in keys})
+    image = decode_volume(content)
+    mask = nifti.encode(image, np.ones(image.voxels.shape, np.uint8))
+    written = nibabel.Nifti1Image.from_bytes(gzip.decompress(mask)).header
+    for name, form, code in (("sform", atlas, of_rows), ("qform", scanner, of_quaternion)):
+        found, kept = getattr(written, f"get_{name}")(coded=True)
+        assert kept == code
+        assert (found is None) if code == 0 else np.allclose(found, form, atol=1e-6)
+
+
+def test_a_broken_form_beside_a_sound_one_is_left_out_of_the_prediction():
+    broken = with_header(file_of(numbers(4, 5, 6)), qform_code=1, quatern_b=3, quatern_c=3)
+    image = decode_volume(broken)
+    assert image.forms["qform"] == (None, 0)
+    written = decode_volume(nifti.encode(image, np.ones(image.voxels.shape, np.uint8)))
+    assert np.array_equal(written.affine, image.affine)
+
+
 def test_a_case_is_decoded_and_checked_in_one_and_its_prediction_lies_where_it_lies(tmp_path):
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
     labels = (np.arange(120).reshape(4, 5, 6) % 3).astype(np.float32)
@@ -357,6 +389,7 @@ def test_a_case_is_decoded_and_checked_in_one_and_its_prediction_lies_where_it_l
     assert found.findings == []
     assert [found.original[f"{axis}_mm"] for axis in ("depth", "height", "width")] == [3, 2, 1]
     assert np.array_equal(found.lesion.transpose(), labels == 2)
+    assert found.original["lesion_ml"] == pytest.approx(40 * 6 / 1000)
     assert (found.grey.min(), found.grey.max()) == (0, 255)
     image = decode_volume(case.image.read_bytes())
     again = decode_volume(nifti.encode(image, found.lesion.astype(np.uint8)))

@@ -57,11 +57,12 @@ def test_volumes_are_cases_where_they_are_wanted_and_pictures_are_none_there(tmp
     image = tmp_path / "images/case.1.nii.gz"
     case = RawCase("case.1", None, image, tmp_path / "masks" / mask)
     assert find_cases(tmp_path, volumes=True) == ([case], [])
-    told = "must be a picture that ends in .bmp, .jpeg, .jpg, .png, got a file"
+    told = "must be a picture that ends in .bmp, .jpeg, .jpg, .png, got a file that ends in ."
     assert all(told in str(finding) for finding in find_cases(tmp_path)[1])
     touch(tmp_path, "images/picture.png")
     (odd,) = find_cases(tmp_path, volumes=True)[1]
-    assert "picture.png: must be a volume that ends in .nii, .nii.gz, got a file" in str(odd)
+    told = "must be a volume that ends in .nii, .nii.gz, got a file that ends in .png"
+    assert f"picture.png: {told}" in str(odd)
 
 
 def test_how_masks_of_volumes_must_be_called_is_said_with_their_ending(tmp_path):

@@ -79,7 +79,7 @@ def make_results(
             folds=[0], cases_sha256="0" * 64, definitions={}, both_empty=0,
             both_empty_of=scores.size,
         ),
-        params={},
+        params={"prepare": {"depth": None}},
         paper=PAPER.among(variants),
         environment={},
         answer="Nobody knows.",

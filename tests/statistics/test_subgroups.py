@@ -15,6 +15,7 @@ from pipeline.statistics.subgroups import (
     SKIN,
     SOURCE,
     SPACING,
+    VOLUME,
     group_cases,
     sources,
     terciles,
@@ -22,6 +23,7 @@ from pipeline.statistics.subgroups import (
     touches_border,
     typology_angle,
 )
+from pipeline.study.values import percent
 
 SKINS = {  # sRGB
     "very light": (244, 220, 210),
@@ -125,7 +127,7 @@ def test_tones_change_at_the_literatures_bounds():
 
 def test_terciles_hold_as_many_cases_each_and_name_their_bounds():
     shares = np.random.default_rng(0).permutation(np.arange(1, 31))
-    names, order = terciles(shares, "{:.1f} %")
+    names, order = terciles(shares, percent)
     assert [names.count(group) for group in order] == [10, 10, 10]
     assert order == ["small (up to 10.7 %)", "medium (up to 20.3 %)", "large (above 20.3 %)"]
     assert names[shares.argmin()] == order[0]
@@ -197,26 +199,45 @@ def test_a_lesion_at_padding_touches_the_border_of_its_group_too():
     assert list(group_cases(cases, [0], "stretch")[BORDER]) == ["within the picture"]
 
 
+def volumes(millilitres, spacings):
+    """Cases of 16 x 20 x 30 voxels, their lesions away from the sides."""
+    masks = np.zeros((len(millilitres), 8, 10, 10), np.uint8)
+    masks[:, 2:4, 2:7, 2:7] = 1
+    table = pd.DataFrame({"id": range(len(millilitres)), "split": "test"})
+    table["depth"], table["height"], table["width"] = 16, 20, 30
+    table[["depth_mm", "height_mm", "width_mm"]] = spacings
+    table["lesion_ml"] = millilitres
+    images = np.zeros((*masks.shape, 1), np.uint8)
+    return PreparedCases(images, masks, table, fingerprint="")
+
+
+def sizes(found):
+    return {group: own.tolist() for group, own in found.items()}
+
+
 def test_volumes_are_grouped_by_millilitres_and_by_spacing():
-    """As large a share of the crop is eight times the lesion where voxels are twice as long."""
-    masks = np.zeros((12, 8, 10, 10), np.uint8)
-    masks[:, 2:4, 2:7, 2:7] = 1  # 50 voxels of 800, 1/16 of the volume
-    masks[0, 0] = 1
-    table = pd.DataFrame({"id": [f"c{n}" for n in range(12)], "split": "test"})
-    table["depth"], table["height"], table["width"] = 16, 20, 30  # 9,600 voxels, lesion 600
-    for axis, spacing in {"depth_mm": 2.0, "height_mm": 1.0, "width_mm": 0.5}.items():
-        table[axis] = [spacing] * 10 + [2 * spacing] * 2
-    cases = PreparedCases(np.zeros((12, 8, 10, 10, 1), np.uint8), masks, table, fingerprint="")
-    found = group_cases(cases, list(range(1, 12)), "stretch")
-    assert list(found) == [SIZE, BORDER, SPACING]
-    # 600 voxels of 1 mm3 are 0.6 ml, of 8 mm3 4.8 ml.
-    assert {group: own.tolist() for group, own in found[SIZE].items()} == {
-        "small (up to 0.6 ml)": list(range(9)),
-        "large (above 0.6 ml)": [9, 10],
+    spacings = [[2.0, 0.75, 0.5]] * 10 + [[4.0, 1.5, 1.0]] * 2
+    cases = volumes([0.004] * 4 + [20.5] * 4 + [1190.0, 1190.0, 1530.0, 1200.0], spacings)
+    cases.masks[0, 0, 5] = 1
+    found = group_cases(cases, list(range(12)), "stretch")
+    assert list(found) == [VOLUME, BORDER, SPACING]
+    assert sizes(found[VOLUME]) == {
+        "small (up to 13.7 ml)": [0, 1, 2, 3],
+        "medium (up to 410 ml)": [4, 5, 6, 7],
+        "large (above 410 ml)": [8, 9, 10, 11],
     }
-    assert {group: len(own) for group, own in found[SPACING].items()} == {"other spacings": 11}
-    whole = group_cases(cases, list(range(12)), "stretch")
-    assert whole[BORDER]["touches it"].tolist() == [0]
-    assert whole[BORDER]["within the volume"].tolist() == list(range(1, 12))
-    assert whole[SPACING]["0.5 x 1 x 2 mm"].tolist() == list(range(10))
-    assert whole[SPACING]["other spacings"].tolist() == [10, 11]
+    assert sizes(found[BORDER]) == {"within the volume": list(range(1, 12)), "touches it": [0]}
+    assert sizes(found[SPACING]) == {
+        "0.5 x 0.75 x 2 mm": list(range(10)),
+        "other spacings": [10, 11],
+    }
+    whole = group_cases(cases, list(range(8, 12)), "stretch")
+    assert next(iter(whole[VOLUME])) == "small (up to 1190 ml)"
+
+
+def test_one_spacing_is_one_group_whatever_an_affines_last_digits():
+    """500 mm over 512 voxels are 0.9765625 mm: six digits would be a tie."""
+    noise = np.random.default_rng(0).normal(scale=1e-7, size=(12, 3))
+    cases = volumes([1.0] * 12, noise + np.array([3.0, 0.9765625, 0.9765625]))
+    found = group_cases(cases, list(range(12)), "stretch")
+    assert sizes(found[SPACING]) == {"0.977 x 0.977 x 3 mm": list(range(12))}

@@ -28,7 +28,9 @@ def test_a_machines_faults_are_told_in_a_sentence(tiny_study, fault, told):
 def test_cudas_word_for_it_is_memory_that_ran_out_and_other_errors_stay(tiny_study):
     told = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"
     with (
-        pytest.raises(UserError, match=r"^memory ran out with train\.batch_size 8 at 32x64"),
+        pytest.raises(
+            UserError, match=r"^memory ran out with train\.batch_size 8 at 64x32 pixels:"
+        ),
         faults.machine_faults_told(tiny_study),
     ):
         raise torch.OutOfMemoryError(told)

@@ -6,7 +6,16 @@ import argparse
 
 import pytest
 
-from pipeline.study.values import Count, Fraction, NotNegative, option, quantity
+from pipeline.study.values import (
+    Count,
+    Fraction,
+    NotNegative,
+    extent,
+    option,
+    percent,
+    quantity,
+    significant,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +60,17 @@ def test_any_other_text_is_told_with_what_was_expected(kind, text, expectation):
 )
 def test_a_quantity_is_counted_in_words(number, told):
     assert quantity(number, "case") == told
+
+
+def test_sizes_are_told_width_first_in_pixels_or_voxels():
+    assert extent((32, 64)) == "64x32 pixels"
+    assert extent((16, 32, 64)) == "64x32x16 voxels"
+
+
+def test_small_and_large_figures_are_told_in_digits_and_not_by_exponent():
+    assert [significant(value, 3) for value in (1187.6, 20.54, 0.6, 2e-5)] == [
+        "1190", "20.5", "0.6", "0.00002"
+    ]  # fmt: skip
+    assert [percent(value) for value in (100.0, 12.34, 0.1, 0.0043, 0.0)] == [
+        "100.0 %", "12.3 %", "0.1 %", "0.004 %", "0 %"
+    ]  # fmt: skip
