@@ -268,15 +268,18 @@ def draw_examples(
 
     cell_height = 1.15  # inches
     label_width = 0.2 + 0.078 * max(map(len, variants))  # of 9-point letters
-    size = (
-        label_width + cell_height * shown.sum(),
-        1.0 + (cell_height + 0.06) * (1 + len(variants)),
-    )
+    titles = [
+        f"{example.rank}, Dice {example.dice:.3f}\n{shortened(example.id)}" for example in examples
+    ]
+    # At least as wide as its title of 8-point letters.
+    widths = [
+        max(cell_height * proportion, 0.062 * max(map(len, title.split("\n"))))
+        for proportion, title in zip(shown, titles, strict=True)
+    ]
+    size = label_width + sum(widths), 1.0 + (cell_height + 0.06) * (1 + len(variants))
     close = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=size, layout=close)
-    axes = figure.subplots(
-        1 + len(variants), len(examples), squeeze=False, width_ratios=shown.tolist()
-    )
+    axes = figure.subplots(1 + len(variants), len(examples), squeeze=False, width_ratios=widths)
     for column, (example, place) in enumerate(zip(examples, places, strict=True)):
         image, truth = cases.images[place], cases.masks[place]
         for row, ax in enumerate(axes[:, column]):
@@ -288,9 +291,7 @@ def draw_examples(
                         draw_contour(ax, predicted[example.id], PREDICTION_COLOUR)
                 write_in_corner(ax, f"{dice[variant, example.id]:.3f}")
             draw_contour(ax, truth, TRUTH_COLOUR)  # last, so that what strays from it shows
-        axes[0, column].set_title(
-            f"{example.rank}, Dice {example.dice:.3f}\n{shortened(example.id)}", fontsize=8
-        )
+        axes[0, column].set_title(titles[column], fontsize=8)
     for ax, label in zip(axes[:, 0], ["truth", *variants], strict=True):
         ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     figure.legend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_study import REPOSITORY, make_study
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -19,6 +21,7 @@ from pipeline.reporting.result_figures import AT_BEST, draw_settings, looks
 from pipeline.reporting.style import MARKERS
 from pipeline.statistics.results import load_results
 from pipeline.statistics.runs import read_histories, read_scores
+from pipeline.statistics.scores import ExampleCase
 from pipeline.study.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -138,6 +141,21 @@ def test_a_study_of_folds_is_drawn(tmp_path, monkeypatch):
     study = make_study(tmp_path, test_ids=["a", "b", "c"], folds=3)
     draw(study, monkeypatch)
     assert (study.reports_dir / "figures" / "examples.png").is_file()
+
+
+def test_titles_of_narrow_pictures_do_not_run_into_each_other():
+    ids = [f"hippocampus_{number:03d}" for number in range(6)]
+    table = pd.DataFrame({"id": ids, "split": "test", "height": 60, "width": 30})
+    masks = np.zeros((6, 32, 32), np.uint8)
+    cases = PreparedCases(np.zeros((6, 32, 32, 3), np.uint8), masks, table, fingerprint="")
+    scores = pd.DataFrame({"variant": "unet", "id": ids, "dice": 0.8})
+    examples = [ExampleCase("median", id, 0.858) for id in ids]
+    predicted = {("unet", 0): dict(zip(ids, masks, strict=True))}
+    figure = plot.draw_examples(examples, cases, scores, predicted, "stretch", ["unet"])
+    FigureCanvasAgg(figure).draw()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+    assert len(boxes) == 6
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_the_contour_of_a_mask_that_fills_the_image_is_drawn_at_the_rim():
