@@ -252,7 +252,7 @@ def test_a_batch_of_one_case_is_refused_where_a_pooled_branch_cannot_take_it(tin
         models={"deeplab": DEEPLAB, "unet": UNET}, variants=["deeplab"], train={"batch_size": 19}
     )
     cases = PreparedCases.open(study.prepared_dir)  # 20 to train with
-    with pytest.raises(UserError, match=r"batch_size 19 leaves a batch of one .* at 32x64 pixels"):
+    with pytest.raises(UserError, match=r"batch_size 19 leaves a batch of one .* at 64x32 pixels"):
         loop.fit(build_model(study.models["deeplab"]), cases, study, seed=0)
     assert not loop.trains_on_one(build_model(config("UPerNet")), 64, 64)
     assert loop.trains_on_one(build_model(study.models["unet"]), 32, 64)
