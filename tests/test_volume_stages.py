@@ -226,7 +226,7 @@ def test_no_word_of_pictures_is_said_of_volumes(study):
     cards = (study.reports_dir / "model-cards.md").read_text()
     said.append(cards.replace("one outline a case; experts' outlines", ""))
     for text in said:
-        assert re.findall(r".{60}(?:pixel|picture|outline).{30}", text, re.IGNORECASE) == []
+        assert re.findall(r".{0,60}(?:pixel|picture|outline).{0,30}", text, re.IGNORECASE) == []
 
 
 @pytest.mark.slow

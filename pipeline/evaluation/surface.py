@@ -21,7 +21,6 @@ DISTANCES = ("hausdorff_95", "surface_dice")
 SURFACE_METRICS = (*DISTANCES, "boundary_iou")
 BOUNDARY_SHARE = 0.02  # of the diagonal: Cheng et al.'s width of a boundary
 
-
 # Of what MONAI asks of itself. For good: catch_warnings is of all threads, which are several.
 warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
 
